@@ -1,0 +1,1 @@
+"""What the portal decides and on which facts: factors, products, bands, policy. Standard library and pydantic only."""

@@ -1,0 +1,68 @@
+"""What can go wrong, in one shape.
+
+Every error that a person or another system sees is a `PortalError` with a short `code` and a sentence. Errors about
+given values carry one `Problem` a field.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one given value.
+
+    `message` has no subject, so that a page can put the label before it and the API the field's name. `found` is the
+    offending value as text, cut short.
+    """
+
+    field: str
+    code: str
+    message: str
+    found: str = ""
+
+
+class PortalError(Exception):
+    """Base of all expected failures; `str()` of it is fit to be shown."""
+
+    code = "error"
+
+
+class InvalidInput(PortalError):
+    """The given values break the product's constraints; nothing was scored or recorded."""
+
+    code = "invalid-input"
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.field} {p.message}".strip() for p in self.problems))
+
+
+class NotFound(PortalError):
+    """What was asked for is not there."""
+
+    code = "not-found"
+
+
+class NoActiveModel(PortalError):
+    """A product has no model version that can serve."""
+
+    code = "no-active-model"
+
+
+class VersionRefused(PortalError):
+    """A model version's files fail their check; it is named and not used."""
+
+    code = "version-refused"
+
+
+class DataRefused(PortalError):
+    """A data file cannot be read or must not be trained on."""
+
+    code = "data-refused"
+
+
+class SettingsRefused(PortalError):
+    """The settings do not allow the portal to start."""
+
+    code = "settings-refused"

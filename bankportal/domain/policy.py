@@ -1,0 +1,96 @@
+"""The credit-limit policy: a small deterministic rule beside the forest, versioned.
+
+"Allowance" here is a credit-limit allowance, never a loan-loss allowance. No limit is suggested without considering
+whether the customer can make its payments (12 CFR 1026.51): the residual income sets a ceiling that no band lifts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+Value = int | float | str | None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the policy answers; amounts in EUR.
+
+    `amount` is 0 where no limit is granted; `ceiling` is what the residual income can carry; `rule` names the rule that
+    decided; `counteroffer` says that the amount is above 0 and below the request.
+    """
+
+    amount: float
+    ceiling: float
+    rule: str
+    requested: float | None
+    counteroffer: bool
+    obligations_assumed: bool
+
+
+RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "band": "The band's share of the monthly salary sets this limit.",
+        "ability-to-pay": "The income left after living costs and obligations carries no more.",
+        "requested": "The full limit that was asked for.",
+        "ineligible": "The band is not eligible for a limit.",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitPolicy:
+    """Suggests a limit from band, salary, obligations and request.
+
+    `band_months`: how many monthly salaries a band may carry. `living_share`: share of the salary that tax and living
+    costs take. `unknown_obligations_share`: share of the salary taken where the obligations are blank. The minimum
+    payment (`minimum_payment` of the full limit, a month) may take at most `payment_share` of what is left.
+    Limits are rounded down to `step`; below `smallest` none is granted.
+    """
+
+    version: str
+    band_months: Mapping[str, float]
+    living_share: float
+    unknown_obligations_share: float
+    minimum_payment: float
+    payment_share: float
+    step: int
+    smallest: int
+
+    def ceiling(self, salary: float, obligations: float | None) -> float:
+        """Return the largest limit, in EUR, whose minimum payment the residual income can carry; never below 0."""
+        income = salary / 12
+        bound = self.unknown_obligations_share * income if obligations is None else obligations
+        residual = income * (1 - self.living_share) - bound
+        return max(0.0, residual * self.payment_share / self.minimum_payment)
+
+    def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
+        """Return the limit for a band, the scored factors and the requested limit (`None`: not asked for)."""
+        salary, obligations = factors["EstimatedSalary"], factors["MonthlyObligations"]
+        assert isinstance(salary, float) and not isinstance(obligations, str)
+        ceiling = self.ceiling(salary, obligations)
+        by_band = self.band_months[band] * salary / 12
+        offers = {"band": self._round(by_band), "ability-to-pay": self._round(ceiling)}
+        rule = min(offers, key=offers.__getitem__) if by_band else "ineligible"
+        amount = offers.get(rule, 0.0)
+        if requested is not None and 0 < requested <= amount:
+            rule, amount = "requested", requested
+        elif amount < self.smallest:
+            amount = 0.0
+        counteroffer = requested is not None and 0 < amount < requested
+        return Limit(amount, ceiling, rule, requested, counteroffer, obligations is None)
+
+    def _round(self, amount: float) -> float:
+        return float(math.floor(amount / self.step) * self.step)
+
+
+CARD_LIMIT_POLICY = LimitPolicy(
+    version="2026-11",
+    band_months=MappingProxyType({"Ineligible": 0.0, "Standard": 1.5, "Elite": 3.0}),
+    living_share=0.60,
+    unknown_obligations_share=0.25,
+    minimum_payment=0.03,
+    payment_share=0.25,
+    step=50,
+    smallest=500,
+)

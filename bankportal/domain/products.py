@@ -1,0 +1,210 @@
+"""The products: what is decided, on which factors, against which label, in which bands.
+
+A third product needs a declaration here and no new page, form or command.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from bankportal.domain import factors as f
+from bankportal.domain.factors import Factor, squeeze
+from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
+
+
+class Tone(Enum):
+    """Whether a band is good news; colour and icon follow from it, never from the score itself."""
+
+    GOOD = "good"
+    FAIR = "fair"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A named range of the score, from `start` (included) up to the next band's."""
+
+    name: str
+    start: float
+    tone: Tone
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The column a forest learns: 1 where `meaning` holds, else 0."""
+
+    name: str
+    meaning: str
+    aliases: tuple[str, ...] = ()
+
+    def matches(self, column: str) -> bool:
+        """Say whether a file's column is this label."""
+        return squeeze(column) in {squeeze(name) for name in (self.name, *self.aliases)}
+
+
+class Role(Enum):
+    """What a product does with a factor."""
+
+    CARRIED = "travels along, never scored"
+    SCORED = "scored"
+    POLICY = "used by the limit policy, not by the forest"
+    APART = "stored apart for the fairness audit, never scored"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A factor in its role for one product. Optional factors may be blank: unknown."""
+
+    factor: Factor
+    role: Role
+    required: bool = False
+
+
+class ProductRefused(ValueError):
+    """A product's declaration contradicts itself or scores a protected factor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Product:
+    """One thing the portal decides.
+
+    `quantity` names the score in a sentence ("the risk of leaving"); `required` and `optional` are the scored factors;
+    `apart` are accepted for audits and stored away from the rest. Raises `ProductRefused` where a scored or policy
+    factor is protected for this product, a factor appears twice, or the bands do not cover 0 to 1 in order.
+    """
+
+    key: str
+    title: str
+    question: str
+    quantity: str
+    decides_credit: bool
+    required: tuple[Factor, ...]
+    optional: tuple[Factor, ...]
+    apart: tuple[Factor, ...]
+    label: Label
+    bands: tuple[Band, ...]
+    policy_factors: tuple[Factor, ...] = ()
+    policy: LimitPolicy | None = None
+    carried: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
+
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            if entry.role in {Role.SCORED, Role.POLICY} and entry.factor.barred(credit=self.decides_credit):
+                raise ProductRefused(f"{self.key} must not score {entry.factor.name}: {entry.factor.protection.value}")
+        names = [squeeze(name) for e in self.entries for name in (e.factor.name, *e.factor.aliases)]
+        names += [squeeze(name) for name in (self.label.name, *self.label.aliases)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ProductRefused(f"{self.key} declares {', '.join(sorted(twice))} twice")
+        starts = [band.start for band in self.bands]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
+            raise ProductRefused(f"{self.key}'s bands must start at 0 and rise, all below 1")
+        if self.policy and set(self.policy.band_months) != {band.name for band in self.bands}:
+            raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All factors the product accepts, in their roles."""
+        return tuple(self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        yield from (Entry(factor, Role.CARRIED) for factor in self.carried)
+        yield from (Entry(factor, Role.SCORED, required=True) for factor in self.required)
+        yield from (Entry(factor, Role.SCORED) for factor in self.optional)
+        yield from (Entry(factor, Role.POLICY) for factor in self.policy_factors)
+        yield from (Entry(factor, Role.APART) for factor in self.apart)
+
+    @property
+    def scored(self) -> tuple[Factor, ...]:
+        """The factors the forest sees, in its order."""
+        return self.required + self.optional
+
+    @property
+    def cut_offs(self) -> tuple[float, ...]:
+        """Where one band ends and the next begins."""
+        return tuple(band.start for band in self.bands[1:])
+
+    def band(self, score: float) -> Band:
+        """Return the band that holds a score from 0 to 1."""
+        return self.bands[bisect_right(self.cut_offs, score)]
+
+    def end(self, band: Band) -> float:
+        """Return where a band ends: the next one's start, or 1."""
+        return (*self.cut_offs, 1.0)[self.bands.index(band)]
+
+    def band_named(self, name: str) -> Band:
+        """Return the band of that name; `KeyError` if there is none."""
+        return {band.name: band for band in self.bands}[name]
+
+
+CHURN = Product(
+    key="churn",
+    title="Churn",
+    question="Is this customer about to leave?",
+    quantity="the risk of leaving",
+    decides_credit=False,
+    required=(f.CREDIT_SCORE, f.AGE, f.TENURE, f.BALANCE),
+    optional=(
+        f.GEOGRAPHY,
+        f.ESTIMATED_SALARY,
+        f.NUM_OF_PRODUCTS,
+        f.HAS_CR_CARD,
+        f.IS_ACTIVE_MEMBER,
+        f.HAS_LOAN,
+        f.SALARY_DEPOSITED,
+        f.TRANSACTION_FREQUENCY,
+        f.AVG_TRANSACTION_AMOUNT,
+        f.DAYS_SINCE_LAST_TRANSACTION,
+        f.DIGITAL_LOGINS,
+        f.BALANCE_CHANGE_3M,
+        f.COMPLAINTS_FILED,
+        f.CUSTOMER_SATISFACTION,
+        f.SUPPORT_CALLS,
+        f.COMPLAINT_RESOLUTION_DAYS,
+        f.LATE_PAYMENTS,
+    ),
+    apart=(f.GENDER,),
+    label=Label(name="Churn", aliases=("Exited", "churned", "left"), meaning="the customer left"),
+    bands=(
+        Band(name="Low", start=0.0, tone=Tone.GOOD, meaning="No sign that this customer is about to leave."),
+        Band(name="Moderate", start=0.40, tone=Tone.FAIR, meaning="This customer may leave: worth a call."),
+        Band(name="Critical", start=0.70, tone=Tone.BAD, meaning="This customer is about to leave: act now."),
+    ),
+)
+
+ALLOWANCE = Product(
+    key="allowance",
+    title="Allowance",
+    question="Which credit-card limit can this customer carry?",
+    quantity="the likelihood of repaying",
+    decides_credit=True,
+    required=(
+        f.CREDIT_SCORE,
+        f.TENURE,
+        f.BALANCE,
+        f.NUM_OF_PRODUCTS,
+        f.HAS_CR_CARD,
+        f.IS_ACTIVE_MEMBER,
+        f.ESTIMATED_SALARY,
+    ),
+    optional=(
+        f.HAS_LOAN,
+        f.TRANSACTION_FREQUENCY,
+        f.AVG_TRANSACTION_AMOUNT,
+        f.LATE_PAYMENTS,
+        f.CARD_UTILISATION,
+        f.MONTHLY_OBLIGATIONS,
+    ),
+    policy_factors=(f.REQUESTED_LIMIT,),
+    apart=(f.GENDER, f.AGE, f.GEOGRAPHY),
+    label=Label(name="Repaid", meaning="no payment was 90 days past due within 12 months"),
+    bands=(
+        Band(name="Ineligible", start=0.0, tone=Tone.BAD, meaning="Too uncertain to grant a limit."),
+        Band(name="Standard", start=0.80, tone=Tone.FAIR, meaning="Likely to repay: a standard limit."),
+        Band(name="Elite", start=0.92, tone=Tone.GOOD, meaning="Very likely to repay: the highest limit."),
+    ),
+    policy=CARD_LIMIT_POLICY,
+)
+
+PRODUCTS: dict[str, Product] = {product.key: product for product in (CHURN, ALLOWANCE)}

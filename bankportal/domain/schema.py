@@ -1,0 +1,115 @@
+"""One pydantic model a product, made from its declaration: the only validation there is.
+
+Form, API and CSV hand their raw values to `validate` and get the same `Customer` or the same problems.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema, create_model
+from pydantic_core import PydanticCustomError
+
+from bankportal.domain.constraints import Broken, Door
+from bankportal.domain.errors import InvalidInput, Problem
+from bankportal.domain.policy import Value
+from bankportal.domain.products import Entry, Product, Role
+
+Values = dict[str, Value]
+LONGEST_FOUND = 80
+
+
+@dataclass(frozen=True)
+class Customer:
+    """One customer's validated values by role; every factor of the product is a key, `None` where unknown."""
+
+    product: Product
+    carried: Values
+    scored: Values
+    policy: Values
+    apart: Values
+
+    def all_values(self) -> Values:
+        """Return all values under their factors' names."""
+        return self.carried | self.scored | self.policy | self.apart
+
+
+def is_blank(value: object) -> bool:
+    """Say whether a raw value means unknown: nothing, or white space only."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def validator(entry: Entry) -> Any:
+    """Return the annotated type that pydantic checks one factor with, through the door given as context."""
+    factor = entry.factor
+
+    def check(value: object, info: ValidationInfo) -> Value:
+        if is_blank(value):
+            if entry.required:
+                raise PydanticCustomError("required", "is required")
+            return None
+        try:
+            return factor.constraint.validate(value, info.context or Door.TYPED)  # type: ignore[no-any-return]
+        except Broken as broken:
+            raise PydanticCustomError(broken.code, "{message}", {"message": broken.message}) from None
+
+    json_schema = factor.constraint.json_schema()
+    if not entry.required:
+        json_schema = {"anyOf": [json_schema, {"type": "null"}]}
+    return Annotated[Any, BeforeValidator(check), WithJsonSchema(json_schema)]
+
+
+@cache
+def schema(product: Product) -> type[BaseModel]:
+    """Return the product's pydantic model: strict, unknown fields refused, keys as the factors are named."""
+    fields: dict[str, Any] = {}
+    for entry in product.entries:
+        factor = entry.factor
+        unit = f" Unit: {factor.unit}." if factor.unit else ""
+        field = Field(
+            default=... if entry.required else None,
+            title=factor.label,
+            description=f"{factor.help}{unit}",
+            examples=[factor.example] if factor.example else None,
+        )
+        fields[factor.name] = (validator(entry), field)
+    return create_model(f"{product.title}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def validate(product: Product, raw: object, door: Door) -> Customer:
+    """Check raw values (a mapping of factor names to values) and return the customer.
+
+    Raises `InvalidInput` with every problem, in the product's order; unknown names come last.
+    """
+    try:
+        values = schema(product).model_validate(raw, context=door).model_dump()
+    except ValidationError as error:
+        raise InvalidInput(_problems(product, error)) from None
+
+    def of(role: Role) -> Values:
+        return {entry.factor.name: values[entry.factor.name] for entry in product.entries if entry.role is role}
+
+    return Customer(product, of(Role.CARRIED), of(Role.SCORED), of(Role.POLICY), of(Role.APART))
+
+
+def _problems(product: Product, error: ValidationError) -> list[Problem]:
+    return [_problem(product, details) for details in error.errors(include_url=False)]
+
+
+def _problem(product: Product, details: Mapping[str, Any]) -> Problem:
+    field = str(details["loc"][0]) if details["loc"] else ""
+    match details["type"]:
+        case "missing":
+            return Problem(field, "required", "is required")
+        case "extra_forbidden":
+            return Problem(_cut(field), "unknown-field", f"is not a factor of {product.key}", _cut(details["input"]))
+        case "model_type" | "model_attributes_type":
+            return Problem("", "not-an-object", "The values must be given as an object of factor names and values.")
+        case code:
+            return Problem(field, code, details["msg"], _cut(details["input"]))
+
+
+def _cut(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
