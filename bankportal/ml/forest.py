@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 LEAF = -1
 # Rows scored at once: rows x trees node numbers stay within the processor's cache.
 BLOCK = 2048
+# scikit-learn splits "known or unknown" at an infinite threshold; this finite one sends every float32 left as well.
+EVERY_KNOWN_VALUE = float(np.finfo(np.float32).max)
 DTYPES = {
     "feature": np.int32,
     "threshold": np.float64,
