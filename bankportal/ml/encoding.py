@@ -66,9 +66,11 @@ class Encoding:
         """The encoded factors' names in order."""
         return tuple(name for name, _ in groupby(column.factor for column in self.columns))
 
-    def positions(self, factor: str) -> list[int]:
-        """Return the numbers of the columns that hold a factor."""
-        return [number for number, column in enumerate(self.columns) if column.factor == factor]
+    def positions(self, *factors: str) -> NDArray[np.intp]:
+        """Return the numbers of the columns that hold the factors, in the columns' order."""
+        return np.array(
+            [number for number, column in enumerate(self.columns) if column.factor in factors], dtype=np.intp
+        )
 
     @cached_property
     def _plan(self) -> tuple[tuple[str, _Choice | None], ...]:

@@ -1,0 +1,248 @@
+"""Grow a forest from a table, judge it on rows it never saw, and hand it over as plain arrays.
+
+Training side only: this module imports scikit-learn.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
+
+from bankportal.domain.errors import DataRefused
+from bankportal.domain.products import Product
+from bankportal.ml.check import leaks, refuse_leaks, repeated, row_keys
+from bankportal.ml.encoding import Encoding, Seen, blank
+from bankportal.ml.evaluation import Ceiling, behaviour_columns, evaluate
+from bankportal.ml.forest import DTYPES, EVERY_KNOWN_VALUE, LEAF, Forest
+from bankportal.ml.read import Table
+
+FEWEST_ROWS = 200
+FEWEST_OF_EACH_LABEL = 50
+TEST_SHARE = 0.2
+# Trees grown between two reports of progress.
+STEP = 10
+
+Matrix = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How a forest is grown.
+
+    No tree may be deeper than 8: the tables that explain a score depend on it. Beside every training row stands a copy
+    with blanks: in `blank_behaviour` of the copies all behavioural factors, in the others each optional factor in
+    `blank_optional` of them. So the forest learns what to do with a file of base columns alone.
+    """
+
+    trees: int = 100
+    depth: int = 8
+    rows_in_leaf: int = 10
+    share_of_columns: float = 0.5
+    blank_behaviour: float = 0.7
+    blank_optional: float = 0.2
+
+
+PARAMETERS = Parameters()
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A forest with all that its manifest has to say; the dictionaries are plain JSON data."""
+
+    product: Product
+    forest: Forest
+    encoding: Encoding
+    seen: Seen
+    evaluation: dict[str, Any]
+    parameters: dict[str, Any]
+    seed: int
+    data: dict[str, Any]
+    libraries: dict[str, str]
+
+
+def train(
+    table: Table,
+    *,
+    seed: int = 0,
+    allow_leakage: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    ceiling: Ceiling | None = None,
+) -> Trained:
+    """Train on 80 % of a table's customers and evaluate on the others.
+
+    The same table and seed give the same arrays for any number of `jobs` (threads; `None`: one a core). Rows that
+    repeat an earlier one are dropped. `ceiling` is as for `evaluate`. Raises `DataRefused` where a required column is
+    missing, there are too few rows or too few of one label, or a factor gives the label away and `allow_leakage` is
+    false.
+    """
+    _refuse_unfit(table)
+    leaking = leaks(table)
+    if not allow_leakage:
+        refuse_leaks(leaking, table)
+    kept = table.take(~repeated(table))
+    train_rows, test_rows = split(kept, seed)
+    learned, held_out = kept.take(train_rows), kept.take(test_rows)
+    encoding = Encoding.of(table.product)
+    forest = grow(learned, encoding, seed=seed, jobs=jobs, progress=progress)
+    if progress:
+        progress(PARAMETERS.trees, PARAMETERS.trees, "Evaluating on the customers held out")
+    evaluation = evaluate(forest, encoding, learned, held_out, ceiling)
+    evaluation["warnings"] += [
+        f"{leak.factor} alone separates the label with an AUC of {leak.auc:.3f}: the data give the label away."
+        for leak in leaking
+    ]
+    return Trained(
+        product=table.product,
+        forest=forest,
+        encoding=encoding,
+        seen=Seen.of(table.product, learned.columns),
+        evaluation=evaluation,
+        parameters=asdict(PARAMETERS),
+        seed=seed,
+        data=_facts(table, kept, learned, held_out) | {"leaks": [asdict(leak) for leak in leaking]},
+        libraries=libraries(),
+    )
+
+
+def _refuse_unfit(table: Table) -> None:
+    product, name = table.product, table.name
+    required = [factor.name for factor in product.required if factor.name in table.missing]
+    if required:
+        raise DataRefused(f"{name} lacks columns that {product.key} requires: {', '.join(required)}.")
+    if table.label is None:
+        raise DataRefused(f"{name} has no label: a column {product.label.name} with 1 where {product.label.meaning}.")
+    if len(table) < FEWEST_ROWS:
+        why = f" {table.rejected:,} were rejected, the first at {table.problems[0]}." if table.problems else ""
+        raise DataRefused(f"{name} has {len(table):,} good rows; training needs {FEWEST_ROWS} or more.{why}")
+    ones = int(table.label.sum())
+    if min(ones, len(table) - ones) < FEWEST_OF_EACH_LABEL:
+        raise DataRefused(
+            f"{name} has {ones:,} rows with {product.label.name} 1 and {len(table) - ones:,} with 0; "
+            f"training needs {FEWEST_OF_EACH_LABEL} or more of each."
+        )
+
+
+def split(table: Table, seed: int) -> tuple[Rows, Rows]:
+    """Return the numbers of the training rows and of the test rows, a fifth, alike in their share of label 1.
+
+    All rows of one customer stand on one side; without CustomerId, rows alike in every scored factor count as one's.
+    `DataRefused` where too few customers have one of the labels.
+    """
+    assert table.label is not None
+    group = _customers(table)
+    customers, first = np.unique(group, return_index=True)
+    label = table.label[first]
+    if min(label.sum(), (1 - label).sum()) < FEWEST_OF_EACH_LABEL:
+        raise DataRefused(
+            f"{table.name} has fewer than {FEWEST_OF_EACH_LABEL} different customers of one label once repeated rows "
+            "are taken together."
+        )
+    _, held_out = train_test_split(customers, test_size=TEST_SHARE, stratify=label, random_state=seed)
+    in_test = np.isin(group, held_out)
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def _customers(table: Table) -> Rows:
+    """Number the customers, (rows,); a row with a blank CustomerId is a customer of its own."""
+    if "CustomerId" not in table.columns:
+        return row_keys(table, [factor.name for factor in table.product.scored], label=False)
+    group = row_keys(table, ["CustomerId"], label=False)
+    unknown = blank(table.columns["CustomerId"])
+    group[unknown] = group.max(initial=0) + 1 + np.arange(unknown.sum())
+    return group
+
+
+def grow(
+    table: Table, encoding: Encoding, *, seed: int = 0, jobs: int | None = None, progress: Progress | None = None
+) -> Forest:
+    """Grow a forest on all rows of a labelled table and their copies with blanks.
+
+    Columns without any value take no part, so that they do not use up the tree's draws of columns.
+    """
+    assert table.label is not None
+    matrix = encoding.matrix(table.columns)
+    used = np.flatnonzero(~np.isnan(matrix).all(axis=0))
+    with_copies = np.vstack([matrix, with_blanks(matrix, encoding, table.product, seed)])[:, used]
+    label = np.tile(table.label.astype(np.int64), 2)
+    model = RandomForestClassifier(
+        max_depth=PARAMETERS.depth,
+        min_samples_leaf=PARAMETERS.rows_in_leaf,
+        max_features=PARAMETERS.share_of_columns,
+        n_jobs=jobs or -1,
+        random_state=seed,
+        warm_start=True,
+    )
+    for trees in range(STEP, PARAMETERS.trees + 1, STEP):
+        model.set_params(n_estimators=trees).fit(with_copies, label)
+        if progress:
+            progress(trees, PARAMETERS.trees, "Growing trees")
+    return forest_from_sklearn(model, used)
+
+
+def with_blanks(matrix: Matrix, encoding: Encoding, product: Product, seed: int) -> Matrix:
+    """Return a copy of a (rows, columns) matrix with blanks as `Parameters` says; required factors stay."""
+    draws = np.random.default_rng(seed)
+    copy = matrix.copy()
+    bare = draws.random(len(copy)) < PARAMETERS.blank_behaviour
+    copy[np.ix_(bare, behaviour_columns(encoding, product))] = np.nan
+    for factor in product.optional:
+        chosen = ~bare & (draws.random(len(copy)) < PARAMETERS.blank_optional)
+        copy[np.ix_(chosen, encoding.positions(factor.name))] = np.nan
+    return copy
+
+
+def forest_from_sklearn(model: RandomForestClassifier, columns: Rows | None = None) -> Forest:
+    """Return a fitted two-class forest (labels 0 and 1) as plain arrays.
+
+    `columns` gives for each of the model's features the number of its column, where it was fitted on some only.
+    """
+    trees = [tree.tree_ for tree in model.estimators_]
+    start = np.cumsum([0, *(tree.node_count for tree in trees)])
+    columns = np.arange(model.n_features_in_) if columns is None else columns
+    parts = [_nodes(tree, int(first), columns) for tree, first in zip(trees, start, strict=False)]
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.concatenate([part[name] for part in parts]).astype(DTYPES[name]) for name in parts[0]
+    }
+    return Forest(**arrays, roots=start[:-1].astype(DTYPES["roots"]))
+
+
+def _nodes(tree: Any, first: int, columns: Rows) -> dict[str, NDArray[Any]]:
+    """Return one scikit-learn tree's arrays as `Forest` has them, its first node having the number `first`."""
+    leaf = tree.children_left < 0
+    return {
+        "feature": np.where(leaf, LEAF, columns[np.maximum(tree.feature, 0)]),
+        "threshold": np.where(leaf, 0.0, np.minimum(tree.threshold, EVERY_KNOWN_VALUE)),
+        "left": np.where(leaf, LEAF, tree.children_left + first),
+        "right": np.where(leaf, LEAF, tree.children_right + first),
+        "missing_left": np.where(leaf, 0, tree.missing_go_to_left),
+        "value": np.clip(tree.value[:, 0, 1], 0.0, 1.0),
+    }
+
+
+def _facts(table: Table, kept: Table, learned: Table, held_out: Table) -> dict[str, Any]:
+    assert kept.label is not None
+    return {
+        "file": table.name,
+        "sha256": table.sha256,
+        "rows_in_file": table.rows_in_file,
+        "rows_rejected": table.rejected,
+        "duplicates_dropped": len(table) - len(kept),
+        "rows_used": len(kept),
+        "rows_train": len(learned),
+        "rows_test": len(held_out),
+        "label_rate": float(kept.label.mean()),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of what trains."""
+    return {"python": platform.python_version(), "numpy": np.__version__, "scikit-learn": sklearn.__version__}
