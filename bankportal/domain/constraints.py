@@ -1,8 +1,8 @@
 """Constraints: one object validates a value, words the error, and makes up the values that break it.
 
 Values come through two doors. Text (`Door.TEXT`: web forms, CSV) is what a person or a file wrote; typed values
-(`Door.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None` never
-get here, the schema takes them as unknown.
+(`Door.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None` never get
+here, the schema takes them as unknown.
 """
 
 import math
@@ -88,7 +88,9 @@ class Number:
             return self._finite(float(text))
         if text.lstrip("+-").lower() in {"nan", "inf", "infinity"}:
             raise Broken("not-finite", "must be a finite number")
-        raise Broken("not-a-number", f"must be {self._kind()} in the digits 0 to 9, such as {self._such_as()}{_hint(text)}")
+        raise Broken(
+            "not-a-number", f"must be {self._kind()} in the digits 0 to 9, such as {self._such_as()}{_hint(text)}"
+        )
 
     def _from_typed(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -129,7 +131,18 @@ class Number:
         yield "1e400", "not-finite"
         for text in ("NaN", "Infinity", "-inf"):
             yield text, "not-finite"
-        for text in ("many", "1_000", "1,5", "007", "0x1f", "\u0661\u0662", "\uff11\uff12", "<script>alert(1)</script>", "\x001", "True"):
+        for text in (
+            "many",
+            "1_000",
+            "1,5",
+            "007",
+            "0x1f",
+            "\u0661\u0662",
+            "\uff11\uff12",
+            "<script>alert(1)</script>",
+            "\x001",
+            "True",
+        ):
             yield text, "not-a-number"
         if self.whole:
             yield plain(self.minimum + 0.5), "not-whole"
@@ -155,7 +168,7 @@ class Flag:
             value = int(float(text)) if text in {"0", "1", "0.0", "1.0"} else text
         if isinstance(value, bool | str) or value not in (0, 1):
             raise Broken("not-a-flag", f"must be {self.describe()}")
-        return int(value)  # type: ignore[call-overload, no-any-return]  # 0, 1, 0.0 or 1.0 by now
+        return int(value)  # type: ignore[call-overload]  # 0, 1, 0.0 or 1.0 by now
 
     def json_schema(self) -> dict[str, Any]:
         """Say the constraint as JSON Schema."""
@@ -167,7 +180,18 @@ class Flag:
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
         """Yield texts that break it, each with its error's code."""
-        for text in ("2", "-1", "0.5", "yes", "true", "NaN", "Infinity", "9" * 400, "\u0661", "<script>alert(1)</script>"):
+        for text in (
+            "2",
+            "-1",
+            "0.5",
+            "yes",
+            "true",
+            "NaN",
+            "Infinity",
+            "9" * 400,
+            "\u0661",
+            "<script>alert(1)</script>",
+        ):
             yield text, "not-a-flag"
 
 

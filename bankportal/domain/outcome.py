@@ -1,9 +1,11 @@
 """What the portal answers: a score, its band, and a limit where the product has one."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Band, Product
+from bankportal.domain.schema import Customer
 
 
 @dataclass(frozen=True)
@@ -16,24 +18,30 @@ class Flag:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer for one customer. `score` is the forest's probability, 0 to 1."""
+    """The answer for one customer.
+
+    `score` is the forest's probability, 0 to 1; `model_digest` is the SHA-256 of the model version's manifest;
+    `limit` and `policy_version` are `None` where the product has no limit policy.
+    """
 
     product: Product
     score: float
+    band: Band
     limit: Limit | None
     flags: tuple[Flag, ...]
     model_version: str
     model_digest: str
+    policy_version: str | None
 
-    @property
-    def band(self) -> Band:
-        """The band that holds the score."""
-        return self.product.band(self.score)
 
-    @property
-    def policy_version(self) -> str | None:
-        """Version of the limit policy; `None` where the product has none."""
-        return self.product.policy.version if self.product.policy else None
+@dataclass(frozen=True)
+class Decision:
+    """An outcome that was recorded, with the customer it is about, at a time in UTC."""
+
+    id: str
+    at: datetime
+    customer: Customer
+    outcome: Outcome
 
 
 def percent(product: Product, score: float) -> str:

@@ -67,7 +67,8 @@ class LimitPolicy:
     def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
         """Return the limit for a band, the scored factors and the requested limit (`None`: not asked for)."""
         salary, obligations = factors["EstimatedSalary"], factors["MonthlyObligations"]
-        assert isinstance(salary, float) and not isinstance(obligations, str)
+        assert isinstance(salary, float)
+        assert not isinstance(obligations, str)
         ceiling = self.ceiling(salary, obligations)
         by_band = self.band_months[band] * salary / 12
         offers = {"band": self._round(by_band), "ability-to-pay": self._round(ceiling)}

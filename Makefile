@@ -1,0 +1,51 @@
+# Each target is one command on a bare machine with Python 3.11 or newer: it makes .venv and installs what it needs.
+VENV := .venv
+BIN := $(VENV)/bin
+export FLASK_APP := bankportal
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+
+.PHONY: up test check format docs lock bench clean
+.DEFAULT_GOAL := up
+
+up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
+	@$(BIN)/flask up
+
+test: $(DEVELOPMENT)  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEVELOPMENT)  ## format, lint, strict types, import contracts, stale documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: $(DEVELOPMENT)  ## repair format and lint where it can be done by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(DEVELOPMENT)  ## generate the reference documents
+	$(BIN)/python docs/generate.py
+
+lock: $(DEVELOPMENT)  ## resolve setup.cfg into the lock files
+	$(BIN)/python .ci/lock.py
+
+bench: $(DEVELOPMENT)  ## measure, against the real data where it is at hand
+	$(BIN)/python benchmarks/realism.py
+
+clean:  ## remove the virtual environment; instance/ stays
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@sh .ci/venv $(VENV)
+
+$(RUNTIME): requirements.lock setup.cfg | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.lock setup.cfg | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(RUNTIME)

@@ -1,0 +1,59 @@
+"""A model version's figures as text."""
+
+from rich.console import Console
+from rich.table import Table
+
+from bankportal.services.models import ModelVersion
+
+
+def show_version(version: ModelVersion, console: Console | None = None) -> None:
+    """Print what is known of a version: figures on held-out customers, baselines, ceiling, confusion, warnings."""
+    console = console or Console()
+    found = version.evaluation
+    console.print(
+        f"\n[bold]{version.product.title} model {version.version}[/bold], seed {version.seed}", highlight=False
+    )
+    console.print(f"manifest {version.manifest_digest}\nforest   {version.forest_digest}", highlight=False)
+    console.print(f"fitted on {found['rows_train']:,} customers, judged on {found['rows_test']:,} it never saw")
+    console.print(_discrimination(version))
+    console.print(_confusion(version))
+    for warning in found["warnings"]:
+        console.print(f"[bold yellow]Warning:[/] {warning}")
+
+
+def _discrimination(version: ModelVersion) -> Table:
+    found = version.evaluation
+    auc = found["auc"]
+    table = Table("", "ROC AUC", "average precision", "Brier", "calibration error", title="On held-out customers")
+    table.add_row(
+        "this forest",
+        f"{auc['value']:.4f} (95%: {auc['low']:.4f} to {auc['high']:.4f})",
+        _figure(found["average_precision"]),
+        _figure(found["brier"]),
+        _figure(found["calibration_error"]),
+    )
+    if blank := found["without_behaviour"]:
+        table.add_row("… behaviour blank", _figure(blank["auc"]), "", _figure(blank["brier"]))
+    for baseline in found["baselines"]:
+        name = f"{baseline['name']} ({baseline['detail']})" if baseline["detail"] else baseline["name"]
+        figures = (baseline["auc"], baseline["average_precision"], baseline["brier"])
+        table.add_row(name, *(_figure(figure) for figure in figures))
+    for kind, ceiling in (found["ceiling"] or {}).items():
+        if isinstance(ceiling, dict):
+            table.add_row(f"ceiling: {kind}", _figure(ceiling["auc"]), "", _figure(ceiling["brier"]))
+    return table
+
+
+def _confusion(version: ModelVersion) -> Table:
+    label = version.product.label
+    table = Table(
+        "from score", "right 1", "wrong 1", "right 0", "wrong 0", "precision", "recall", title=f"1: {label.meaning}"
+    )
+    for cut in version.evaluation["confusion"]:
+        counts = (f"{cut[name]:,}" for name in ("tp", "fp", "tn", "fn"))
+        table.add_row(f"{cut['cut_off']:.2f}", *counts, _figure(cut["precision"]), _figure(cut["recall"]))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,74 @@
+"""`flask models`: what is registered, what is active, whether the files are right."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bankportal.cli.common import PRODUCT, reported, services
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.services.models import ModelVersion
+
+
+@click.group()
+def models() -> None:
+    """List, show, activate and verify model versions."""
+
+
+@models.command("list")
+@reported
+def list_() -> None:
+    """List all registered versions, newest first."""
+    table = Table("product", "version", "active", "trained", "AUC on held-out customers", "customers")
+    portal = services()
+    for product in PRODUCTS.values():
+        for version in portal.models.versions(product):
+            table.add_row(*_row(version))
+    Console().print(table)
+
+
+def _row(version: ModelVersion) -> tuple[str, ...]:
+    auc = version.evaluation["auc"]
+    return (
+        version.product.key,
+        version.version,
+        "active" if version.active else "",
+        f"{version.trained_at:%Y-%m-%d %H:%M} UTC",
+        f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})",
+        f"{version.evaluation['rows_train'] + version.evaluation['rows_test']:,}",
+    )
+
+
+@models.command()
+@click.argument("product", type=PRODUCT)
+@click.argument("version", required=False)
+@reported
+def show(product: Product, version: str | None) -> None:
+    """Show a version's figures; the active one where none is named."""
+    from bankportal.cli.figures import show_version
+
+    portal = services()
+    show_version(portal.models.get(product, version) if version else portal.models.active(product))
+
+
+@models.command()
+@click.argument("product", type=PRODUCT)
+@click.argument("version")
+@reported
+def activate(product: Product, version: str) -> None:
+    """Make a version the active one; running portals notice without a restart."""
+    activated = services().models.activate(product, version)
+    click.echo(f"{product.title} {activated.version} is active.")
+
+
+@models.command()
+@reported
+def verify() -> None:
+    """Check the files of all versions; exit with 1 where one is not what was registered."""
+    portal = services()
+    faults = 0
+    for product in PRODUCTS.values():
+        for version, fault in portal.models.verify(product).items():
+            click.echo(fault or f"{product.title} model {version} is right.", err=bool(fault))
+            faults += bool(fault)
+    if faults:
+        raise SystemExit(1)

@@ -1,0 +1,125 @@
+"""`flask train`: read, check, train, evaluate, register."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bankportal.cli.common import EXISTING, PRODUCT, reported, services
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.resources import resource
+from bankportal.services.models import ModelVersion
+from bankportal.wiring import Services
+
+Report = Callable[[int, int, str], None]
+# What a new portal learns from until the bank has data of its own: shipped, or made with this seed.
+SHIPPED = {"churn": "Final_bank.csv"}
+MADE_ROWS = 10_000
+MADE_SEED = 2026
+
+
+@click.command()
+@click.argument("product", type=PRODUCT, required=False)
+@click.option(
+    "--data", "data_file", type=EXISTING, help="CSV file with factors and label; default: the simulated bank."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of split and forest."
+)
+@click.option("--activate/--no-activate", default=None, help="Default: activate where no version is active yet.")
+@click.option("--allow-leakage", is_flag=True, help="Train even where one factor alone gives the label away.")
+@reported
+def train(
+    product: Product | None, data_file: str | None, seed: int, activate: bool | None, allow_leakage: bool
+) -> None:
+    """Train a forest for PRODUCT (or, without one, for each), evaluate it on held-out customers, register it."""
+    if data_file and product is None:
+        raise click.UsageError("Say which product the data file is for: flask train PRODUCT --data FILE")
+    portal = services()
+    for each in [product] if product else PRODUCTS.values():
+        path = Path(data_file) if data_file else None
+        train_product(portal, each, path, seed=seed, activate=activate, allow_leakage=allow_leakage)
+
+
+def train_product(
+    portal: Services,
+    product: Product,
+    path: Path | None = None,
+    *,
+    seed: int = 0,
+    activate: bool | None = None,
+    allow_leakage: bool = False,
+) -> ModelVersion:
+    """Train, register and print one product's forest; from the simulated bank where no file is given."""
+    from bankportal.cli.figures import show_version
+    from bankportal.ml.read import read
+    from bankportal.ml.recipe import truth_for
+    from bankportal.ml.training import train as fit
+
+    path = path or simulated_bank(portal, product)
+    console = Console(stderr=True)
+    console.print(f"Training {product.key} on {path}")
+    table = read(path, product)
+    for line in table.summary():
+        console.print(f"  {line}", highlight=False)
+    simulated = truth_for(path)
+    ceiling = {"achievable": simulated.achievable, "truth": simulated.truth} if simulated else None
+    with progress_bar(console, product) as report:
+        trained = fit(table, seed=seed, allow_leakage=allow_leakage, progress=report, ceiling=ceiling)
+    version = portal.models.add(trained, activate=activate)
+    show_version(version)
+    click.echo(_next_step(version))
+    return version
+
+
+def _next_step(version: ModelVersion) -> str:
+    name = f"{version.product.title} {version.version}"
+    if version.active:
+        return f"{name} is active.\n"
+    return f"{name} is registered. To use it: flask models activate {version.product.key} {version.version}\n"
+
+
+def simulated_bank(portal: Services, product: Product) -> Path:
+    """Return the data a new portal starts from; made in the instance folder where it is not shipped."""
+    if product.key in SHIPPED:
+        return resource("migrations_data") / SHIPPED[product.key]
+    path = portal.config.data / f"{product.title}.csv"
+    if not path.exists():
+        from bankportal.cli.data import simulate_to
+
+        simulate_to(path, product, MADE_ROWS, MADE_SEED)
+    return path
+
+
+@contextmanager
+def progress_bar(console: Console, product: Product) -> Iterator[Report]:
+    """Show the work: a bar on a terminal, a line at each tenth elsewhere."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(product.key)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+class _Lines:
+    """Progress as lines, for logs."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.last = ""
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        line = f"  {text}: {done * 10 // total * 10}%"
+        if line != self.last:
+            self.last = line
+            self.console.print(line, highlight=False)

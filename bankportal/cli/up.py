@@ -1,0 +1,78 @@
+"""`flask up`: from an empty instance folder to a serving portal."""
+
+import os
+import secrets
+import socket
+import sys
+
+import click
+
+from bankportal.cli.common import reported
+from bankportal.config import PREFIX, SETTINGS_FILE, Config, load
+from bankportal.domain.errors import NoActiveModel, SettingsRefused
+from bankportal.domain.products import PRODUCTS
+from bankportal.files import replacing
+
+HOST = "127.0.0.1"  # until there are accounts
+
+
+@click.command()
+@reported
+def up() -> None:
+    """Bring this machine to a serving portal: settings, database, data, models, server. Run again, it only serves."""
+    config = prepare()
+    _require_free(config.port)
+    click.echo(f"\n  Elite Financial Intelligence Portal:  http://{HOST}:{config.port}/\n")
+    sys.stdout.flush()
+    serve(config)
+
+
+def prepare() -> Config:
+    """Make what is missing: the secret key, the database's tables, a model for each product."""
+    from bankportal.cli.common import services
+    from bankportal.cli.train import train_product
+
+    _ensure_secret(load())
+    portal = services()
+    for product in PRODUCTS.values():
+        try:
+            portal.models.serving(product)
+        except NoActiveModel:
+            train_product(portal, product)
+    return load()
+
+
+def _ensure_secret(config: Config) -> None:
+    """Keep a key of our own in the instance folder, readable by its owner alone."""
+    if config.secret_key:
+        return
+    path = config.instance / SETTINGS_FILE
+    written = path.read_text(encoding="utf-8") if path.is_file() else ""
+    separator = "" if not written or written.endswith("\n") else "\n"
+    with replacing(path) as file:  # its temporary file is made with mode 0600
+        file.write(f"{written}{separator}{PREFIX}SECRET_KEY={secrets.token_hex(32)}\n")
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SettingsRefused(
+                f"Port {port} is taken ({error.strerror}). Set {PREFIX}PORT to another one."
+            ) from error
+
+
+def serve(config: Config) -> None:
+    """Become the web server: a process that has never loaded the training libraries."""
+    arguments = [
+        "-m",
+        "gunicorn",
+        f"--bind={HOST}:{config.port}",
+        "--workers=2",
+        f"--threads={config.threads}",
+        "--worker-class=gthread",
+        "bankportal.app:create_app()",
+    ]
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  # fixed arguments, no shell

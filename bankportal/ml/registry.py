@@ -1,0 +1,142 @@
+"""The model registry: versions as folders of arrays and a manifest, verified before they are parsed, loaded lazily.
+
+`<folder>/<product>/<version>/` holds `manifest.json` and `forest.npz`. Who asks for a version says which manifest it
+must be (SHA-256); the manifest says the same of the arrays.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bankportal.domain.errors import VersionRefused
+from bankportal.domain.products import Product
+from bankportal.ml.encoding import Encoding, Seen
+from bankportal.ml.forest import Forest
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ARRAYS = "forest.npz"
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model version, ready to score."""
+
+    product: Product
+    version: str
+    manifest_digest: str
+    manifest: Mapping[str, Any]
+    forest: Forest
+    encoding: Encoding
+    seen: Seen
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Registry:
+    """The versions under one folder. Safe under threads; each version is read once a process."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._models: dict[tuple[str, str, str], Model] = {}
+        self._lock = threading.Lock()
+
+    def add(self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[str, str]:
+        """Write a new version and return its name and its manifest's digest.
+
+        The folder is written aside and renamed into place: after a kill there is a whole version or none.
+        """
+        home = self.folder / product.key
+        home.mkdir(parents=True, exist_ok=True)
+        aside = home / f".{secrets.token_hex(8)}"
+        aside.mkdir()
+        try:
+            return self._write(home, aside, dict(manifest), files)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _write(self, home: Path, aside: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> tuple[str, str]:
+        for name, content in files.items():
+            _write_durably(aside / name, content)
+        manifest |= {"format": FORMAT, "files": {name: digest(content) for name, content in files.items()}}
+        while True:
+            version = f"v{1 + max((int(name[1:]) for name in _versions(home)), default=0)}"
+            content = json.dumps(manifest | {"version": version}, indent=1, sort_keys=True, allow_nan=False).encode()
+            _write_durably(aside / MANIFEST, content)
+            try:
+                aside.rename(home / version)
+            except OSError:  # another process took this number; the next one is free
+                if not (home / version).exists():
+                    raise
+                continue
+            return version, digest(content)
+
+    def manifest(self, product: Product, version: str, manifest_digest: str) -> Mapping[str, Any]:
+        """Return a version's manifest; `VersionRefused` where it is not the registered one."""
+        loaded = self._models.get((product.key, version, manifest_digest))
+        return loaded.manifest if loaded else self._read_manifest(product, version, manifest_digest)
+
+    def model(self, product: Product, version: str, manifest_digest: str) -> Model:
+        """Return a version ready to score; `VersionRefused`, with its name and why, where its files fail a check."""
+        key = (product.key, version, manifest_digest)
+        if (model := self._models.get(key)) is None:
+            with self._lock:
+                if (model := self._models.get(key)) is None:
+                    model = self._models[key] = self._load(product, version, manifest_digest)
+        return model
+
+    def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
+        manifest = self._read_manifest(product, version, manifest_digest)
+        content = self._read(product, version, ARRAYS, str(manifest["files"].get(ARRAYS)))
+        try:
+            encoding = Encoding.from_json(manifest["encoding"], product)
+            seen = Seen.from_json(manifest["seen"], product)
+            forest = Forest.from_bytes(content, len(encoding.columns))
+        except (ValueError, KeyError, TypeError) as error:
+            raise refused(product, version, str(error)) from error
+        return Model(product, version, manifest_digest, manifest, forest, encoding, seen)
+
+    def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
+        manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))
+        if manifest.get("format") != FORMAT or manifest.get("product") != product.key:
+            raise refused(product, version, "its manifest is of another format or product")
+        return manifest  # type: ignore[no-any-return]
+
+    def _read(self, product: Product, version: str, name: str, expected: str) -> bytes:
+        if not VERSION.fullmatch(version):
+            raise refused(product, version[:20], "that is not a version's name")
+        try:
+            content = (self.folder / product.key / version / name).read_bytes()
+        except OSError as error:
+            raise refused(product, version, f"{name} cannot be read ({error.strerror})") from error
+        if digest(content) != expected:
+            raise refused(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
+        return content
+
+
+def refused(product: Product, version: str, why: str) -> VersionRefused:
+    """Return the error that names a version and why it is not used."""
+    return VersionRefused(f"{product.title} model {version} is refused: {why}.")
+
+
+def _versions(home: Path) -> list[str]:
+    return [path.name for path in home.iterdir() if VERSION.fullmatch(path.name)]
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,152 @@
+"""The model versions: registering, activating, and the one that serves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from bankportal.domain.errors import NoActiveModel, VersionRefused
+from bankportal.domain.products import Product
+from bankportal.ml.registry import ARRAYS, Model, Registry
+from bankportal.store.versions import Registered, Versions
+from bankportal.version import __version__
+
+if TYPE_CHECKING:  # training brings scikit-learn, which a serving process never loads
+    from bankportal.ml.training import Trained
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version with what its manifest says of it."""
+
+    product: Product
+    version: str
+    manifest_digest: str
+    forest_digest: str
+    trained_at: datetime
+    active: bool
+    seed: int
+    data: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    libraries: Mapping[str, str]
+
+
+class Models:
+    """The registry's files and the database's word on which are registered and active, together."""
+
+    def __init__(self, registry: Registry, versions: Versions):
+        self.registry = registry
+        self.store = versions
+        self._reported: set[str] = set()
+
+    def serving(self, product: Product) -> Model:
+        """Return the model that scores: the active version, or, where its files are refused, the one before it.
+
+        Raises `NoActiveModel` where no activated version can be loaded.
+        """
+        why = f"Run: flask train {product.key}"
+        for registered in self.store.activated(product.key):
+            try:
+                return self.registry.model(product, registered.version, registered.manifest_digest)
+            except VersionRefused as error:
+                self._report(str(error))
+                why = str(error)
+        raise NoActiveModel(f"There is no {product.key} model that can score. {why}")
+
+    def _report(self, why: str) -> None:
+        if why not in self._reported:
+            self._reported.add(why)
+            log.error("model version refused", why=why)
+
+    def active(self, product: Product) -> ModelVersion:
+        """Describe the version that serves; `NoActiveModel` if there is none."""
+        model = self.serving(product)
+        return self._describe(product, self.store.get(product.key, model.version), model.version)
+
+    def versions(self, product: Product) -> list[ModelVersion]:
+        """Describe all registered versions whose manifest can be read, newest first."""
+        serving = self._serving_version(product)
+        described = []
+        for registered in self.store.all(product.key):
+            try:
+                described.append(self._describe(product, registered, serving))
+            except VersionRefused as error:
+                self._report(str(error))
+        return described
+
+    def get(self, product: Product, version: str) -> ModelVersion:
+        """Describe one version; `NotFound` if it is not registered, `VersionRefused` if its manifest is not right."""
+        return self._describe(product, self.store.get(product.key, version), self._serving_version(product))
+
+    def add(self, trained: "Trained", *, activate: bool | None = None) -> ModelVersion:
+        """Register a trained forest; make it active where told, or where none is (`activate` not given)."""
+        product = trained.product
+        if activate is None:
+            activate = not self.store.activated(product.key, 1)
+        forest = trained.forest.to_bytes()
+        version, manifest_digest = self.registry.add(product, _manifest(trained), {ARRAYS: forest})
+        self.registry.model(product, version, manifest_digest)  # what cannot be loaded must not become active
+        self.store.register(product.key, version, manifest_digest, activate=activate)
+        return self.get(product, version)
+
+    def activate(self, product: Product, version: str) -> ModelVersion:
+        """Make a version active after verifying its files; `NotFound` or `VersionRefused` where it cannot be."""
+        registered = self.store.get(product.key, version)
+        self.registry.model(product, version, registered.manifest_digest)
+        self.store.activate(product.key, version)
+        return self.get(product, version)
+
+    def verify(self, product: Product) -> dict[str, str | None]:
+        """Check every registered version's files afresh: version -> why it is refused, `None` where it is right."""
+        fresh = Registry(self.registry.folder)
+        return {found.version: _fault(fresh, product, found) for found in self.store.all(product.key)}
+
+    def _serving_version(self, product: Product) -> str | None:
+        try:
+            return self.serving(product).version
+        except NoActiveModel:
+            return None
+
+    def _describe(self, product: Product, registered: Registered, serving: str | None) -> ModelVersion:
+        manifest = self.registry.manifest(product, registered.version, registered.manifest_digest)
+        return ModelVersion(
+            product=product,
+            version=registered.version,
+            manifest_digest=registered.manifest_digest,
+            forest_digest=manifest["files"][ARRAYS],
+            trained_at=datetime.fromisoformat(manifest["trained_at"]),
+            active=registered.version == serving,
+            seed=manifest["seed"],
+            data=manifest["data"],
+            evaluation=manifest["evaluation"],
+            parameters=manifest["parameters"],
+            libraries=manifest["libraries"],
+        )
+
+
+def _fault(registry: Registry, product: Product, registered: Registered) -> str | None:
+    try:
+        registry.model(product, registered.version, registered.manifest_digest)
+    except VersionRefused as error:
+        return str(error)
+    return None
+
+
+def _manifest(trained: "Trained") -> dict[str, Any]:
+    return {
+        "product": trained.product.key,
+        "portal": __version__,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": trained.seed,
+        "parameters": trained.parameters,
+        "libraries": trained.libraries,
+        "data": trained.data,
+        "evaluation": trained.evaluation,
+        "encoding": trained.encoding.to_json(),
+        "seen": trained.seen.to_json(),
+    }

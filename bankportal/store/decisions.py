@@ -1,0 +1,155 @@
+"""Decisions in the database: recorded whole, in one transaction, and read back as they were."""
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from bankportal.domain.errors import NotFound
+from bankportal.domain.outcome import Decision, Flag, Outcome
+from bankportal.domain.policy import Limit
+from bankportal.domain.products import PRODUCTS, Band, Product, Tone
+from bankportal.domain.schema import Customer
+from bankportal.store.sessions import Database
+from bankportal.store.tables import decisions, protected_values
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some decisions, newest first, and the id to continue after; `None` at the end."""
+
+    items: list[Decision]
+    next: str | None
+
+
+def new_id() -> str:
+    """Return a decision number: 26 characters that sort by time and cannot be guessed."""
+    bits = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5))
+
+
+def submission_digest(token: str, customer: Customer) -> str:
+    """Return what identifies a submission: the form's one-time token together with what was sent."""
+    canonical = json.dumps([token, customer.product.key, customer.all_values()], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Decisions:
+    """The recorded decisions."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    def find(self, submission: str) -> Decision | None:
+        """Return the decision that a submission digest led to, if it was recorded."""
+        with self.database.read() as connection:
+            row = connection.execute(_read().where(decisions.c.submission == submission)).first()
+        return _decision(row) if row else None
+
+    def record(self, customer: Customer, outcome: Outcome, submission: str) -> Decision:
+        """Write the decision and return it; the one already there where the submission was recorded before."""
+        decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
+        try:
+            with self.database.write() as connection:
+                new = insert(decisions).values(_row(decision, submission)).returning(decisions.c.number)
+                number = connection.execute(new).scalar_one()
+                apart = {"decision_number": number, "values": customer.apart}
+                connection.execute(insert(protected_values).values(apart))
+        except IntegrityError:  # two requests with one submission at once: the other was first
+            if found := self.find(submission):
+                return found
+            raise
+        return decision
+
+    def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
+        """Return one decision; `NotFound` if there is none."""
+        with self.database.read() as connection:
+            row = connection.execute(_read().where(decisions.c.id == id)).first()
+        if row is None:
+            raise NotFound(f"There is no decision {id[:40]}.")
+        return _decision(row)
+
+    def latest(self, count: int = 10, product: str | None = None) -> list[Decision]:
+        """Return the newest decisions, newest first."""
+        return self.page(product, None, count).items
+
+    def page(self, product: str | None, before: str | None, size: int) -> Page:
+        """Return up to `size` decisions older than the decision `before`, newest first."""
+        query = _read().order_by(decisions.c.number.desc()).limit(size + 1)
+        if product:
+            query = query.where(decisions.c.product == product)
+        if before:
+            anchor = select(decisions.c.number).where(decisions.c.id == before).scalar_subquery()
+            query = query.where(decisions.c.number < anchor)
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        items = [_decision(row) for row in rows[:size]]
+        return Page(items, items[-1].id if len(rows) > size else None)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many decisions each band of each product has."""
+        query = select(decisions.c.product, decisions.c.band, func.count()).group_by(
+            decisions.c.product, decisions.c.band
+        )
+        with self.database.read() as connection:
+            found = {(product, band): count for product, band, count in connection.execute(query)}
+        return {
+            product.key: {band.name: found.get((product.key, band.name), 0) for band in product.bands}
+            for product in PRODUCTS.values()
+        }
+
+
+def _read() -> Select[Any]:
+    return select(decisions, protected_values.c["values"].label("apart")).join(protected_values)
+
+
+def _row(decision: Decision, submission: str) -> dict[str, Any]:
+    customer, outcome = decision.customer, decision.outcome
+    return {
+        "id": decision.id,
+        "submission": submission,
+        "at": decision.at,
+        "product": customer.product.key,
+        "carried": customer.carried,
+        "scored": customer.scored,
+        "policy": customer.policy,
+        "score": outcome.score,
+        "band": outcome.band.name,
+        "limit": asdict(outcome.limit) if outcome.limit else None,
+        "flags": [asdict(flag) for flag in outcome.flags],
+        "model_version": outcome.model_version,
+        "model_digest": outcome.model_digest,
+        "policy_version": outcome.policy_version,
+    }
+
+
+def _decision(row: Row[Any]) -> Decision:
+    product = PRODUCTS[row.product]
+    customer = Customer(product, row.carried, row.scored, row.policy, row.apart)
+    outcome = Outcome(
+        product=product,
+        score=row.score,
+        band=_band(product, row.band),
+        limit=Limit(**row.limit) if row.limit else None,
+        flags=tuple(Flag(**flag) for flag in row.flags),
+        model_version=row.model_version,
+        model_digest=row.model_digest,
+        policy_version=row.policy_version,
+    )
+    return Decision(row.id, row.at, customer, outcome)
+
+
+def _band(product: Product, name: str) -> Band:
+    """Return the band as it was named then, also where the product has dropped it since."""
+    try:
+        return product.band_named(name)
+    except KeyError:
+        return Band(name=name, start=0.0, tone=Tone.FAIR, meaning="A band of an earlier version.")

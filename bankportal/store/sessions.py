@@ -1,0 +1,68 @@
+"""Connections to the database: SQLite set up not to lose or lock, PostgreSQL as it is."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+# Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
+WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
+BUSY_SECONDS = 15
+
+
+class Database:
+    """Hands out transactions. Reading never waits for long; a write transaction takes the write lock at once."""
+
+    def __init__(self, url: str):
+        self.url = make_url(url)
+        self.engine = (
+            _sqlite_engine(url) if self.url.get_backend_name() == "sqlite" else create_engine(url, pool_pre_ping=True)
+        )
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that only reads."""
+        return self.engine.begin()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction that writes; it commits at the end and rolls back on an error."""
+        with self.engine.connect().execution_options(bankportal_writes=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself; _begin_sqlite does
+    for pragma in (
+        f"journal_mode={'WAL' if WAL_IS_SAFE else 'TRUNCATE'}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "mmap_size=0",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # The busy timeout does not cover the step from reading to writing, so a writer takes the lock at its start.
+    writes = connection.get_execution_options().get("bankportal_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def prepare_folder(url: str) -> None:
+    """Make the folder of an SQLite file; nothing for other databases."""
+    database = make_url(url)
+    if database.get_backend_name() == "sqlite" and database.database:
+        Path(database.database).parent.mkdir(parents=True, exist_ok=True)

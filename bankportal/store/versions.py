@@ -1,0 +1,78 @@
+"""Which model versions are registered and which was active when."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, insert, select
+
+from bankportal.domain.errors import NotFound
+from bankportal.store.sessions import Database
+from bankportal.store.tables import activations, model_versions
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version as it was registered. `manifest_digest` (SHA-256, hex) fixes its manifest and so all its files."""
+
+    product: str
+    version: str
+    manifest_digest: str
+    registered_at: datetime
+
+
+class Versions:
+    """The registered versions and the append-only list of activations."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    def register(self, product: str, version: str, manifest_digest: str, *, activate: bool) -> None:
+        """Add a version, and make it the active one in the same transaction where asked."""
+        now = datetime.now(UTC)
+        values = {"product": product, "version": version, "manifest_digest": manifest_digest, "registered_at": now}
+        with self.database.write() as connection:
+            new = insert(model_versions).values(values).returning(model_versions.c.number)
+            number = connection.execute(new).scalar_one()
+            if activate:
+                connection.execute(insert(activations).values(model_version_number=number, at=now))
+
+    def activate(self, product: str, version: str) -> None:
+        """Make a registered version the active one; `NotFound` if it is not registered."""
+        with self.database.write() as connection:
+            number = connection.execute(
+                select(model_versions.c.number).where(*_is(product, version))
+            ).scalar_one_or_none()
+            if number is None:
+                raise NotFound(f"There is no {product} model version {version[:20]}.")
+            connection.execute(insert(activations).values(model_version_number=number, at=datetime.now(UTC)))
+
+    def activated(self, product: str, count: int = 20) -> list[Registered]:
+        """Return the versions activated last, the active one first."""
+        query = _read().join(activations).where(model_versions.c.product == product)
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(activations.c.number.desc()).limit(count))
+            return [Registered(*row) for row in rows]
+
+    def all(self, product: str) -> list[Registered]:
+        """Return a product's registered versions, newest first."""
+        query = _read().where(model_versions.c.product == product).order_by(model_versions.c.number.desc())
+        with self.database.read() as connection:
+            return [Registered(*row) for row in connection.execute(query)]
+
+    def get(self, product: str, version: str) -> Registered:
+        """Return one registered version; `NotFound` if there is none."""
+        with self.database.read() as connection:
+            row = connection.execute(_read().where(*_is(product, version))).first()
+        if row is None:
+            raise NotFound(f"There is no {product} model version {version[:20]}.")
+        return Registered(*row)
+
+
+def _read() -> Select[Any]:
+    columns = model_versions.c
+    return select(columns.product, columns.version, columns.manifest_digest, columns.registered_at)
+
+
+def _is(product: str, version: str) -> tuple[Any, Any]:
+    return model_versions.c.product == product, model_versions.c.version == version

@@ -1,0 +1,58 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES
+
+POLICY = CARD_LIMIT_POLICY
+money = st.floats(0, 1e7)
+bands = st.sampled_from(list(POLICY.band_months))
+
+
+def suggest(band="Elite", salary=60_000.0, obligations=None, requested=None):
+    return POLICY.suggest(band, {"EstimatedSalary": salary, "MonthlyObligations": obligations}, requested)
+
+
+def test_it_works() -> None:
+    assert suggest(obligations=500.0).amount == 12_500
+    assert suggest(obligations=500.0).rule == "ability-to-pay"
+
+
+def test_a_request_below_the_offer_is_granted_as_asked() -> None:
+    limit = suggest(obligations=500.0, requested=1234.0)
+    assert (limit.amount, limit.rule, limit.counteroffer) == (1234.0, "requested", False)
+
+
+def test_a_request_above_the_offer_is_countered() -> None:
+    limit = suggest(obligations=500.0, requested=50_000.0)
+    assert limit.counteroffer
+    assert limit.amount == 12_500
+
+
+def test_no_limit_for_the_ineligible_whatever_they_earn() -> None:
+    limit = suggest(band="Ineligible", salary=1e7, obligations=0.0, requested=100.0)
+    assert (limit.amount, limit.rule, limit.counteroffer) == (0.0, "ineligible", False)
+
+
+def test_no_income_left_no_limit() -> None:
+    limit = suggest(salary=60_000.0, obligations=2_000.0, requested=100.0)
+    assert (limit.amount, limit.rule) == (0.0, "ability-to-pay")
+
+
+def test_unknown_obligations_are_assumed_and_said() -> None:
+    limit = suggest()
+    assert limit.obligations_assumed
+    assert 0 < limit.amount < suggest(obligations=0.0).amount
+
+
+@given(band=bands, salary=money, obligations=st.none() | money, requested=st.none() | st.floats(1, 1e8))
+def test_never_more_than_the_residual_income_carries(band, salary, obligations, requested) -> None:
+    limit = suggest(band, salary, obligations, requested)
+    assert 0 <= limit.amount <= limit.ceiling
+    assert requested is None or limit.amount <= requested
+    assert limit.counteroffer == (requested is not None and 0 < limit.amount < requested)
+    assert limit.rule in RULES
+
+
+@given(band=bands, salary=money, obligations=money, more=money)
+def test_more_obligations_never_raise_the_limit(band, salary, obligations, more) -> None:
+    assert suggest(band, salary, obligations + more).amount <= suggest(band, salary, obligations).amount
