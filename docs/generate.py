@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import click
-
 from bankportal.cli.data import data
+
 from bankportal.cli.models import models
 from bankportal.cli.score import score
 from bankportal.cli.train import train
@@ -31,8 +31,8 @@ def settings() -> str:
         for setting in SETTINGS
     ]
     intro = (
-        "# Settings\n\nA setting is read from the environment, else from `settings.env` in the instance folder, else it "
-        "has its default. In defaults, `{instance}` is the instance folder.\n\n"
+        "# Settings\n\nA setting is read from the environment, else from `settings.env` in the instance folder, else "
+        "it has its default. In defaults, `{instance}` is the instance folder.\n\n"
     )
     return intro + table(("setting", "default", "meaning"), rows)
 

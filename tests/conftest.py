@@ -1,0 +1,136 @@
+"""One small bank for all tests: both products trained once on simulated customers, copied for each test."""
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from bankportal import create_app, wiring
+from bankportal.config import Config, load
+from bankportal.domain.products import PRODUCTS
+from bankportal.ml import simulate
+from bankportal.store.migrate import upgrade
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+ROWS = 1500
+SECRET = "for tests alone, not a secret"
+
+
+def config_for(instance: Path) -> Config:
+    return load({"BANKPORTAL_INSTANCE": str(instance), "BANKPORTAL_SECRET_KEY": SECRET})
+
+
+def write_csv(path: Path, columns) -> Path:
+    """Write columns as a data file, blank where unknown."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow("" if value is None or value != value else value for value in row)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bank_files(tmp_path_factory) -> dict[str, Path]:
+    """A small simulated data file for each product."""
+    folder = tmp_path_factory.mktemp("bank")
+    return {
+        key: write_csv(folder / f"{key}.csv", simulator(ROWS, 7).columns)
+        for key, simulator in simulate.SIMULATORS.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(bank_files):
+    """Both products' forests, trained on the small files."""
+    from bankportal.ml.read import read
+    from bankportal.ml.training import train
+
+    return {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
+
+
+@pytest.fixture(scope="session")
+def ready_instance(trained, tmp_path_factory) -> Path:
+    """An instance folder with a database and an active model for each product; copy it, do not use it."""
+    instance = tmp_path_factory.mktemp("ready") / "instance"
+    built = wiring.build(config_for(instance))
+    upgrade(built.database)
+    for forest in trained.values():
+        built.models.add(forest)
+    built.database.close()
+    return instance
+
+
+@pytest.fixture
+def config(ready_instance, tmp_path) -> Config:
+    """Settings of an instance of the test's own."""
+    shutil.copytree(ready_instance, tmp_path / "instance")
+    return config_for(tmp_path / "instance")
+
+
+@pytest.fixture
+def services(config):
+    """The services on the test's own instance."""
+    built = wiring.build(config)
+    yield built
+    built.database.close()
+
+
+@pytest.fixture
+def empty_services(tmp_path):
+    """The services of a portal that was migrated and never trained."""
+    built = wiring.build(config_for(tmp_path / "empty"))
+    upgrade(built.database)
+    yield built
+    built.database.close()
+
+
+def make_app(config: Config, *, csrf: bool) -> Flask:
+    app = create_app(config)
+    app.config.update(TESTING=True, WTF_CSRF_ENABLED=csrf, PROPAGATE_EXCEPTIONS=False)
+    return app
+
+
+@pytest.fixture
+def app(config):
+    """The portal on the test's own instance, form tokens not asked for."""
+    app = make_app(config, csrf=False)
+    yield app
+    app.extensions["bankportal"].database.close()
+
+
+@pytest.fixture
+def csrf_app(config):
+    """The portal as it runs: form tokens asked for."""
+    app = make_app(config, csrf=True)
+    yield app
+    app.extensions["bankportal"].database.close()
+
+
+@pytest.fixture
+def empty_app(tmp_path):
+    """A portal without any model."""
+    config = replace(config_for(tmp_path / "empty"))
+    app = make_app(config, csrf=False)
+    upgrade(app.extensions["bankportal"].database)
+    yield app
+    app.extensions["bankportal"].database.close()
+
+
+@pytest.fixture
+def client(app) -> FlaskClient:
+    """A browser without scripts."""
+    return app.test_client()
+
+
+@pytest.fixture
+def examples() -> dict[str, dict[str, str]]:
+    """Each product's example customer, as typed."""
+    return {
+        product.key: {entry.factor.name: entry.factor.example for entry in product.entries}
+        for product in PRODUCTS.values()
+    }
