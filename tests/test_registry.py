@@ -1,0 +1,174 @@
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from bankportal.domain.errors import NoActiveModel, NotFound, VersionRefused
+from bankportal.domain.products import CHURN
+from bankportal.ml import registry as registry_module
+from bankportal.ml.registry import ARRAYS, MANIFEST, Registry
+
+
+def folder(services, version="v1"):
+    return services.config.models / "churn" / version
+
+
+def registered(services, version="v1"):
+    return services.models.store.get("churn", version)
+
+
+def load(services, version="v1"):
+    fresh = Registry(services.config.models)
+    return fresh.model(CHURN, version, registered(services, version).manifest_digest)
+
+
+def test_it_works(services, trained) -> None:
+    model = load(services)
+    assert model.forest.to_bytes() == trained["churn"].forest.to_bytes()
+    assert model.encoding == trained["churn"].encoding
+
+
+def test_a_version_is_read_once_a_process(services, monkeypatch) -> None:
+    registry = Registry(services.config.models)
+    reads = []
+    original = Registry._load
+    monkeypatch.setattr(Registry, "_load", lambda self, *key: reads.append(key) or original(self, *key))
+    found = []
+    digest = registered(services).manifest_digest
+    threads = [threading.Thread(target=lambda: found.append(registry.model(CHURN, "v1", digest))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reads) == 1
+    assert len(found) == 16
+    assert len({id(model) for model in found}) == 1
+
+
+def test_a_new_active_version_is_noticed_without_a_restart(services, trained) -> None:
+    assert services.models.serving(CHURN).version == "v1"
+    added = services.models.add(trained["churn"])
+    assert not added.active
+    assert services.models.serving(CHURN).version == "v1"
+    services.models.activate(CHURN, "v2")
+    assert services.models.serving(CHURN).version == "v2"
+    assert [version.active for version in services.models.versions(CHURN)] == [True, False]
+
+
+def test_rolling_back_is_activating_again(services, trained) -> None:
+    services.models.add(trained["churn"], activate=True)
+    services.models.activate(CHURN, "v1")
+    assert services.models.serving(CHURN).version == "v1"
+    assert [found.version for found in services.models.store.activated("churn")] == ["v1", "v2", "v1"]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, ARRAYS])
+def test_a_changed_byte_is_refused_by_name_and_the_version_before_serves(services, trained, name) -> None:
+    services.models.add(trained["churn"], activate=True)
+    path = folder(services, "v2") / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(VersionRefused, match=f"Churn model v2 is refused: {name}"):
+        load(services, "v2")
+    restarted = registry_module.Registry(services.config.models)
+    services.models.registry = restarted
+    assert services.models.serving(CHURN).version == "v1"
+    assert "v2" in services.models.verify(CHURN)["v2"]
+
+
+def test_a_manifest_and_arrays_forged_together_are_refused(services, trained) -> None:
+    services.models.add(trained["churn"], activate=True)
+    manifest = folder(services, "v2") / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seed": 99}))
+    with pytest.raises(VersionRefused, match="not the file that was registered"):
+        load(services, "v2")
+
+
+def test_a_missing_file_is_refused(services) -> None:
+    (folder(services) / ARRAYS).unlink()
+    with pytest.raises(VersionRefused, match=r"forest\.npz cannot be read"):
+        load(services)
+
+
+def test_what_cannot_be_loaded_cannot_be_activated(services, trained) -> None:
+    services.models.add(trained["churn"])
+    services.models.registry = Registry(services.config.models)
+    (folder(services, "v2") / ARRAYS).write_bytes(b"")
+    with pytest.raises(VersionRefused):
+        services.models.activate(CHURN, "v2")
+    assert services.models.serving(CHURN).version == "v1"
+
+
+@pytest.mark.parametrize("version", ["v9", "../v1", "v0", "", "v1/", "x" * 100])
+def test_unknown_versions(services, version) -> None:
+    with pytest.raises(NotFound):
+        services.models.get(CHURN, version)
+    with pytest.raises(VersionRefused):
+        services.models.registry.model(CHURN, version, "0" * 64)
+
+
+def test_no_model_says_what_to_do(empty_services) -> None:
+    with pytest.raises(NoActiveModel, match="flask train churn"):
+        empty_services.models.serving(CHURN)
+
+
+def test_nothing_is_left_of_a_write_that_failed(services, trained, monkeypatch) -> None:
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(registry_module, "_write_durably", fail)
+    with pytest.raises(OSError, match="disk full"):
+        services.models.add(trained["churn"])
+    assert [path.name for path in (services.config.models / "churn").iterdir()] == ["v1"]
+    assert [found.version for found in services.models.store.all("churn")] == ["v1"]
+
+
+def test_a_folder_without_a_registration_is_passed_over(services, trained) -> None:
+    shutil.copytree(folder(services), folder(services, "v2"))  # killed between files and database
+    assert [version.version for version in services.models.versions(CHURN)] == ["v1"]
+    assert services.models.add(trained["churn"]).version == "v3"
+
+
+def test_random_corruptions_never_score(services) -> None:
+    """Whatever happens to a file, it is refused by name, or its hash would have to collide."""
+    draw = random.Random(5)
+    original = (folder(services) / ARRAYS).read_bytes()
+    for _ in range(200):
+        content = bytearray(original)
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (folder(services) / ARRAYS).write_bytes(content[: draw.choice([len(content), draw.randrange(len(content))])])
+        with pytest.raises(VersionRefused, match="Churn model v1"):
+            load(services)
+
+
+def test_loading_brings_no_training_library() -> None:
+    code = "import sys, bankportal.app; print(sorted({'sklearn', 'pandas', 'scipy', 'joblib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_scoring_brings_no_training_library(config) -> None:
+    code = (
+        "import sys; from bankportal import wiring; from bankportal.config import load; "
+        "from bankportal.domain.products import PRODUCTS; s = wiring.build(load()); "
+        "[s.models.serving(p).forest.score(__import__('numpy').zeros((2, 60))) for p in PRODUCTS.values()]; "
+        "print(sorted({'sklearn', 'pandas', 'scipy', 'joblib'} & set(sys.modules)))"
+    )
+    environment = {"BANKPORTAL_INSTANCE": str(config.instance), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+def test_scores_do_not_depend_on_company(services) -> None:
+    model = services.models.serving(CHURN)
+    rows = np.random.default_rng(3).normal(40, 400, size=(5000, len(model.encoding.columns)))
+    rows[::7, 3] = np.nan
+    together = model.forest.score(rows)
+    alone = [model.forest.score(row[None, :])[0] for row in rows[:300]]
+    assert list(together[:300]) == alone

@@ -1,0 +1,181 @@
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import NotFound
+from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.domain.schema import validate
+from bankportal.store.decisions import Decisions, new_id
+from bankportal.store.migrate import upgrade
+from bankportal.store.sessions import Database
+from bankportal.store.tables import metadata
+
+POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL", "")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """An empty, migrated database on each back end."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path}/portal.sqlite3")
+        upgrade(database)
+        yield database
+        database.close()
+        return
+    if not POSTGRES:
+        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
+    yield from postgres_database()
+
+
+def postgres_database():
+    name = f"bankportal_test_{secrets.token_hex(6)}"
+    server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    database = Database(server.url.set(database=name).render_as_string(hide_password=False))
+    try:
+        upgrade(database)
+        yield database
+    finally:
+        database.close()
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
+@pytest.fixture
+def customer(examples):
+    return validate(ALLOWANCE, examples["allowance"], Door.TEXT)
+
+
+@pytest.fixture
+def outcome(services, customer):
+    return services.scoring.score(customer)
+
+
+def test_it_works(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+    recorded = decisions.record(customer, outcome, "a" * 64)
+    assert decisions.get(recorded.id) == recorded
+
+
+def test_migrations_make_the_declared_tables(database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
+    recorded = Decisions(database).record(customer, outcome, "a" * 64)
+    upgrade(database)
+    assert Decisions(database).get(recorded.id) == recorded
+
+
+def test_protected_values_stand_apart(database, customer, outcome) -> None:
+    Decisions(database).record(customer, outcome, "a" * 64)
+    with database.engine.connect() as connection:
+        row = connection.execute(text("SELECT * FROM decisions")).mappings().one()
+        apart = connection.execute(text("SELECT * FROM protected_values")).mappings().one()
+    for name in ("Gender", "Age", "Geography"):
+        assert name not in str(dict(row))
+        assert name in str(dict(apart))
+
+
+def test_one_submission_is_one_decision_however_many_send_it(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(decisions.record(customer, outcome, "b" * 64).id))
+        for _ in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(found) == {found[0]: 10}
+    assert decisions.counts()["allowance"][outcome.band.name] == 1
+
+
+def test_pages_hold_every_decision_once_newest_first(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+    recorded = [decisions.record(customer, outcome, f"{number:064}").id for number in range(7)]
+    seen, before = [], None
+    while True:
+        page = decisions.page("allowance", before, 3)
+        seen += [decision.id for decision in page.items]
+        if (before := page.next) is None:
+            break
+    assert seen == recorded[::-1]
+    assert decisions.page("churn", None, 3).items == []
+    assert decisions.page(None, "no such", 3).items == []
+
+
+def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch) -> None:
+    """What fails after the decision's row takes the row with it."""
+    monkeypatch.setattr("bankportal.store.decisions.protected_values", None)
+    with pytest.raises(Exception, match=r"."):
+        Decisions(database).record(customer, outcome, "c" * 64)
+    monkeypatch.undo()
+    assert Decisions(database).latest() == []
+
+
+def test_unknown_decision(database) -> None:
+    with pytest.raises(NotFound):
+        Decisions(database).get("nothing")
+
+
+def test_decision_numbers_sort_by_time_and_differ() -> None:
+    made = [new_id() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    assert all(len(number) == 26 for number in made)
+    assert [number[:10] for number in made] == sorted(number[:10] for number in made)
+
+
+def test_a_kill_leaves_whole_decisions(config, examples) -> None:
+    """A process is killed while it records; what is there is whole, and the database opens."""
+    code = (
+        "from bankportal import wiring; from bankportal.config import load; "
+        "from bankportal.domain.constraints import Door; from bankportal.domain.products import CHURN; "
+        "from bankportal.domain.schema import validate\n"
+        f"s = wiring.build(load()); c = validate(CHURN, {examples['churn']!r}, Door.TEXT); n = 0\n"
+        "while True:\n    s.scoring.decide(c, str(n)); n += 1; print(n, flush=True)\n"
+    )
+    environment = os.environ | {"BANKPORTAL_INSTANCE": str(config.instance)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        answered = [next(process.stdout) for _ in range(25)]
+        process.kill()
+    database = Database(config.database_url)
+    with database.read() as connection:
+        whole = connection.execute(
+            text("SELECT count(*) FROM decisions JOIN protected_values ON number = decision_number")
+        )
+        every = connection.execute(text("SELECT count(*) FROM decisions"))
+        assert len(answered) <= whole.scalar_one() == every.scalar_one()
+        assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
+    database.close()
+
+
+def test_sqlite_waits_for_the_disk(tmp_path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.sqlite3")
+    with database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+        assert inspect(connection).get_table_names() == []
+    database.close()
+
+
+def test_churn_has_no_limit(database, services, examples) -> None:
+    customer = validate(CHURN, examples["churn"], Door.TEXT)
+    recorded = Decisions(database).record(customer, services.scoring.score(customer), "d" * 64)
+    again = Decisions(database).get(recorded.id)
+    assert again.outcome.limit is None
+    assert again.outcome.policy_version is None
+    assert again == recorded
