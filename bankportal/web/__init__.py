@@ -1,0 +1,29 @@
+"""The pages: one blueprint a subject, the scoring blueprint once for each product."""
+
+from flask import Flask
+
+from bankportal.domain.outcome import percent
+from bankportal.domain.products import PRODUCTS
+from bankportal.web import decisions, models, overview, scoring, words
+from bankportal.web.charts import ICONS
+from bankportal.web.forms import range_of
+
+BRAND = "Elite Financial Intelligence Portal"
+
+
+def register(app: Flask) -> None:
+    """Register the pages and what their templates use."""
+    app.register_blueprint(overview.blueprint)
+    for product in PRODUCTS.values():
+        app.register_blueprint(scoring.blueprint(product))
+    app.register_blueprint(decisions.blueprint)
+    app.register_blueprint(models.blueprint)
+    app.jinja_env.globals.update(brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent)
+    app.jinja_env.filters.update(
+        number=words.number,
+        capitalised=words.capitalised,
+        money=words.money,
+        share=words.share,
+        moment=words.moment,
+        value_words=words.value_words,
+    )

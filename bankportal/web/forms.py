@@ -1,0 +1,148 @@
+"""Forms generated from a product's declaration: rendering and CSRF only.
+
+`bankportal.domain.schema.validate` alone decides what is legal; its problems are put on the fields afterwards.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import Field, HiddenField, SelectField, StringField
+
+from bankportal.domain.constraints import Choice, Constraint, Flag, Number, plain
+from bankportal.domain.errors import Problem
+from bankportal.domain.factors import Group
+from bankportal.domain.policy import Value
+from bankportal.domain.products import Entry, Product, Role
+from bankportal.web.words import as_typed, number, problem_sentence
+
+SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
+BLANK_REQUIRED, BLANK_OPTIONAL = "Choose…", "Unknown"
+APART_HEADING = "Kept apart"
+APART_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
+
+
+class KeptSelect(SelectField):  # type: ignore[misc]  # wtforms ships no types
+    """A select that keeps an illegal value as one more option, so that what was sent is shown again."""
+
+    def iter_choices(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the declared options, then the value in the field where it is none of them."""
+        yield from super().iter_choices()
+        if self.data not in (None, *(value for value, _ in self.choices)):
+            yield (self.data, self.data, True, {})
+
+
+class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
+    """Base of all generated forms; `submission` marks one filling of a form, so that it is recorded once."""
+
+    submission = HiddenField()
+
+    def show(self, product: Product, problems: Iterable[Problem]) -> None:
+        """Put the problems on their fields."""
+        for problem in problems:
+            if problem.field in self:
+                self[problem.field].errors = [problem_sentence(product, problem)]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A fieldset: heading, what to know about it, and its entries."""
+
+    heading: str
+    intro: str
+    entries: tuple[Entry, ...]
+
+
+@cache
+def form_class(product: Product) -> type[ProductForm]:
+    """Return the form of a product, one field an entry."""
+    fields = {entry.factor.name: field_of(entry) for entry in product.entries}
+    return type(f"{product.title}Form", (ProductForm,), fields)
+
+
+@cache
+def sections(product: Product) -> tuple[Section, ...]:
+    """Return the form's fieldsets: the groups in their order, then what is kept apart."""
+    open_entries = [entry for entry in product.entries if entry.role is not Role.APART]
+    apart = tuple(entry for entry in product.entries if entry.role is Role.APART)
+    groups = [
+        Section(group.value, "", tuple(entry for entry in open_entries if entry.factor.group is group))
+        for group in Group
+    ]
+    kept_apart = Section(APART_HEADING, APART_INTRO, apart)
+    return tuple(section for section in (*groups, kept_apart) if section.entries)
+
+
+def field_of(entry: Entry) -> Field:
+    """Return the unbound field that renders an entry."""
+    label, attributes = entry.factor.label, attributes_of(entry)
+    options = options_of(entry.factor.constraint)
+    if not options:
+        return StringField(label, render_kw=attributes)
+    blank = ("", BLANK_REQUIRED if entry.required else BLANK_OPTIONAL)
+    return KeptSelect(label, choices=[blank, *options], validate_choice=False, render_kw=attributes)
+
+
+def options_of(constraint: Constraint) -> list[tuple[str, str]]:
+    """Return what can be chosen, as value and text; nothing where the value is typed."""
+    if isinstance(constraint, Flag):
+        return [("1", "Yes"), ("0", "No")]
+    return [(option, option) for option in constraint.options] if isinstance(constraint, Choice) else []
+
+
+def attributes_of(entry: Entry) -> dict[str, str | bool]:
+    """Return the HTML attributes that follow from an entry's constraint."""
+    attributes: dict[str, str | bool] = {"autocomplete": "off"}
+    if entry.required:
+        attributes["required"] = True
+    if isinstance(entry.factor.constraint, Number):
+        attributes |= _number_attributes(entry.factor.constraint)
+    return attributes
+
+
+def _number_attributes(constraint: Number) -> dict[str, str | bool]:
+    keyboard = "numeric" if constraint.whole else "decimal"
+    return {
+        # The number pads of telephones have no minus sign.
+        "inputmode": "text" if constraint.minimum < 0 else keyboard,
+        "data-min": plain(constraint.minimum),
+        "data-max": plain(constraint.maximum),
+        "data-step": "1",
+        "spellcheck": "false",
+    }
+
+
+def range_of(constraint: Constraint) -> str:
+    """Say between which numbers a value must lie, for the hint under its field; blank for other kinds."""
+    if not isinstance(constraint, Number):
+        return ""
+    return f"{number(constraint.minimum)} to {number(constraint.maximum)}"
+
+
+def raw_values(product: Product, sent: Mapping[str, str]) -> dict[str, str | None]:
+    """Pick the declared fields out of what was sent; the first counts where one was sent twice."""
+    return {entry.factor.name: sent.get(entry.factor.name) for entry in product.entries}
+
+
+def example_values(product: Product) -> dict[str, str]:
+    """Return the declared examples, as typed."""
+    return {entry.factor.name: entry.factor.example for entry in product.entries}
+
+
+def typed_values(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return a customer's values as they would be typed."""
+    return {name: as_typed(value) for name, value in values.items()}
+
+
+def make_form(product: Product, raw: Mapping[str, str | None], submission: str = "") -> ProductForm:
+    """Return the product's form holding raw values and a submission token, a new one unless given a sound one."""
+    return form_class(product)(formdata=None, data={**raw, "submission": sound_submission(submission)})
+
+
+def sound_submission(token: str) -> str:
+    """Return the token, or a new one where it is missing or none of ours."""
+    return token if SUBMISSION.fullmatch(token) else secrets.token_urlsafe(16)

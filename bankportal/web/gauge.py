@@ -1,0 +1,188 @@
+"""The gauge: a half circle whose numbers are all computed here; the template only draws them.
+
+Angles run from 0 (left, a score of 0) to 180 degrees (right, a score of 1). Coordinates are those of the drawing's view
+box, with y growing downwards.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bankportal.domain.constraints import plain
+from bankportal.domain.outcome import percent
+from bankportal.domain.products import Band, Product
+from bankportal.web.words import capitalised
+
+WIDTH, HEIGHT = 320, 196
+CENTRE_X, CENTRE_Y = 160.0, 166.0
+BAND_RADIUS = 134.0
+TRACK_RADIUS = 110.0
+MARK_FROM, MARK_TO = 127.0, 143.0
+LABEL_RADIUS = 152.0
+NEEDLE_FROM, NEEDLE_TO = 92.0, 141.0
+END_LABEL_Y = CENTRE_Y + 22
+GAP = 0.6  # degrees left free on each side of a cut-off, so that neighbours are told apart without colour
+MIDDLE = 8.0  # a label this close to the centre line is centred
+
+
+@dataclass(frozen=True)
+class Arc:
+    """One band's arc, with its range in words; `current` where the score lies in it."""
+
+    band: Band
+    path: str
+    words: str
+    current: bool
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A cut-off: a short line across the bands' ring, and its label."""
+
+    x1: str
+    y1: str
+    x2: str
+    y2: str
+    x: str
+    y: str
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Everything the template needs. `score`, `band` are `None` while there is nothing to show; `note` says why."""
+
+    product: Product
+    arcs: tuple[Arc, ...]
+    marks: tuple[Mark, ...]
+    track: str
+    filled: str
+    angle: str
+    score: float | None
+    band: Band | None
+    text: str
+    sentence: str
+    note: str
+
+    @property
+    def view_box(self) -> str:
+        """The drawing's coordinate system."""
+        return f"0 0 {WIDTH} {HEIGHT}"
+
+    @property
+    def pivot(self) -> str:
+        """Where the needle turns, as a transform."""
+        return f"translate({_number(CENTRE_X)} {_number(CENTRE_Y)})"
+
+    @property
+    def needle(self) -> tuple[str, str]:
+        """The needle's ends on its own axis, pointing left."""
+        return _number(-NEEDLE_FROM), _number(-NEEDLE_TO)
+
+    @property
+    def ends(self) -> tuple[tuple[str, str], ...]:
+        """The scale's ends: x and text."""
+        return tuple((_number(point(TRACK_RADIUS, share * 180)[0]), cut_off_text(share)) for share in (0, 1))
+
+    @property
+    def ends_y(self) -> str:
+        """The height at which the scale's ends are written."""
+        return _number(END_LABEL_Y)
+
+    @property
+    def tone(self) -> str:
+        """Whether the score is good news: a word for the style sheet."""
+        return self.band.tone.value if self.band else "none"
+
+    @property
+    def now(self) -> str:
+        """The score in percent, as ARIA wants it."""
+        return "" if self.score is None else plain(self.score * 100)
+
+    @property
+    def label(self) -> str:
+        """What is measured: the product's quantity without its article, as a label."""
+        return capitalised(self.product.quantity.removeprefix("the "))
+
+    @property
+    def exact(self) -> str:
+        """The score to the last bit, for clients that read the page."""
+        return "" if self.score is None else repr(self.score)
+
+
+def gauge(product: Product, score: float | None, note: str = "") -> Gauge:
+    """Return the gauge for a score from 0 to 1, or the neutral one where there is none."""
+    band = None if score is None else product.band(score)
+    return Gauge(
+        product=product,
+        arcs=tuple(_arcs(product, band)),
+        marks=tuple(_marks(product)),
+        track=arc_path(TRACK_RADIUS, 0, 180),
+        filled=f"{_number((score or 0) * 100)} 100",
+        angle=_number((score or 0) * 180),
+        score=score,
+        band=band,
+        text="" if score is None else percent(product, score),
+        sentence=_sentence(product, score, note),
+        note=note,
+    )
+
+
+def point(radius: float, angle: float) -> tuple[float, float]:
+    """Return the point at a distance from the centre and an angle in degrees."""
+    turn = math.radians(angle)
+    return CENTRE_X - radius * math.cos(turn), CENTRE_Y - radius * math.sin(turn)
+
+
+def arc_path(radius: float, start: float, end: float) -> str:
+    """Return the SVG path of an arc between two angles in degrees."""
+    (x1, y1), (x2, y2) = point(radius, start), point(radius, end)
+    size = _number(radius)
+    return f"M {_number(x1)} {_number(y1)} A {size} {size} 0 0 1 {_number(x2)} {_number(y2)}"
+
+
+def cut_off_text(share: float) -> str:
+    """Write a cut-off as a percentage without needless decimals."""
+    return f"{plain(round(share * 100, 8))}%"
+
+
+def range_words(product: Product, band: Band) -> str:
+    """Say a band's range: "from 40% up to 70%"."""
+    return f"from {cut_off_text(band.start)} up to {cut_off_text(product.end(band))}"
+
+
+def _arcs(product: Product, current: Band | None) -> Iterator[Arc]:
+    for band in product.bands:
+        start = band.start * 180 + (GAP if band.start > 0 else 0)
+        end = product.end(band) * 180 - (GAP if product.end(band) < 1 else 0)
+        yield Arc(band, arc_path(BAND_RADIUS, start, end), range_words(product, band), band is current)
+
+
+def _marks(product: Product) -> Iterator[Mark]:
+    for share in product.cut_offs:
+        (x1, y1), (x2, y2) = point(MARK_FROM, share * 180), point(MARK_TO, share * 180)
+        x, y = point(LABEL_RADIUS, share * 180)
+        a, b, c, d, e, f = map(_number, (x1, y1, x2, y2, x, y))
+        yield Mark(a, b, c, d, e, f, _anchor(x), cut_off_text(share))
+
+
+def _anchor(x: float) -> str:
+    if abs(x - CENTRE_X) <= MIDDLE:
+        return "middle"
+    return "end" if x < CENTRE_X else "start"
+
+
+def _sentence(product: Product, score: float | None, note: str) -> str:
+    if score is None:
+        return f"No score yet. {note}".strip()
+    band = product.band(score)
+    return (
+        f"On a scale from 0% to 100%, {product.quantity} is {percent(product, score)}. "
+        f"That is {band.name}, {range_words(product, band)}."
+    )
+
+
+def _number(value: float) -> str:
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

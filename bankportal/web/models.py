@@ -1,0 +1,33 @@
+"""The model versions and their honest figures."""
+
+from flask import Blueprint, render_template
+
+from bankportal.domain.products import PRODUCTS
+from bankportal.web.charts import reliability
+from bankportal.web.current import product_named, services
+from bankportal.web.figures import facts, figures
+
+blueprint = Blueprint("models", __name__, url_prefix="/models")
+
+
+@blueprint.get("/")
+def index() -> str:
+    """List every product's versions."""
+    versions = {product.key: services().models.versions(product) for product in PRODUCTS.values()}
+    return render_template("models.html", versions=versions, figures=figures)
+
+
+@blueprint.get("/<key>/<version>")
+def show(key: str, version: str) -> str:
+    """Show one version: how it was measured, against what, on which data."""
+    product = product_named(key)
+    measured = figures(services().models.get(product, version))
+    return render_template(
+        "model.html",
+        product=product,
+        model=measured.model,
+        figures=measured,
+        extra_rows=measured.extra_rows,
+        chart=reliability(measured.reliability),
+        facts=facts,
+    )

@@ -1,0 +1,48 @@
+"""The first page: what the portal holds."""
+
+from dataclasses import dataclass
+
+from flask import Blueprint, render_template
+
+from bankportal.domain.errors import NoActiveModel
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.web.charts import Slice, slices
+from bankportal.web.current import services
+from bankportal.web.figures import Figures, figures
+
+RECENT = 8
+
+blueprint = Blueprint("overview", __name__)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the portal holds of one product: decisions by band, and the active model if there is one."""
+
+    product: Product
+    slices: tuple[Slice, ...]
+    figures: Figures | None
+
+    @property
+    def total(self) -> int:
+        """How many decisions there are."""
+        return sum(piece.count for piece in self.slices)
+
+
+@blueprint.get("/")
+def index() -> str:
+    """Show products, active models and recent decisions."""
+    counts = services().decisions.counts()
+    holdings = [
+        Holding(product, slices(product, counts.get(product.key, {})), active_figures(product))
+        for product in PRODUCTS.values()
+    ]
+    return render_template("overview.html", holdings=holdings, decisions=services().decisions.latest(RECENT))
+
+
+def active_figures(product: Product) -> Figures | None:
+    """Return the active model's figures, `None` where there is none."""
+    try:
+        return figures(services().models.active(product))
+    except NoActiveModel:
+        return None

@@ -1,0 +1,180 @@
+"""The form of one product: fill it, see the gauge follow, record a decision. One factory serves every product."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError
+
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import InvalidInput, NoActiveModel, Problem
+from bankportal.domain.outcome import Outcome
+from bankportal.domain.products import Product
+from bankportal.domain.schema import Customer, validate
+from bankportal.web import forms
+from bankportal.web.current import services, wants_json
+from bankportal.web.gauge import Gauge, gauge
+from bankportal.web.words import problem_sentence
+
+NO_MODEL = "There is no model yet, so nothing can be scored."
+EXPIRED = "The form had expired. Nothing was scored or recorded; what you typed is kept. Send it again."
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the values on the form would give now: the gauge, and either the outcome or the problems."""
+
+    gauge: Gauge
+    outcome: Outcome | None = None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Problem, ...]:
+        """The problems of values that were given."""
+        return tuple(problem for problem in self.problems if problem.code != "required")
+
+    @property
+    def needed(self) -> tuple[Problem, ...]:
+        """The required values that are still blank."""
+        return tuple(problem for problem in self.problems if problem.code == "required")
+
+    @property
+    def announcement(self) -> str:
+        """What a screen reader is told once typing rests."""
+        return f"{self.gauge.label} {self.gauge.text}, {self.gauge.band.name}." if self.gauge.band else self.gauge.note
+
+
+def blueprint(product: Product) -> Blueprint:
+    """Return the blueprint of a product's form."""
+    pages = Pages(product)
+    scoring = Blueprint(product.key, __name__, url_prefix=f"/{product.key}")
+    scoring.add_url_rule("/", "form", pages.form)
+    scoring.add_url_rule("/", "record", pages.record, methods=["POST"])
+    scoring.add_url_rule("/preview", "preview", pages.preview, methods=["POST"])
+    scoring.register_error_handler(CSRFError, pages.expired)
+    scoring.register_error_handler(NoActiveModel, pages.no_model)
+    return scoring
+
+
+class Pages:
+    """The views of one product."""
+
+    def __init__(self, product: Product):
+        self.product = product
+
+    def form(self) -> ResponseReturnValue:
+        """Show the form: blank, with the example, or with an earlier decision's values."""
+        raw = self._prefilled()
+        return self._page(raw, self._preview(raw))
+
+    def record(self) -> ResponseReturnValue:
+        """Score and record what was sent, and go to the decision."""
+        try:
+            customer = self._customer(self._sent())
+        except InvalidInput as invalid:
+            return self._refused(invalid)
+        submission = forms.sound_submission(request.form.get("submission", ""))
+        decision = services().scoring.decide(customer, submission)
+        return redirect(url_for("decisions.show", decision_id=decision.id), 303)
+
+    def preview(self) -> ResponseReturnValue:
+        """Score what was sent and record nothing; a piece of the page for the script, the whole page without it."""
+        preview = self._preview(self._sent())
+        if wants_json():
+            return self._piece(preview)
+        if preview.problems:
+            return self._refused(InvalidInput(preview.problems))
+        return self._page(self._sent(), preview)
+
+    def expired(self, error: CSRFError) -> ResponseReturnValue:
+        """Show the form again, with a fresh token, where the old one is missing or has expired."""
+        if wants_json():
+            return {"error": EXPIRED}, 400
+        return self._page(self._sent(), self._neutral(()), notice=EXPIRED), 400
+
+    def no_model(self, error: NoActiveModel) -> ResponseReturnValue:
+        """Say what to do first where nothing can be scored; what was typed is kept."""
+        if wants_json():
+            return {"error": NO_MODEL}, 503
+        raw = self._sent() if request.method == "POST" else self._prefilled()
+        return self._page(raw, self._neutral(())), 503
+
+    def _sent(self) -> dict[str, str | None]:
+        return forms.raw_values(self.product, request.form)
+
+    def _prefilled(self) -> Mapping[str, str | None]:
+        if earlier := request.args.get("from"):
+            customer = services().decisions.get(earlier).customer
+            return forms.raw_values(self.product, forms.typed_values(customer.all_values()))
+        return forms.example_values(self.product) if request.args.get("example") else {}
+
+    def _customer(self, raw: Mapping[str, str | None]) -> Customer:
+        return validate(self.product, raw, Door.TEXT)
+
+    def _preview(self, raw: Mapping[str, str | None]) -> Preview:
+        try:
+            outcome = services().scoring.score(self._customer({**forms.raw_values(self.product, {}), **raw}))
+        except InvalidInput as invalid:
+            return self._neutral(invalid.problems)
+        return Preview(gauge(self.product, outcome.score), outcome)
+
+    def _neutral(self, problems: tuple[Problem, ...]) -> Preview:
+        return Preview(gauge(self.product, None, waiting_for(self.product, problems)), problems=problems)
+
+    def _piece(self, preview: Preview) -> Response:
+        return jsonify(
+            html=render_template("preview.html", product=self.product, preview=preview),
+            problems=self._sentences(preview.wrong),
+            needed=self._sentences(preview.needed),
+            announcement=preview.announcement,
+        )
+
+    def _sentences(self, problems: tuple[Problem, ...]) -> dict[str, str]:
+        return {problem.field: problem_sentence(self.product, problem) for problem in problems}
+
+    def _refused(self, invalid: InvalidInput) -> ResponseReturnValue:
+        page = self._page(self._sent(), self._neutral(invalid.problems), problems=self._sentences(invalid.problems))
+        return page, 422
+
+    def _page(
+        self,
+        raw: Mapping[str, str | None],
+        preview: Preview,
+        problems: Mapping[str, str] | None = None,
+        notice: str = "",
+    ) -> str:
+        form = forms.make_form(self.product, raw, request.form.get("submission", ""))
+        if problems:
+            form.show(self.product, preview.problems)
+        return render_template(
+            "form.html",
+            product=self.product,
+            sections=forms.sections(self.product),
+            form=form,
+            preview=preview,
+            problems=problems or {},
+            notice=notice,
+            missing_model=not has_model(self.product),
+        )
+
+
+def has_model(product: Product) -> bool:
+    """Say whether a model is there to score with."""
+    try:
+        services().models.active(product)
+    except NoActiveModel:
+        return False
+    return True
+
+
+def waiting_for(product: Product, problems: tuple[Problem, ...]) -> str:
+    """Say what keeps the gauge neutral: "2 required values to go: Age, Balance."."""
+    labels = {entry.factor.name: entry.factor.label for entry in product.entries}
+    needed = [labels[problem.field] for problem in problems if problem.code == "required"]
+    wrong = [labels[problem.field] for problem in problems if problem.code != "required"]
+    sentences = [f"To correct: {', '.join(wrong)}."] if wrong else []
+    if needed:
+        values = "value" if len(needed) == 1 else "values"
+        sentences.append(f"{len(needed)} required {values} to go: {', '.join(needed)}.")
+    return " ".join(sentences)

@@ -1,0 +1,119 @@
+"""How values, times and outcomes are written on pages."""
+
+from datetime import UTC, datetime
+
+from bankportal.domain.constraints import Flag
+from bankportal.domain.errors import Problem
+from bankportal.domain.factors import CURRENCY, Factor
+from bankportal.domain.policy import RULES, Limit, LimitPolicy, Value
+from bankportal.domain.products import Product
+
+UNKNOWN = "unknown"
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """Write a number with thousands separators; every digit it has, or so many decimals.
+
+    >>> number(1234567.5), number(-3), number(0.91234, 3)
+    ('1,234,567.5', '-3', '0.912')
+    """
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    text = f"{value:,.10f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def money(amount: float) -> str:
+    """Write an amount: whole, or with cents where it has any.
+
+    >>> money(7750.0), money(48200.5)
+    ('EUR 7,750', 'EUR 48,200.50')
+    """
+    return f"{CURRENCY} {number(amount, 0 if amount == int(amount) else 2)}"
+
+
+def capitalised(text: str) -> str:
+    """Write the first letter large and leave the rest."""
+    return text[:1].upper() + text[1:]
+
+
+def share(value: float, decimals: int = 1) -> str:
+    """Write a share from 0 to 1 as a percentage.
+
+    >>> share(0.2), share(0.98765)
+    ('20%', '98.8%')
+    """
+    return f"{number(round(value * 100, decimals))}%"
+
+
+def value_words(factor: Factor, value: Value) -> str:
+    """Write a customer's value with its unit, as a table shows it."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(factor.constraint, Flag):
+        return "Yes" if value else "No"
+    if isinstance(value, str):
+        return value
+    return f"{_amount(factor, value)} {factor.unit}".strip()
+
+
+def _amount(factor: Factor, value: float) -> str:
+    """Write a number in full, with both digits of its cents where it counts money and has any."""
+    text = number(value)
+    one_decimal = text[-2:-1] == "."
+    return f"{text}0" if one_decimal and factor.unit.startswith(CURRENCY) else text
+
+
+def as_typed(value: Value) -> str:
+    """Write a value as it would be typed into the form, to the last bit; blank where unknown."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return "" if value is None else str(value)
+
+
+def problem_sentence(product: Product, problem: Problem) -> str:
+    """Say a problem with its subject: "Credit score must be 850 or less."."""
+    labels = {entry.factor.name: entry.factor.label for entry in product.entries}
+    text = f"{labels.get(problem.field, problem.field)} {problem.message}".strip()
+    return text if text.endswith(".") else f"{text}."
+
+
+def moment(at: datetime) -> str:
+    """Write a time for people, with its zone."""
+    return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def who(carried: dict[str, Value]) -> str:
+    """Name a customer by what travelled along: "Hargrave, 15634602"; blank where nothing did."""
+    return ", ".join(str(value) for value in reversed(carried.values()) if value)
+
+
+def limit_facts(limit: Limit) -> tuple[tuple[str, str], ...]:
+    """Return the amounts that a suggested limit stands between, each with its label."""
+    requested = money(limit.requested) if limit.requested is not None else "nothing in particular"
+    carried = f"up to {money(int(limit.ceiling))}"
+    return ("Requested", requested), ("Ability to pay, after living costs and obligations", carried)
+
+
+def limit_sentences(limit: Limit, policy: LimitPolicy) -> tuple[str, ...]:
+    """Explain a suggested limit: the counteroffer, the rule that decided, what was assumed."""
+    sentences = (_counteroffer(limit), RULES[limit.rule], _smallest(limit, policy), _assumed(limit, policy))
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _counteroffer(limit: Limit) -> str:
+    if not limit.counteroffer or limit.requested is None:
+        return ""
+    return f"This is a counteroffer: {money(limit.requested)} was requested, {money(limit.amount)} can be offered."
+
+
+def _smallest(limit: Limit, policy: LimitPolicy) -> str:
+    too_small = limit.amount == 0 and limit.rule != "ineligible"
+    return f"Limits below {money(policy.smallest)} are not granted." if too_small else ""
+
+
+def _assumed(limit: Limit, policy: LimitPolicy) -> str:
+    if not limit.obligations_assumed:
+        return ""
+    assumed = share(policy.unknown_obligations_share)
+    return f"Monthly obligations are unknown, so {assumed} of the monthly salary was assumed."

@@ -1,0 +1,211 @@
+// The live gauge, errors beside fields, stepping, double-submit protection and the theme switch.
+// Everything works without this file; no bound, cut-off or wording is written here.
+"use strict";
+
+const DEBOUNCE = 150;
+const REST = 1000;
+
+// --- theme ---------------------------------------------------------------------------------------------------------
+
+function currentTheme() {
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  return document.documentElement.dataset.theme || system;
+}
+
+function showTheme(button) {
+  button.setAttribute("aria-pressed", String(currentTheme() === "dark"));
+}
+
+function switchTheme(button) {
+  const theme = currentTheme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // Storage may be forbidden; the choice then lasts for this page.
+  }
+  showTheme(button);
+}
+
+for (const button of document.querySelectorAll("[data-theme-switch]")) {
+  button.hidden = false;
+  showTheme(button);
+  button.addEventListener("click", () => switchTheme(button));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => showTheme(button));
+}
+
+// --- swapping a piece of the page -----------------------------------------------------------------------------------
+
+// Changes `from` into `to` in place: elements that stay keep their identity, so style sheet transitions run.
+function morph(from, to) {
+  if (from.nodeType !== to.nodeType || from.nodeName !== to.nodeName) {
+    from.replaceWith(to);
+  } else if (from.nodeType === Node.TEXT_NODE) {
+    if (from.data !== to.data) from.data = to.data;
+  } else if (from.nodeType === Node.ELEMENT_NODE) {
+    morphAttributes(from, to);
+    morphChildren(from, to);
+  }
+}
+
+function morphAttributes(from, to) {
+  for (const { name } of [...from.attributes]) {
+    if (!to.hasAttribute(name)) from.removeAttribute(name);
+  }
+  for (const { name, value } of [...to.attributes]) {
+    if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+  }
+}
+
+function morphChildren(from, to) {
+  const before = [...from.childNodes];
+  const after = [...to.childNodes];
+  after.forEach((node, index) => (index < before.length ? morph(before[index], node) : from.append(node)));
+  before.slice(after.length).forEach((node) => node.remove());
+}
+
+function parsed(html) {
+  return new DOMParser().parseFromString(html, "text/html").body;
+}
+
+// --- the live form --------------------------------------------------------------------------------------------------
+
+class LiveForm {
+  constructor(form) {
+    this.form = form;
+    this.preview = document.querySelector("[data-preview]");
+    this.status = document.querySelector("[data-status]");
+    this.live = document.querySelector("[data-announce]");
+    this.left = new Set();
+    this.problems = {};
+    this.needed = {};
+    this.sent = false;
+    for (const field of form.querySelectorAll("[data-field].wrong")) this.left.add(field.dataset.field);
+    form.addEventListener("input", () => this.later());
+    form.addEventListener("focusout", (event) => this.leave(event));
+    form.addEventListener("submit", (event) => this.submit(event));
+    form.addEventListener("keydown", step);
+    // A page from the browser's history shows old values beside an old gauge, and may be submitted again.
+    addEventListener("pageshow", (event) => event.persisted && this.revive());
+    addEventListener("online", () => this.later());
+  }
+
+  revive() {
+    this.lock(false);
+    this.later();
+  }
+
+  later() {
+    clearTimeout(this.timer);
+    clearTimeout(this.resting);
+    this.timer = setTimeout(() => this.follow(), DEBOUNCE);
+  }
+
+  async follow() {
+    this.request?.abort();
+    const request = (this.request = new AbortController());
+    try {
+      this.show(await this.ask(request.signal));
+      this.status.hidden = true;
+    } catch (error) {
+      if (error.name !== "AbortError") this.status.hidden = false;
+    }
+  }
+
+  async ask(signal) {
+    const response = await fetch(this.form.dataset.live, {
+      method: "POST",
+      body: new FormData(this.form),
+      headers: { Accept: "application/json" },
+      signal,
+    });
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    return response.json();
+  }
+
+  show(answer) {
+    this.problems = answer.problems;
+    this.needed = answer.needed;
+    const next = parsed(`<div data-preview>${answer.html}</div>`).firstElementChild;
+    next.normalize();
+    morph(this.preview, next);
+    this.showProblems();
+    this.resting = setTimeout(() => this.announce(answer.announcement), REST);
+  }
+
+  announce(text) {
+    if (this.live.textContent !== text) this.live.textContent = text;
+  }
+
+  leave(event) {
+    const field = event.target.closest("[data-field]");
+    if (!field) return;
+    if (event.target.value.trim()) this.left.add(field.dataset.field);
+    this.showProblems();
+  }
+
+  showProblems() {
+    for (const field of this.form.querySelectorAll("[data-field]")) this.showProblem(field);
+  }
+
+  // A blank required value is named only where an error already stood: blank is no mistake while a form is being filled.
+  showProblem(field) {
+    const name = field.dataset.field;
+    const wrong = field.classList.contains("wrong");
+    if (!this.left.has(name) && !wrong) return;
+    if (!this.asked()) return;
+    const sentence = this.problems[name] ?? (wrong ? this.needed[name] : undefined) ?? "";
+    field.classList.toggle("wrong", sentence !== "");
+    field.querySelector(".error").textContent = sentence;
+    const control = field.querySelector("input, select");
+    if (sentence) control.setAttribute("aria-invalid", "true");
+    else control.removeAttribute("aria-invalid");
+  }
+
+  asked() {
+    return this.request !== undefined;
+  }
+
+  submit(event) {
+    if (this.sent) event.preventDefault();
+    else this.lock(true);
+  }
+
+  lock(on) {
+    this.sent = on;
+    for (const button of this.form.querySelectorAll("button")) button.setAttribute("aria-disabled", String(on));
+  }
+}
+
+// --- arrow keys step numbers, within their bounds -------------------------------------------------------------------
+
+function step(event) {
+  const { target, key } = event;
+  if (!target.matches("input[data-step]") || (key !== "ArrowUp" && key !== "ArrowDown")) return;
+  const now = target.value.trim() === "" ? NaN : Number(target.value);
+  if (target.value.trim() !== "" && Number.isNaN(now)) return;
+  event.preventDefault();
+  target.value = String(stepped(now, key === "ArrowUp" ? 1 : -1, event.shiftKey ? 10 : 1, target.dataset));
+  target.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+function stepped(now, direction, times, { min, max, step: size }) {
+  const [lowest, highest] = [Number(min), Number(max)];
+  if (Number.isNaN(now)) return Math.max(lowest, Math.min(highest, 0));
+  const next = now + direction * times * Number(size);
+  return Math.max(lowest, Math.min(highest, Number(next.toFixed(10))));
+}
+
+// --- start ----------------------------------------------------------------------------------------------------------
+
+for (const form of document.querySelectorAll("form[data-live]")) new LiveForm(form);
+for (const summary of document.querySelectorAll("[data-focus]")) summary.focus();
+// The summary's links put the cursor into their field, not only into view.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".summary a");
+  if (!link) return;
+  event.preventDefault();
+  const control = document.getElementById(link.hash.slice(1));
+  control.closest("[data-field]").scrollIntoView({ block: "center" });
+  control.focus({ preventScroll: true });
+});
