@@ -13,7 +13,7 @@ from flask import Flask, Response, g, jsonify, render_template, request
 from flask_wtf.csrf import CSRFProtect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
 from bankportal import cli, web, wiring
 from bankportal.config import PREFIX, Config, load
@@ -154,6 +154,11 @@ def _handle_errors(app: Flask) -> None:
         log.error("database", exc_info=error)
         message = f"Nothing was recorded. If the portal is new, run: flask up. Reference: {g.request_id}"
         return _error_page(503, "The database does not answer", message)
+
+    @app.errorhandler(SecurityError)
+    def host_error(error: SecurityError) -> tuple[str, int, dict[str, str]]:
+        # No page: without a trusted host no address can be built.
+        return f"Not a host of this portal; see {PREFIX}TRUSTED_HOSTS.\n", 400, {"Content-Type": "text/plain"}
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Any:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import dotenv_values
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from bankportal.domain.errors import SettingsRefused
 from bankportal.resources import PACKAGE, in_checkout
@@ -98,12 +100,20 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     return Config(
         instance=instance,
         secret_key=values["SECRET_KEY"] or None,
-        database_url=values["DATABASE_URL"],
+        database_url=_database_url(values["DATABASE_URL"]),
         port=_whole("PORT", values["PORT"], 1, 65_535),
         threads=_whole("THREADS", values["THREADS"], 1, 64),
         trusted_hosts=tuple(host.strip() for host in values["TRUSTED_HOSTS"].split(",") if host.strip()),
         log_format=values["LOG_FORMAT"],
     )
+
+
+def _database_url(text: str) -> str:
+    try:
+        make_url(text)
+    except ArgumentError as error:
+        raise SettingsRefused(f"{PREFIX}DATABASE_URL is not an SQLAlchemy URL such as sqlite:///portal.sqlite3") from error
+    return text
 
 
 def _whole(name: str, text: str, smallest: int, largest: int) -> int:
