@@ -1,0 +1,204 @@
+"""How one behaviour comes about, given a customer and a latent state: draw it, and say how likely it was.
+
+Every behaviour is a declaration (`Behaviour`): a family of distributions whose location is
+`location(columns) + slope * state`. Drawing and likelihood read the same declaration, so what the simulator draws is
+what the quadrature weighs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bankportal.domain.constraints import Number
+from bankportal.domain.factors import Factor
+
+Floats = NDArray[np.float64]
+Column = NDArray[Any]
+Columns = Mapping[str, Column]
+OfCustomer = Callable[[Columns], Column]
+
+# What a blank or absent base factor counts as: the median or the most frequent value of the public file.
+TYPICAL: dict[str, float] = {
+    "CreditScore": 652,
+    "Age": 37,
+    "Tenure": 5,
+    "Balance": 97_000,
+    "NumOfProducts": 1,
+    "HasCrCard": 1,
+    "IsActiveMember": 1,
+    "EstimatedSalary": 100_000,
+}
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Turn log odds into probabilities, any shape, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+def rows_of(columns: Columns) -> int:
+    """Count the rows of equally long columns; 0 without columns."""
+    return len(next(iter(columns.values()), ()))
+
+
+def number(columns: Columns, name: str) -> Floats:
+    """Return a factor as floats, unknown values and an absent column filled with the typical customer's value."""
+    if name not in columns:
+        return np.full(rows_of(columns), TYPICAL[name])
+    values = as_floats(columns[name])
+    return np.where(np.isnan(values), TYPICAL[name], values)
+
+
+def as_floats(values: Column) -> Floats:
+    """Return numbers as float64, `None` as NaN."""
+    return np.asarray(values, dtype=np.float64)
+
+
+class Family(Protocol):
+    """A family of distributions with one location a row."""
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw one value a row; `location` has shape (rows,)."""
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return log p(values | location) up to a constant free of the location; the shapes broadcast."""
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """1 with the log odds `location`, else 0."""
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw flags, shape (rows,)."""
+        return (generator.random(len(location)) < sigmoid(location)).astype(np.float64)
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return the log likelihood of flags."""
+        return values * location - np.logaddexp(0.0, location)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Negative binomial: mean exp(`location`), variance mean + mean² / `shape`."""
+
+    shape: float
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw counts, shape (rows,), as a Poisson whose rate is gamma distributed."""
+        rate = generator.gamma(self.shape, np.exp(location) / self.shape)
+        return generator.poisson(rate).astype(np.float64)
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return the log likelihood of counts."""
+        return values * location - (values + self.shape) * np.log(self.shape + np.exp(location))
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """Steps 1 to len(cuts) + 1; P(step ≤ k) = sigmoid(cuts[k - 1] - location)."""
+
+    cuts: tuple[float, ...]
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw steps, shape (rows,)."""
+        chance = generator.random(len(location))
+        passed = [chance > sigmoid(cut - location) for cut in self.cuts]
+        return np.asarray(1.0 + np.sum(passed, axis=0), dtype=np.float64)
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return the log likelihood of steps."""
+        edges = np.array([-np.inf, *self.cuts, np.inf])
+        step = np.nan_to_num(values, nan=1.0).astype(np.int64)
+        return np.log(sigmoid(edges[step] - location) - sigmoid(edges[step - 1] - location))
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal around `location`, rounded to `decimals`, which are fine enough for the density to stand for them."""
+
+    deviation: float
+    decimals: int
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw values, shape (rows,)."""
+        return np.round(generator.normal(location, self.deviation), self.decimals)
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return the log likelihood of values."""
+        return -0.5 * ((values - location) / self.deviation) ** 2
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Positive, its logarithm normal around `location`, rounded to `decimals` and at least one unit of them."""
+
+    deviation: float
+    decimals: int
+
+    def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
+        """Draw positive values, shape (rows,)."""
+        values = np.round(np.exp(generator.normal(location, self.deviation)), self.decimals)
+        return np.maximum(values, 10.0**-self.decimals)
+
+    def log_likelihood(self, values: Floats, location: Floats) -> Floats:
+        """Return the log likelihood of positive values."""
+        return -0.5 * ((np.log(values) - location) / self.deviation) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """One behavioural factor's declaration.
+
+    `axis` is the latent state's coordinate that drives it, with `slope`; `location` is the rest, from the factors and
+    from behaviours declared before; `origin` is where counting starts; where `known` is false the value is blank.
+    """
+
+    factor: Factor
+    family: Family
+    axis: int
+    slope: float
+    location: OfCustomer
+    origin: OfCustomer | None = None
+    known: OfCustomer | None = None
+
+    def draw(self, columns: Columns, state: Floats, generator: np.random.Generator) -> Floats:
+        """Draw the factor for customers with the latent state (rows, axes); NaN where it is blank."""
+        values = self.family.draw(self.location(columns) + self.slope * state[:, self.axis], generator)
+        if self.origin:
+            values = values + self.origin(columns)
+        bounds = self.factor.constraint
+        if isinstance(bounds, Number):
+            values = np.clip(values, bounds.minimum, bounds.maximum)
+        return np.where(self.known(columns), values, np.nan) if self.known else values
+
+    def log_likelihood(self, columns: Columns, points: Floats) -> Floats:
+        """Return (rows, points) log likelihoods of the factor's values at points of its axis; 0 where it is blank."""
+        if self.factor.name not in columns:
+            return np.zeros((rows_of(columns), len(points)))
+        values = as_floats(columns[self.factor.name])
+        if self.origin:
+            values = values - self.origin(columns)
+        location = self.location(columns)[:, None] + self.slope * points
+        return np.where(np.isnan(values)[:, None], 0.0, self.family.log_likelihood(values[:, None], location))
+
+
+def draw_all(
+    behaviours: tuple[Behaviour, ...], columns: Columns, state: Floats, generator: np.random.Generator
+) -> dict[str, Column]:
+    """Return `columns` and, after them, the behaviours they lack; each is drawn for all rows before the next one."""
+    grown = dict(columns)
+    for behaviour in behaviours:
+        if behaviour.factor.name not in grown:
+            grown[behaviour.factor.name] = behaviour.draw(grown, state, generator)
+    return grown
+
+
+def log_likelihoods(behaviours: tuple[Behaviour, ...], axis: int, columns: Columns, points: Floats) -> Floats:
+    """Return (rows, points) log likelihoods of all behaviours on one axis together, the best point of a row at 0."""
+    total = np.zeros((rows_of(columns), len(points)))
+    for behaviour in behaviours:
+        if behaviour.axis == axis:
+            total += behaviour.log_likelihood(columns, points)
+    return np.asarray(total - total.max(axis=1, keepdims=True), dtype=np.float64)
