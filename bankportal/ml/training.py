@@ -38,16 +38,17 @@ class Parameters:
     """How a forest is grown.
 
     No tree may be deeper than 8: the tables that explain a score depend on it. Beside every training row stands a copy
-    with blanks: in `blank_behaviour` of the copies all behavioural factors, in the others each optional factor in
-    `blank_optional` of them. So the forest learns what to do with a file of base columns alone.
+    with blanks: all behavioural factors in `blank_behaviour` of the copies, and each optional factor in
+    `blank_optional` of them. So the forest learns what to do with a file of base columns alone, and with a form half
+    filled.
     """
 
     trees: int = 100
     depth: int = 8
     rows_in_leaf: int = 10
     share_of_columns: float = 0.5
-    blank_behaviour: float = 0.7
-    blank_optional: float = 0.2
+    blank_behaviour: float = 0.9
+    blank_optional: float = 0.1
 
 
 PARAMETERS = Parameters()
@@ -195,7 +196,7 @@ def with_blanks(matrix: Matrix, encoding: Encoding, product: Product, seed: int)
     bare = draws.random(len(copy)) < PARAMETERS.blank_behaviour
     copy[np.ix_(bare, behaviour_columns(encoding, product))] = np.nan
     for factor in product.optional:
-        chosen = ~bare & (draws.random(len(copy)) < PARAMETERS.blank_optional)
+        chosen = draws.random(len(copy)) < PARAMETERS.blank_optional
         copy[np.ix_(chosen, encoding.positions(factor.name))] = np.nan
     return copy
 
