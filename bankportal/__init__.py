@@ -8,6 +8,15 @@ if TYPE_CHECKING:
 
 def create_app(*args: Any, **kwargs: Any) -> "Flask":
     """Make the Flask app; see `bankportal.app.create_app`. Importing the package alone loads nothing."""
-    from bankportal.app import create_app
+    import click
+    from flask.cli import NoAppException
 
-    return create_app(*args, **kwargs)
+    from bankportal.app import create_app
+    from bankportal.domain.errors import SettingsRefused
+
+    try:
+        return create_app(*args, **kwargs)
+    except SettingsRefused as error:
+        if click.get_current_context(silent=True):  # on the command line one line says more than a stack trace
+            raise NoAppException(str(error)) from None
+        raise

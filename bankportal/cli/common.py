@@ -1,19 +1,23 @@
 """What the commands share: services, product arguments, errors as one line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 from flask import current_app, has_app_context
+from rich.console import Console
 
 from bankportal import wiring
 from bankportal.config import load
-from bankportal.domain.errors import PortalError
+from bankportal.domain.errors import DataRefused, PortalError
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.store.migrate import upgrade
 
 FILE = click.Path(dir_okay=False)
+LOG_WIDTH = 132
 EXISTING = click.Path(exists=True, dir_okay=False)
 
 
@@ -42,6 +46,23 @@ def reported(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where commands print tables and progress: as wide as the terminal, or wide enough for a log."""
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = LOG_WIDTH
+    return made
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Word the error where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise DataRefused(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def services() -> wiring.Services:

@@ -1,15 +1,100 @@
-"""`flask data`: make a bank, complete a real file, check a file before it is trained on."""
+"""`flask data`: make a bank, complete a real file, judge a file before anything learns from it."""
 
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Printed
 
-from bankportal.cli.common import EXISTING, FILE, PRODUCT, reported
+from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, reported, writing
+from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN, Product
+from bankportal.ml.recipe import Recipe, augment_file, simulate_file
+
+SEED = click.IntRange(0, 2**31 - 1)
+BEST_SHOWN = 5
 
 
 @click.group()
 def data() -> None:
     """Simulate, augment and check data files."""
+
+
+@data.command()
+@click.argument("target", metavar="OUT", type=FILE)
+@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Which product's customers.")
+@click.option("--rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="How many.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed and rows give the same bytes.")
+@click.option("--base", is_flag=True, help="Base factors alone, as in the public Churn.csv.")
+@reported
+def simulate(target: str, product: Product, rows: int, seed: int, base: bool) -> None:
+    """Make a bank: write simulated customers to OUT, with the recipe beside it."""
+    if base and product is not CHURN:
+        raise click.UsageError(f"--base goes with --product {CHURN.key} alone.")
+    simulate_to(Path(target), product, rows, seed, base=base)
+
+
+def simulate_to(path: Path, product: Product, rows: int, seed: int, *, base: bool = False) -> None:
+    """Write a simulated file and print how well the best model could do on it."""
+    with writing(path):
+        _, recipe = simulate_file(path, product.key, rows, seed, base=base)
+    click.echo(f"{path}: {rows:,} simulated customers, seed {seed}.")
+    _print_ceilings(recipe)
+
+
+@data.command()
+@click.argument("source", metavar="IN", type=EXISTING)
+@click.argument("target", metavar="OUT", type=FILE)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed and file give the same bytes.")
+@reported
+def augment(source: str, target: str, seed: int) -> None:
+    """Add the behavioural factors that the churn file IN lacks, under the simulator's model, and write OUT."""
+    from bankportal.ml.read import read
+
+    table = read(source, CHURN)
+    if table.problems:  # rows are not dropped in silence
+        raise DataRefused(
+            f"{table.name} has {table.rejected:,} rows that cannot be read, the first at {table.problems[0]}. "
+            f"All of them: flask data check {source} --product {CHURN.key}"
+        )
+    if table.label is None:
+        raise DataRefused(f"{table.name} has no label column {CHURN.label.name}: behaviours are drawn given it.")
+    with writing(Path(target)):
+        recipe = augment_file(Path(source), table, Path(target), seed)
+    added = [factor.name for factor in CHURN.scored if factor.behavioural and factor.name not in table.columns]
+    click.echo(f"{target}: {recipe.rows:,} customers; added {', '.join(added) or 'nothing'}.")
+    if table.unknown:
+        click.echo(f"  left out, no factors: {', '.join(table.unknown)}")
+    _print_ceilings(recipe)
+
+
+@data.command()
+@click.argument("file", type=EXISTING)
+@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="What it is to be used for.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@reported
+def check(file: str, product: Product, as_json: bool) -> None:
+    """Report what FILE holds, what is wrong with it, and which factors give the label away."""
+    import json
+
+    from bankportal.ml.check import check as judge
+    from bankportal.ml.read import read
+
+    report = judge(read(file, product))
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, default=str))
+    else:
+        for line in report.lines():
+            click.echo(line)
+        table = Printed("factor", "AUC alone", title="What separates the label best")
+        for found in report.separations[:BEST_SHOWN]:
+            table.add_row(found.factor, f"{found.auc:.3f}{' leak' if found.leaks else ''}")
+        console().print(table)
+        click.echo("Fit for training." if report.fit_for_training else "Not fit for training as it is.")
+
+
+def _print_ceilings(recipe: Recipe) -> None:
+    if recipe.achievable and recipe.truth:
+        click.echo(
+            f"  best achievable from its columns: AUC {recipe.achievable.auc:.4f}, Brier {recipe.achievable.brier:.4f}"
+        )
+        click.echo(f"  knowing the latent state:         AUC {recipe.truth.auc:.4f}, Brier {recipe.truth.brier:.4f}")

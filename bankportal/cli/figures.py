@@ -1,24 +1,22 @@
 """A model version's figures as text."""
 
-from rich.console import Console
 from rich.table import Table
 
+from bankportal.cli.common import console
 from bankportal.services.models import ModelVersion
 
 
-def show_version(version: ModelVersion, console: Console | None = None) -> None:
+def show_version(version: ModelVersion) -> None:
     """Print what is known of a version: figures on held-out customers, baselines, ceiling, confusion, warnings."""
-    console = console or Console()
+    screen = console()
     found = version.evaluation
-    console.print(
-        f"\n[bold]{version.product.title} model {version.version}[/bold], seed {version.seed}", highlight=False
-    )
-    console.print(f"manifest {version.manifest_digest}\nforest   {version.forest_digest}", highlight=False)
-    console.print(f"fitted on {found['rows_train']:,} customers, judged on {found['rows_test']:,} it never saw")
-    console.print(_discrimination(version))
-    console.print(_confusion(version))
+    screen.print(f"\n[bold]{version.product.title} model {version.version}[/bold], seed {version.seed}")
+    screen.print(f"manifest {version.manifest_digest}\nforest   {version.forest_digest}")
+    screen.print(f"fitted on {found['rows_train']:,} customers, judged on {found['rows_test']:,} it never saw")
+    screen.print(_discrimination(version))
+    screen.print(_confusion(version))
     for warning in found["warnings"]:
-        console.print(f"[bold yellow]Warning:[/] {warning}")
+        screen.print(f"[bold yellow]Warning:[/] {warning}")
 
 
 def _discrimination(version: ModelVersion) -> Table:

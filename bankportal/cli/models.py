@@ -1,10 +1,9 @@
 """`flask models`: what is registered, what is active, whether the files are right."""
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from bankportal.cli.common import PRODUCT, reported, services
+from bankportal.cli.common import PRODUCT, console, reported, services
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.services.models import ModelVersion
 
@@ -23,7 +22,7 @@ def list_() -> None:
     for product in PRODUCTS.values():
         for version in portal.models.versions(product):
             table.add_row(*_row(version))
-    Console().print(table)
+    console().print(table)
 
 
 def _row(version: ModelVersion) -> tuple[str, ...]:

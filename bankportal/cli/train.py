@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bankportal.cli.common import EXISTING, PRODUCT, reported, services
+from bankportal.cli.common import EXISTING, PRODUCT, console, reported, services
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.resources import resource
 from bankportal.services.models import ModelVersion
@@ -55,19 +55,20 @@ def train_product(
 ) -> ModelVersion:
     """Train, register and print one product's forest; from the simulated bank where no file is given."""
     from bankportal.cli.figures import show_version
+    from bankportal.ml.check import check
     from bankportal.ml.read import read
     from bankportal.ml.recipe import truth_for
     from bankportal.ml.training import train as fit
 
     path = path or simulated_bank(portal, product)
-    console = Console(stderr=True)
-    console.print(f"Training {product.key} on {path}")
+    screen = console(stderr=True)
+    screen.print(f"Training {product.key} on {path}")
     table = read(path, product)
-    for line in table.summary():
-        console.print(f"  {line}", highlight=False)
+    for line in check(table).lines()[:-1]:
+        screen.print(f"  {line}")
     simulated = truth_for(path)
     ceiling = {"achievable": simulated.achievable, "truth": simulated.truth} if simulated else None
-    with progress_bar(console, product) as report:
+    with progress_bar(screen, product) as report:
         trained = fit(table, seed=seed, allow_leakage=allow_leakage, progress=report, ceiling=ceiling)
     version = portal.models.add(trained, activate=activate)
     show_version(version)
@@ -95,10 +96,10 @@ def simulated_bank(portal: Services, product: Product) -> Path:
 
 
 @contextmanager
-def progress_bar(console: Console, product: Product) -> Iterator[Report]:
+def progress_bar(screen: Console, product: Product) -> Iterator[Report]:
     """Show the work: a bar on a terminal, a line at each tenth elsewhere."""
-    if not console.is_terminal:
-        yield _Lines(console)
+    if not screen.is_terminal:
+        yield _Lines(screen)
         return
     columns = (
         TextColumn("  {task.description}"),
@@ -106,7 +107,7 @@ def progress_bar(console: Console, product: Product) -> Iterator[Report]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=screen) as bar:
         task = bar.add_task(product.key)
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
@@ -114,12 +115,12 @@ def progress_bar(console: Console, product: Product) -> Iterator[Report]:
 class _Lines:
     """Progress as lines, for logs."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, screen: Console):
+        self.screen = screen
         self.last = ""
 
     def __call__(self, done: int, total: int, text: str) -> None:
         line = f"  {text}: {done * 10 // total * 10}%"
         if line != self.last:
             self.last = line
-            self.console.print(line, highlight=False)
+            self.screen.print(line)

@@ -49,7 +49,7 @@ def _ensure_secret(config: Config) -> None:
     path = config.instance / SETTINGS_FILE
     written = path.read_text(encoding="utf-8") if path.is_file() else ""
     separator = "" if not written or written.endswith("\n") else "\n"
-    with replacing(path) as file:  # its temporary file is made with mode 0600
+    with replacing(path, private=True) as file:
         file.write(f"{written}{separator}{PREFIX}SECRET_KEY={secrets.token_hex(32)}\n")
 
 

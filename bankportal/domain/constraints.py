@@ -168,7 +168,7 @@ class Flag:
             value = int(float(text)) if text in {"0", "1", "0.0", "1.0"} else text
         if isinstance(value, bool | str) or value not in (0, 1):
             raise Broken("not-a-flag", f"must be {self.describe()}")
-        return int(value)  # type: ignore[call-overload]  # 0, 1, 0.0 or 1.0 by now
+        return int(value)
 
     def json_schema(self) -> dict[str, Any]:
         """Say the constraint as JSON Schema."""

@@ -110,10 +110,15 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Raw:
-    """The file's rows as text, all as wide as the header; `positions` are those of the rows kept."""
+class Rows:
+    """A file's rows as text, all as wide as the header.
+
+    `recognised` maps columns to factor names (or the label's); `lines` and `positions` are those of the rows kept, as
+    in `Table`; `problems` are the ragged rows.
+    """
 
     header: list[str]
+    recognised: Mapping[str, str]
     rows: list[list[str]]
     lines: list[int]
     positions: list[int]
@@ -128,22 +133,34 @@ def read(path: str | Path, product: Product) -> Table:
     are left out of the table and stand in its `problems`; a blank or bad label rejects its row.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataRefused(f"{path.name} cannot be read: {error.strerror}.") from None
-    return read_bytes(content, path.name, product)
+    return read_bytes(_content(path), path.name, product)
 
 
 def read_bytes(content: bytes, name: str, product: Product) -> Table:
     """Do what `read` does for a file's content; `name` is used in messages."""
+    rows = _read_rows(content, name, product)
+    return _table(rows, product, name, hashlib.sha256(content).hexdigest())
+
+
+def read_rows(path: str | Path, product: Product) -> Rows:
+    """Read a data file as text, its cells not judged; raises `DataRefused` as `read` does."""
+    path = Path(path)
+    return _read_rows(_content(path), path.name, product)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataRefused(f"{path.name} cannot be read: {error.strerror}.") from None
+
+
+def _read_rows(content: bytes, name: str, product: Product) -> Rows:
     try:
         text = _decoded(content)
-        raw = _rows(text, _delimiter(text, product))
-        recognised = recognise(raw.header, product)
+        return _rows(text, _delimiter(text, product), product)
     except DataRefused as refused:
         raise DataRefused(f"{name} {refused}") from None
-    return _table(raw, recognised, product, name, hashlib.sha256(content).hexdigest())
 
 
 def _decoded(content: bytes) -> str:
@@ -191,12 +208,12 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _rows(text: str, delimiter: str) -> _Raw:
+def _rows(text: str, delimiter: str, product: Product) -> Rows:
     records = _records(text, delimiter)
     _, header = next(records)
     header = [name.strip() for name in header]
     _check_header(header)
-    raw = _Raw(header, [], [], [], [], 0)
+    raw = Rows(header, recognise(header, product), [], [], [], [], 0)
     position = -1
     for position, (line, fields) in enumerate(records):
         if len(fields) == len(header):
@@ -254,7 +271,8 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
     return {column: chosen[column] for column in header if column in chosen}
 
 
-def _table(raw: _Raw, recognised: Mapping[str, str], product: Product, name: str, sha256: str) -> Table:
+def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
+    recognised = raw.recognised
     entries = {entry.factor.name: entry for entry in product.entries}
     texts = dict(zip(raw.header, zip(*raw.rows, strict=True), strict=True)) if raw.rows else {}
     problems = list(raw.problems)
