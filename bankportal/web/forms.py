@@ -5,13 +5,14 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from flask_wtf import FlaskForm
-from wtforms import Field, HiddenField, SelectField, StringField
+from markupsafe import Markup
+from wtforms import Field, HiddenField, StringField
+from wtforms.widgets import html_params
 
 from bankportal.domain.constraints import Choice, Constraint, Flag, Number, plain
 from bankportal.domain.errors import Problem
@@ -26,14 +27,24 @@ APART_HEADING = "Kept apart"
 APART_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
 
 
-class KeptSelect(SelectField):  # type: ignore[misc]  # wtforms ships no types
-    """A select that keeps an illegal value as one more option, so that what was sent is shown again."""
+class Select:
+    """Draws a select. An illegal value becomes one more option, so that what was sent is shown again."""
 
-    def iter_choices(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the declared options, then the value in the field where it is none of them."""
-        yield from super().iter_choices()
-        if self.data not in (None, *(value for value, _ in self.choices)):
-            yield (self.data, self.data, True, {})
+    def __init__(self, options: list[tuple[str, str]]):
+        self.options = options
+
+    def __call__(self, field: Field, **attributes: object) -> Markup:
+        """Return the element for a field's value."""
+        value = field.data or ""
+        kept = [] if value in dict(self.options) else [(value, value)]
+        choices = Markup("").join(_option(each, text, value) for each, text in [*self.options, *kept])
+        opening = html_params(id=field.id, name=field.name, **attributes)
+        return Markup("<select {}>{}</select>").format(Markup(opening), choices)  # noqa: S704  # escaped by html_params
+
+
+def _option(value: str, text: str, chosen: str) -> Markup:
+    selected = Markup(" selected") if value == chosen else ""
+    return Markup('<option value="{}"{}>{}</option>').format(value, selected, text)
 
 
 class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
@@ -84,7 +95,7 @@ def field_of(entry: Entry) -> Field:
     if not options:
         return StringField(label, render_kw=attributes)
     blank = ("", BLANK_REQUIRED if entry.required else BLANK_OPTIONAL)
-    return KeptSelect(label, choices=[blank, *options], validate_choice=False, render_kw=attributes)
+    return StringField(label, widget=Select([blank, *options]), render_kw=attributes)
 
 
 def options_of(constraint: Constraint) -> list[tuple[str, str]]:
