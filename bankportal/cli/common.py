@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flask import current_app, has_app_context
+from flask import Flask
+from flask.cli import ScriptInfo
 from rich.console import Console
 
 from bankportal import wiring
@@ -65,8 +66,16 @@ def writing(path: Path) -> Iterator[None]:
         raise DataRefused(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def _given_app() -> Flask | None:
+    """Return the app that a test runner hands over; on the command line there is none, and none is needed."""
+    context = click.get_current_context(silent=True)
+    given = context.find_object(ScriptInfo) if context else None
+    return given.load_app() if given and given.create_app else None
+
+
 def services() -> wiring.Services:
-    """Return the app's services, or build them from the settings; the database is migrated."""
-    built: wiring.Services = current_app.extensions["bankportal"] if has_app_context() else wiring.build(load())
+    """Return the running app's services, or build them from the settings; the database is migrated."""
+    app = _given_app()
+    built: wiring.Services = app.extensions["bankportal"] if app else wiring.build(load())
     upgrade(built.database)
     return built

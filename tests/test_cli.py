@@ -1,0 +1,207 @@
+import configparser
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from bankportal.cli import up
+from bankportal.config import load
+from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.products import CHURN, PRODUCTS
+from tests.conftest import REAL_DATA, write_csv
+
+
+@pytest.fixture
+def run(app):
+    """Run a command on the test's instance; returns what it printed, fails the test unless it exits as expected."""
+
+    def invoke(*arguments, exits=0) -> str:
+        result = app.test_cli_runner().invoke(args=[str(argument) for argument in arguments])
+        assert result.exit_code == exits, result.output
+        assert "Traceback" not in result.output
+        return result.output
+
+    return invoke
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_works(run, bank_files) -> None:
+    printed = run("train", "churn", "--data", bank_files["churn"], "--seed", 1)
+    assert "Growing trees: 100%" in printed
+    assert "Churn v2 is registered" in printed
+    assert "logistic regression" in printed
+
+
+def test_commands_are_the_entry_points(app) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    lines = setup["options.entry_points"]["flask.commands"].strip().splitlines()
+    assert {line.split("=")[0].strip() for line in lines} <= set(app.cli.commands)
+
+
+def test_training_twice_gives_the_same_forest(run, app, bank_files) -> None:
+    run("train", "churn", "--data", bank_files["churn"], "--seed", 1, "--activate")
+    first, second = app.extensions["bankportal"].models.versions(CHURN)
+    assert first.active
+    assert first.forest_digest == second.forest_digest
+
+
+def test_a_leak_is_named_and_refused_unless_told_otherwise(run, bank_files, tmp_path) -> None:
+    rows = rows_of(bank_files["churn"])
+    for row in rows:
+        row["CustomerSatisfaction"] = "1" if row["Churn"] == "1" else "5"
+    path = write_csv(tmp_path / "leak.csv", {name: [row[name] for row in rows] for name in rows[0]})
+    assert "Leak: CustomerSatisfaction" in run("data", "check", path)
+    refused = run("train", "churn", "--data", path, exits=1)
+    assert "CustomerSatisfaction" in refused
+    assert "CustomerSatisfaction" in run("train", "churn", "--data", path, "--allow-leakage", "--no-activate")
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the public data sets are not at hand")
+def test_the_leaking_public_file_is_named(run) -> None:
+    report = json.loads(run("data", "check", REAL_DATA / "Final_bank.csv", "--json"))
+    assert [leak["factor"] for leak in report["leaks"]] == ["CustomerSatisfaction", "ComplaintsFiled"]
+    assert "CustomerSatisfaction" in run("train", "churn", "--data", REAL_DATA / "Final_bank.csv", exits=1)
+
+
+def test_data_needs_a_product(run, bank_files) -> None:
+    assert "Say which product" in run("train", "--data", bank_files["churn"], exits=2)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_simulating_is_repeatable(run, tmp_path, product) -> None:
+    for name in ("a.csv", "b.csv"):
+        printed = run("data", "simulate", tmp_path / name, "--product", product, "--rows", 50, "--seed", 4)
+        assert "best achievable" in printed
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_augmenting_a_base_file(run, tmp_path) -> None:
+    run("data", "simulate", tmp_path / "base.csv", "--base", "--rows", 200)
+    assert "CustomerSatisfaction" in run("data", "augment", tmp_path / "base.csv", tmp_path / "full.csv")
+    base, full = rows_of(tmp_path / "base.csv"), rows_of(tmp_path / "full.csv")
+    assert [row["CustomerId"] for row in base] == [row["CustomerId"] for row in full]
+    assert [row["Exited"] for row in base] == [row["Churn"] for row in full]
+
+
+def test_augmenting_does_not_drop_rows_in_silence(run, tmp_path) -> None:
+    run("data", "simulate", tmp_path / "base.csv", "--base", "--rows", 20)
+    text = (tmp_path / "base.csv").read_text().splitlines()
+    (tmp_path / "base.csv").write_text("\n".join([text[0], *text[1:5], "7,broken", *text[6:]]))
+    assert "line 6" in run("data", "augment", tmp_path / "base.csv", tmp_path / "full.csv", exits=1)
+    assert not (tmp_path / "full.csv").exists()
+
+
+def test_scoring_a_file(run, services, tmp_path, examples) -> None:
+    good, bad = examples["churn"], examples["churn"] | {"Age": "old", "Surname": "=cmd()"}
+    source = write_csv(tmp_path / "in.csv", {name: [good[name], bad[name], good[name]] for name in good})
+    printed = run("score", "churn", source, tmp_path / "out.csv", "--rejects", tmp_path / "rejects.csv")
+    assert "3 rows: 2 scored, 1 rejected." in printed
+    scored, rejected = rows_of(tmp_path / "out.csv"), rows_of(tmp_path / "rejects.csv")
+    assert [row["line"] for row in scored] == ["2", "4"]
+    assert rejected == [
+        {
+            "line": "3",
+            "column": "Age",
+            "code": "not-a-number",
+            "message": "must be a whole number in the digits 0 to 9, such as 60",
+            "found": "old",
+        }
+    ]
+
+
+def test_a_file_scores_as_the_form_does(run, app, client, tmp_path, examples) -> None:
+    for product in PRODUCTS:
+        source = write_csv(tmp_path / "in.csv", {name: [value] for name, value in examples[product].items()})
+        run("score", product, source, tmp_path / "out.csv")
+        client.post(f"/{product}/", data=examples[product])
+        decision = app.extensions["bankportal"].decisions.latest(1, product)[0]
+        (row,) = rows_of(tmp_path / "out.csv")
+        assert float(row["score"]) == decision.outcome.score
+        assert row["band"] == decision.outcome.band.name
+        if decision.outcome.limit:
+            assert float(row["limit"]) == decision.outcome.limit.amount
+
+
+def test_formulas_are_neutral_in_exports(run, tmp_path, examples) -> None:
+    values = examples["churn"] | {"Surname": "=HYPERLINK(1)", "CustomerId": "-5"}
+    source = write_csv(tmp_path / "in.csv", {name: [value] for name, value in values.items()})
+    run("score", "churn", source, tmp_path / "out.csv")
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert (row["Surname"], row["CustomerId"]) == ("'=HYPERLINK(1)", "'-5")
+
+
+def test_what_cannot_be_written_is_said(run, tmp_path, bank_files) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in run("score", "churn", bank_files["churn"], tmp_path / "file" / "x.csv", exits=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"a,b\n1,2\n", b"CreditScore\n", b"\xff\xfeA\x00"])
+@pytest.mark.parametrize("command", ["train", "score", "check", "augment"])
+def test_files_that_are_no_data(run, tmp_path, content, command) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    arguments = {
+        "train": ("train", "churn", "--data", path),
+        "score": ("score", "churn", path, tmp_path / "out.csv"),
+        "check": ("data", "check", path),
+        "augment": ("data", "augment", path, tmp_path / "out.csv"),
+    }[command]
+    assert "file.csv" in run(*arguments, exits=1)
+
+
+def test_models(run, bank_files) -> None:
+    assert "v1" in run("models", "list")
+    assert "On held-out customers" in run("models", "show", "churn")
+    assert "is right" in run("models", "verify")
+    assert "no churn model version v7" in run("models", "activate", "churn", "v7", exits=1)
+    run("train", "churn", "--data", bank_files["churn"])
+    assert "v2 is active" in run("models", "activate", "churn", "v2")
+
+
+def test_verify_names_what_was_changed(run, config) -> None:
+    path = config.models / "churn" / "v1" / "forest.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert "Churn model v1 is refused" in run("models", "verify", exits=1)
+
+
+def test_up_makes_a_secret_once_and_keeps_other_settings(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path / "new"))
+    monkeypatch.delenv("BANKPORTAL_SECRET_KEY", raising=False)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "settings.env").write_text("BANKPORTAL_PORT=8123")
+    up._ensure_secret(load())
+    first = load()
+    up._ensure_secret(load())
+    assert first.port == 8123
+    assert len(first.secret_key or "") == 64
+    assert load().secret_key == first.secret_key
+    assert stat.S_IMODE(os.stat(tmp_path / "new" / "settings.env").st_mode) == 0o600
+
+
+def test_up_says_when_the_port_is_taken() -> None:
+    import socket
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        with pytest.raises(SettingsRefused, match="Set BANKPORTAL_PORT"):
+            up._require_free(busy.getsockname()[1])
+
+
+def test_up_prepares_an_empty_machine(ready_instance, tmp_path, monkeypatch, bank_files) -> None:
+    """From nothing to two active models, on the small files in place of the shipped ones; again: nothing."""
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path / "new"))
+    monkeypatch.setattr("bankportal.cli.train.simulated_bank", lambda portal, product: bank_files[product.key])
+    config = up.prepare()
+    made = sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("*.npz"))
+    assert made == ["models/allowance/v1/forest.npz", "models/churn/v1/forest.npz"]
+    up.prepare()
+    assert sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("*.npz")) == made
