@@ -30,6 +30,7 @@ from bankportal.ml.likelihoods import (
     Floats,
     LogNormal,
     Normal,
+    OfCustomer,
     Ordinal,
     as_floats,
     log_likelihoods,
@@ -133,22 +134,14 @@ def _active(columns: Columns) -> Floats:
     return number(columns, "IsActiveMember")
 
 
-def _level(active: float, inactive: float) -> "_Level":
-    return _Level(math.log(active), math.log(inactive))
+def _level(active: float, inactive: float) -> OfCustomer:
+    """Return the logarithm of a typical value, for active and for inactive members."""
+    logarithms = math.log(active), math.log(inactive)
+    return lambda columns: np.where(_active(columns) > 0, *logarithms)
 
 
-class _Level:
-    """The logarithm of a typical value, for active and for inactive members."""
-
-    def __init__(self, active: float, inactive: float):
-        self.active, self.inactive = active, inactive
-
-    def __call__(self, columns: Columns) -> Floats:
-        return np.where(_active(columns) > 0, self.active, self.inactive)
-
-
-def _constant(value: float) -> "_Level":
-    return _Level(value, value)
+def _constant(value: float) -> OfCustomer:
+    return lambda columns: np.full(rows_of(columns), value)
 
 
 def _loan(columns: Columns) -> Floats:

@@ -50,7 +50,7 @@ class Simulated:
 
     @cached_property
     def achievable(self) -> Floats:
-        """Bayes-optimal probabilities, (rows,); computed when first asked for, some 40 µs a row."""
+        """Bayes-optimal probabilities, (rows,); computed when first asked for: slower than simulating."""
         return BEST[self.product](self.columns)
 
     def true_ceiling(self) -> Ceiling:
