@@ -1,0 +1,181 @@
+"""Both forms in a real browser, with and without JavaScript."""
+
+import re
+
+import pytest
+
+from bankportal.domain.constraints import Door, Number, Text
+from bankportal.domain.outcome import percent
+from bankportal.domain.products import PRODUCTS
+from bankportal.domain.schema import validate
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+ALL = list(PRODUCTS.values())
+EACH_PRODUCT = pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
+
+
+def fill(page, product, values) -> None:
+    constraints = {entry.factor.name: entry.factor.constraint for entry in product.entries}
+    for name, value in values.items():
+        if isinstance(constraints[name], Number | Text):
+            page.fill(f"#{name}", value)
+        else:
+            page.select_option(f"#{name}", value)
+
+
+def expected(app, product, values) -> str:
+    outcome = app.extensions["bankportal"].scoring.score(validate(product, values, Door.TEXT))
+    return percent(product, outcome.score)
+
+
+def wait_for_gauge(page, text) -> None:
+    expect(page.locator(".gauge-value")).to_have_text(text)
+
+
+@EACH_PRODUCT
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_it_works(portal, new_page, csrf_app, product, examples, recorded, script) -> None:
+    page = new_page(java_script_enabled=script)
+    page.goto(f"{portal}/{product.key}/")
+    fill(page, product, examples[product.key])
+    assert recorded() == 0
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_url("**/decisions/*")
+    assert page.locator(".gauge-value").inner_text() == expected(csrf_app, product, examples[product.key])
+    assert recorded() == 1
+
+
+@EACH_PRODUCT
+def test_the_gauge_follows_and_nothing_is_recorded(portal, new_page, csrf_app, product, examples, recorded) -> None:
+    page = new_page()
+    page.goto(f"{portal}/{product.key}/")
+    assert page.locator(".gauge-value").inner_text() == "–"
+    required = {factor.name: examples[product.key][factor.name] for factor in product.required}
+    fill(page, product, required)
+    wait_for_gauge(page, expected(csrf_app, product, required))
+    changed = {**required, "CreditScore": "390", "LatePayments": "9", "Tenure": "0", "Balance": "0"}
+    fill(page, product, changed)
+    wait_for_gauge(page, expected(csrf_app, product, changed))
+    assert page.locator("[role=meter]").get_attribute("aria-valuetext").startswith("On a scale from 0% to 100%")
+    expect(page.locator("[data-announce]")).not_to_be_empty()
+    assert recorded() == 0
+
+
+def test_the_needle_moves_from_where_it_stood(portal, new_page) -> None:
+    page = new_page(reduced_motion="no-preference")
+    page.goto(f"{portal}/churn/?example=1")
+    page.wait_for_timeout(1000)
+    page.evaluate("""() => document.querySelector('.gauge-needle')
+        .addEventListener('transitionrun', () => { document.title = 'moved'; })""")
+    page.fill("#Age", "61")
+    expect(page).to_have_title("moved")
+
+
+def test_preview_without_script_records_nothing(portal, new_page, csrf_app, examples, recorded) -> None:
+    page = new_page(java_script_enabled=False)
+    page.goto(f"{portal}/churn/?example=1")
+    page.fill("#Age", "57")
+    page.get_by_role("button", name="Preview without recording").click()
+    assert page.locator(".gauge-value").inner_text() == expected(
+        csrf_app, PRODUCTS["churn"], {**examples["churn"], "Age": "57"}
+    )
+    assert page.input_value("#Age") == "57"
+    assert recorded() == 0
+    assert page.locator("[data-theme-switch]").is_hidden()
+
+
+def test_problems_show_once_a_field_is_left_and_go_when_repaired(portal, new_page) -> None:
+    page = new_page()
+    page.goto(f"{portal}/churn/")
+    error = page.locator("#CreditScore-error")
+    with page.expect_response("**/preview"):
+        page.fill("#CreditScore", "9999")
+    assert error.inner_text() == ""
+    page.keyboard.press("Tab")
+    expect(error).to_have_text("Credit score must be 850 or less.")
+    assert page.get_attribute("#CreditScore", "aria-invalid") == "true"
+    page.fill("#CreditScore", "700")
+    expect(error).to_be_empty()
+    assert page.get_attribute("#CreditScore", "aria-invalid") is None
+    assert page.locator(".field.wrong").count() == 0  # the blank required ones are no mistakes yet
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_the_error_summary_takes_focus_and_leads_to_the_field(portal, new_page, recorded, script) -> None:
+    page = new_page(java_script_enabled=script)
+    page.goto(f"{portal}/allowance/?example=1")
+    page.fill("#CreditScore", "12")
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_selector(".summary")
+    assert page.title().startswith("Error: ")
+    assert page.locator(".summary:focus").count() == 1
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/#CreditScore") if not script else page.wait_for_selector("#CreditScore:focus")
+    assert page.input_value("#CreditScore") == "12"
+    assert recorded() == 0
+
+
+def test_keyboard_alone(portal, new_page, examples, recorded) -> None:
+    page = new_page()
+    page.goto(f"{portal}/churn/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    wanted = {factor.name: examples["churn"][factor.name] for factor in PRODUCTS["churn"].required}
+    while wanted:
+        page.keyboard.press("Tab")
+        if (name := page.evaluate("document.activeElement.id")) in wanted:
+            page.keyboard.type(wanted.pop(name))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/decisions/*")
+    assert recorded() == 1
+
+
+def test_arrow_keys_step_within_the_bounds(shared_portal, new_page) -> None:
+    page = new_page()
+    page.goto(f"{shared_portal}/churn/")
+    page.fill("#CreditScore", "849")
+    for _ in range(3):
+        page.press("#CreditScore", "ArrowUp")
+    assert page.input_value("#CreditScore") == "850"
+    page.press("#CreditScore", "Shift+ArrowDown")
+    assert page.input_value("#CreditScore") == "840"
+    page.fill("#CreditScore", "abc")
+    page.press("#CreditScore", "ArrowUp")
+    assert page.input_value("#CreditScore") == "abc"
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_a_double_click_is_one_decision(portal, new_page, recorded, script) -> None:
+    page = new_page(java_script_enabled=script)
+    page.goto(f"{portal}/churn/?example=1")
+    page.get_by_role("button", name="Score and record").dblclick()
+    page.wait_for_url("**/decisions/*")
+    assert recorded() == 1
+
+
+def test_a_lost_connection_is_said_and_recovers(shared_portal, new_page) -> None:
+    page = new_page()
+    page.goto(f"{shared_portal}/churn/?example=1")
+    status = page.locator("[data-status]")
+    assert status.is_hidden()
+    page.context.set_offline(True)
+    page.fill("#Age", "50")
+    status.wait_for(state="visible")
+    assert "Live preview paused" in status.inner_text()
+    page.context.set_offline(False)
+    page.fill("#Age", "51")
+    status.wait_for(state="hidden")
+
+
+def test_change_and_score_again(portal, new_page, recorded) -> None:
+    page = new_page()
+    page.goto(f"{portal}/allowance/?example=1")
+    page.get_by_role("button", name="Score and record").click()
+    page.get_by_role("link", name="Change and score again").click()
+    assert re.fullmatch(r"\d+(\.\d+)?%", page.locator(".gauge-value").inner_text())
+    page.fill("#LatePayments", "4")
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_url("**/decisions/*")
+    assert recorded() == 2

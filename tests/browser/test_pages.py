@@ -1,0 +1,104 @@
+"""Every page in both themes: axe, narrow screens, the theme switch."""
+
+import pytest
+
+PAGES = (
+    "/",
+    "/churn/",
+    "/allowance/?example=1",
+    "/decisions/",
+    "decision",
+    "/models/",
+    "/models/allowance/v1",
+    "/not-there",
+)
+
+
+@pytest.fixture(scope="module")
+def decision(shared_portal, browser) -> str:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{shared_portal}/allowance/?example=1")
+    page.fill("#RequestedLimit", "90000")
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_url("**/decisions/*")
+    address = page.url.removeprefix(shared_portal)
+    context.close()
+    return address
+
+
+def serious(page) -> list[str]:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]} {each['nodes'][0]['failureSummary']}"
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(shared_portal, new_page, decision, theme) -> None:
+    page = new_page(color_scheme=theme, bypass_csp=True)
+    faults = {}
+    for path in PAGES:
+        page.goto(shared_portal + (decision if path == "decision" else path))
+        if found := serious(page):
+            faults[path] = found
+    page.goto(f"{shared_portal}/churn/?example=1")
+    page.fill("#Age", "7")
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_selector(".summary")
+    if found := serious(page):
+        faults["errors"] = found
+    assert faults == {}
+
+
+@pytest.mark.parametrize("width", [320, 390, 820])
+def test_no_page_scrolls_sideways_and_each_has_its_landmarks(shared_portal, new_page, decision, width) -> None:
+    page = new_page(viewport={"width": width, "height": 844})
+    wide = {}
+    for path in PAGES:
+        page.goto(shared_portal + (decision if path == "decision" else path))
+        if (needed := page.evaluate("document.documentElement.scrollWidth")) > width:
+            wide[path] = needed
+        assert [page.locator(each).count() for each in ("h1", "main", "nav[aria-label=Main]", "[style]")] == [
+            1,
+            1,
+            1,
+            0,
+        ]
+    assert wide == {}
+
+
+def test_the_theme_switch(shared_portal, new_page) -> None:
+    page = new_page(color_scheme="light")
+    page.goto(f"{shared_portal}/")
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.evaluate(colour)
+    page.get_by_role("button", name="Dark theme").click()
+    dark = page.evaluate(colour)
+    assert dark != light
+    page.goto(f"{shared_portal}/models/")
+    assert page.evaluate(colour) == dark
+    assert page.get_by_role("button", name="Dark theme").get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Dark theme").click()
+    assert page.evaluate(colour) == light
+
+
+def test_the_theme_follows_the_system(shared_portal, new_page) -> None:
+    colours = set()
+    for scheme in ("light", "dark"):
+        page = new_page(color_scheme=scheme, java_script_enabled=False)
+        page.goto(f"{shared_portal}/")
+        colours.add(page.locator("html").evaluate("root => getComputedStyle(root).backgroundColor"))
+    assert len(colours) == 2
+
+
+def test_nothing_moves_where_motion_is_unwanted(shared_portal, new_page) -> None:
+    page = new_page(reduced_motion="reduce")
+    page.goto(f"{shared_portal}/churn/?example=1")
+    assert page.evaluate("getComputedStyle(document.querySelector('.gauge-needle')).animationName") == "none"
+    moving = new_page(reduced_motion="no-preference")
+    moving.goto(f"{shared_portal}/churn/?example=1")
+    assert moving.evaluate("getComputedStyle(document.querySelector('.gauge-needle')).animationName") == "gauge-turn"
