@@ -1,0 +1,328 @@
+"""Compiled loops: walking a forest, and adding up contributions from tables. Imported only when first needed.
+
+Numba compiles them once and keeps the result on disk; where Numba is missing, or `BANKPORTAL_NO_NUMBA` is 1, callers
+take their NumPy path, which gives the same bits. All kernels release the interpreter's lock. Rows are shared out by a
+pool of threads of our own: Numba's `prange` must not be entered by two threads at once where its workqueue layer is
+all there is, and a web server does just that.
+
+The kernels check no bounds: callers pass arrays derived from a checked forest.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bankportal.ml.explain import BLANK_RIGHT
+
+if TYPE_CHECKING:
+    from bankportal.ml.forest import Forest
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+OFF = "BANKPORTAL_NO_NUMBA"
+# Rows scored at once; their values stay within the processor's first cache.
+SCORED = 128
+# Fewer rows than this are not worth a second thread; more than that are handed out piece by piece.
+LEAST_ROWS, MOST_ROWS = 512, 4096
+
+
+def _import_numba() -> Any:
+    try:
+        import numba
+    except ImportError:
+        return None
+    return numba
+
+
+NUMBA = _import_numba()
+
+
+def available() -> bool:
+    """Say whether compiled kernels may be used."""
+    return NUMBA is not None and os.environ.get(OFF) != "1"
+
+
+def _compiled(kernel: Kernel) -> Kernel:
+    if NUMBA is None:
+        return kernel
+    compiled: Kernel
+    try:
+        compiled = NUMBA.njit(nogil=True, cache=True)(kernel)
+    except RuntimeError:  # no folder that can be written to: compile for this process alone
+        compiled = NUMBA.njit(nogil=True)(kernel)
+    return compiled
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(processors(), thread_name_prefix="kernels")
+
+
+# Threads do not survive a fork; the child starts its own.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_out(work: Callable[[int, int], None], rows: int) -> None:
+    """Call `work(start, end)` for pieces that cover all rows, on all processors; an error is raised here."""
+    piece = min(max(-(-rows // processors()), LEAST_ROWS), MOST_ROWS)
+    starts = range(0, rows, piece)
+    if len(starts) < 2:
+        work(0, rows)
+        return
+    for _ in _pool().map(lambda start: work(start, min(start + piece, rows)), starts):
+        pass
+
+
+class Scorer:
+    """A forest laid out for walking. Scores have the bits of `Forest.score` on its NumPy path.
+
+    A blank becomes minus or plus infinity as the node sends it left or right, so that one comparison settles a step;
+    thresholds are rounded down to float32, which changes no comparison with a float32; leaves lead to themselves.
+    """
+
+    def __init__(self, forest: "Forest") -> None:
+        leaf = forest.feature < 0
+        own = np.arange(len(leaf), dtype=np.int32)
+        self._column = np.where(leaf, 0, 2 * forest.feature + ~forest.missing_left).astype(np.int32)
+        self._threshold = np.where(leaf, np.float32(np.inf), _rounded_down(forest.threshold))
+        self._child = np.stack([np.where(leaf, own, forest.left), np.where(leaf, own, forest.right)], axis=1).ravel()
+        self._value = np.array(forest.value)
+        self._roots = np.array(forest.roots)
+        self._depth = _depths(forest)
+
+    def __call__(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the score (rows,) of each row of a (rows, columns) float64 matrix; NaN is unknown.
+
+        The matrix must have at least the columns the forest was checked for.
+        """
+        matrix = np.require(matrix, np.float64, ["C", "W"])
+        scores = np.empty(len(matrix))
+
+        def work(start: int, end: int) -> None:
+            score_rows(
+                matrix[start:end],
+                scores[start:end],
+                self._column,
+                self._threshold,
+                self._child,
+                self._value,
+                self._roots,
+                self._depth,
+            )
+
+        if len(matrix) == 1:
+            work(0, 1)
+        elif len(matrix):
+            share_out(work, len(matrix))
+        return scores
+
+
+def scorer(forest: "Forest") -> Scorer | None:
+    """Return what scores a forest fast, compiled and ready; `None` where Numba is missing or switched off."""
+    if not available():
+        return None
+    made = Scorer(forest)
+    columns = int(forest.feature.max(initial=0)) + 1
+    made(np.zeros((1, columns)))
+    return made
+
+
+def _rounded_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the largest float32 not above each threshold: `<=` with a float32 stays what it was."""
+    with np.errstate(over="ignore"):
+        rounded = threshold.astype(np.float32)
+    above = rounded.astype(np.float64) > threshold
+    return np.where(above, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def _depths(forest: "Forest") -> NDArray[np.int32]:
+    """Return each tree's longest way from root to leaf, in steps."""
+    depth = np.zeros(len(forest.feature), dtype=np.int32)
+    for node in np.flatnonzero(forest.feature >= 0):  # parents come before their children
+        depth[forest.left[node]] = depth[forest.right[node]] = depth[node] + 1
+    return np.maximum.reduceat(depth, forest.roots)
+
+
+@_compiled
+def score_rows(
+    matrix: Any, scores: Any, column: Any, threshold: Any, child: Any, value: Any, roots: Any, depth: Any
+) -> None:
+    """Write the scores of a matrix's rows. Each column stands twice in `both`: blanks low and blanks high."""
+    rows, columns = matrix.shape
+    both = np.empty((SCORED, 2 * columns), np.float32)
+    for first in range(0, rows, SCORED):
+        here = min(SCORED, rows - first)
+        for row in range(here):
+            for number in range(columns):
+                cell = np.float32(matrix[first + row, number])
+                both[row, 2 * number] = -np.inf if cell != cell else cell
+                both[row, 2 * number + 1] = np.inf if cell != cell else cell
+            scores[first + row] = 0.0
+        for tree in range(len(roots)):
+            root = np.uint64(roots[tree])
+            steps = depth[tree]
+            row = 0
+            while row + 4 <= here:  # four walks side by side: each waits for memory while the others go on
+                a = b = c = d = root
+                for _ in range(steps):
+                    a = np.uint64(child[np.uint64(2) * a + np.uint64(both[row, column[a]] > threshold[a])])
+                    b = np.uint64(child[np.uint64(2) * b + np.uint64(both[row + 1, column[b]] > threshold[b])])
+                    c = np.uint64(child[np.uint64(2) * c + np.uint64(both[row + 2, column[c]] > threshold[c])])
+                    d = np.uint64(child[np.uint64(2) * d + np.uint64(both[row + 3, column[d]] > threshold[d])])
+                scores[first + row] += value[a]
+                scores[first + row + 1] += value[b]
+                scores[first + row + 2] += value[c]
+                scores[first + row + 3] += value[d]
+                row += 4
+            while row < here:
+                a = root
+                for _ in range(steps):
+                    a = np.uint64(child[np.uint64(2) * a + np.uint64(both[row, column[a]] > threshold[a])])
+                scores[first + row] += value[a]
+                row += 1
+        for row in range(first, first + here):
+            scores[row] /= len(roots)
+
+
+@_compiled
+def code_rows(matrix: Any, thresholds: Any, starts: Any, codes: Any) -> None:
+    """Write how many of its column's thresholds lie below each cell, (2 x columns, rows) uint16.
+
+    Row 2c is for nodes that send a blank of column c left, row 2c + 1 for those that send it right.
+    """
+    rows, columns = matrix.shape
+    for column in range(columns):
+        start, count = starts[column], starts[column + 1] - starts[column]
+        for row in range(rows):
+            cell = np.float64(np.float32(matrix[row, column]))
+            if cell != cell:
+                codes[2 * column, row] = 0
+                codes[2 * column + 1, row] = BLANK_RIGHT
+                continue
+            low, length = start, count
+            while length > 0:
+                half = length >> 1
+                if thresholds[low + half] < cell:
+                    low += half + 1
+                    length -= half + 1
+                else:
+                    length = half
+            codes[2 * column, row] = low - start
+            codes[2 * column + 1, row] = low - start
+
+
+@_compiled
+def step_down(parent: Any, here: Any, codes: Any, code: Any, bit: Any, is_left: Any) -> None:
+    """Write the rows' states at a child: the parent's, and the bit where the child's condition fails."""
+    none = np.uint16(0)
+    if is_left:
+        for row in range(len(here)):
+            here[row] = parent[row] | (bit if codes[row] > code else none)
+    else:
+        for row in range(len(here)):
+            here[row] = parent[row] | (none if codes[row] > code else bit)
+
+
+@_compiled
+def mark_right(state: Any, codes: Any, code: Any, bit: Any) -> None:
+    """Set the bit in the states of rows that a node sends right."""
+    none = np.uint16(0)
+    for row in range(len(state)):
+        state[row] = state[row] | (bit if codes[row] > code else none)
+
+
+@_compiled
+def add_up(state: Any, offset: Any, factor: Any, values: Any, total: Any) -> None:
+    """Add a group's contributions to each row's totals, (rows, factors + 1); the last place takes what pads."""
+    # Unsigned indices: signed ones would be tested for counting from the end.
+    base = np.uint64(offset)
+    f0, f1, f2, f3 = np.uint64(factor[0]), np.uint64(factor[1]), np.uint64(factor[2]), np.uint64(factor[3])
+    f4, f5, f6, f7 = np.uint64(factor[4]), np.uint64(factor[5]), np.uint64(factor[6]), np.uint64(factor[7])
+    for number in range(len(state)):
+        row = np.uint64(number)
+        cell = base + np.uint64(state[row])
+        total[row, f0] += values[cell, 0]
+        total[row, f1] += values[cell, 1]
+        total[row, f2] += values[cell, 2]
+        total[row, f3] += values[cell, 3]
+        total[row, f4] += values[cell, 4]
+        total[row, f5] += values[cell, 5]
+        total[row, f6] += values[cell, 6]
+        total[row, f7] += values[cell, 7]
+
+
+@_compiled
+def explain_rows(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inner: Any, values: Any) -> None:
+    """Write the contributions (rows, factors) of a matrix's rows, group by group so that a table stays in cache.
+
+    The tuples are those of `explain.Plan`: one comparison serves sixteen rows at a time, one look-up eight factors.
+    """
+    thresholds, starts = cells
+    depth, column, code, bit, is_left, group = visits
+    first, last, offset, factor = groups
+    inner_column, inner_code, inner_bit = inner
+    rows = len(matrix)
+    codes = np.empty((2 * matrix.shape[1], rows), np.uint16)
+    code_rows(matrix, thresholds, starts, codes)
+    path = np.zeros((depth.max() + 1, rows), np.uint16)
+    state = np.empty(rows, np.uint16)
+    total = np.zeros((rows, out.shape[1] + 1))
+    for visit in range(len(depth)):
+        level = depth[visit]
+        if level > 0:
+            step_down(path[level - 1], path[level], codes[column[visit]], code[visit], bit[visit], is_left[visit])
+        number = group[visit]
+        if number >= 0:
+            way = path[level]
+            for row in range(rows):
+                state[row] = way[row]
+            for node in range(first[number], last[number]):
+                mark_right(state, codes[inner_column[node]], inner_code[node], inner_bit[node])
+            add_up(state, offset[number], factor[number], values, total)
+    for row in range(rows):
+        for factor_number in range(out.shape[1]):
+            out[row, factor_number] = total[row, factor_number]
+
+
+@_compiled
+def explain_one(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inner: Any, values: Any) -> None:
+    """Write the contributions of a matrix's only row, with the bits of `explain_rows`.
+
+    All cells are found first, so that the look-ups after them do not wait for one another.
+    """
+    thresholds, starts = cells
+    depth, column, code, bit, is_left, group = visits
+    first, last, offset, factor = groups
+    inner_column, inner_code, inner_bit = inner
+    codes = np.empty((2 * matrix.shape[1], 1), np.uint16)
+    code_rows(matrix, thresholds, starts, codes)
+    path = np.zeros(depth.max() + 1, np.uint64)
+    found = np.empty(len(offset), np.uint64)
+    for visit in range(len(depth)):
+        level = depth[visit]
+        if level > 0:
+            fails = (codes[column[visit], 0] > code[visit]) == is_left[visit]
+            path[level] = path[level - 1] | (np.uint64(bit[visit]) * np.uint64(fails))
+        number = group[visit]
+        if number >= 0:
+            state = path[level]
+            for node in range(first[number], last[number]):
+                right = codes[inner_column[node], 0] > inner_code[node]
+                state |= np.uint64(inner_bit[node]) * np.uint64(right)
+            found[number] = np.uint64(offset[number]) + state
+    total = np.zeros(out.shape[1] + 1)
+    for number in range(len(found)):
+        cell = found[number]
+        for lane in range(8):
+            total[np.uint64(factor[number, lane])] += values[cell, lane]
+    for factor_number in range(out.shape[1]):
+        out[0, factor_number] = total[factor_number]
