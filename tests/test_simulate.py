@@ -251,7 +251,7 @@ def test_draws_follow_the_likelihood(family):
 
 def test_a_fifth_does_not_repay_and_the_ceiling_is_a_field_s(allowance):
     assert allowance.labels.mean() == pytest.approx(0.80, abs=0.02)
-    assert 0.80 < allowance.achievable_ceiling().auc < 0.86
+    assert 0.80 < allowance.achievable_ceiling().auc < 0.90
     assert 0.3 < np.mean(allowance.truth > 0.92) < 0.6
     assert 0.2 < np.mean(allowance.truth < 0.80) < 0.4
 
@@ -270,7 +270,7 @@ def test_every_scored_factor_group_separates_those_who_repay(allowance):
     for values, least in (
         (-burden, 0.57),
         (allowance.columns["CreditScore"], 0.6),
-        (allowance.columns["Tenure"], 0.53),
+        (allowance.columns["Tenure"], 0.52),
         (-allowance.columns["LatePayments"], 0.6),
     ):
         assert simulate.rank_auc(allowance.labels, values) > least

@@ -36,17 +36,18 @@ STRAIN_IN_SCORE = 0.5
 STRAIN_HIDDEN = math.sqrt(1 - STRAIN_IN_SCORE**2)
 STRAIN = 0
 
-REPAYING = 1.6
-REPAYING_PER_STRAIN = -0.8
-# Capacity: the share of the monthly salary that is bound, from 0 to 1.
-REPAYING_PER_BURDEN, BURDEN_USUAL = -3.5, 0.25
-REPAYING_PER_SCORE_DEVIATION = 0.35
-REPAYING_PER_TENURE_YEAR, TENURE_COUNTED = 0.09, 10
-REPAYING_BY_PRODUCTS = (0.0, 0.45, -0.3, -0.6)
-REPAYING_ACTIVE = 0.5
-REPAYING_WITH_BALANCE, BALANCE_CUSHION = 0.5, 10_000
-REPAYING_PER_LATE_PAYMENT, LATE_PAYMENTS_COUNTED = -0.4, 5
-REPAYING_PER_UTILISATION_POINT, UTILISATION_USUAL, UTILISATION_COUNTED = -0.013, 30, 120
+REPAYING = 2.65
+REPAYING_PER_STRAIN = -0.5
+# Capacity: the share of the monthly salary that is bound weighs between a bearable and a crushing share.
+REPAYING_PER_BURDEN, BURDEN_BEARABLE, BURDEN_CRUSHING = -8.0, 0.35, 0.6
+REPAYING_PER_SCORE_DEVIATION = 0.5
+REPAYING_PER_TENURE_YEAR, TENURE_COUNTED = 0.06, 10
+REPAYING_BY_PRODUCTS = (0.0, 0.2, -0.3, -0.6)
+REPAYING_ACTIVE = 0.25
+REPAYING_WITH_BALANCE, BALANCE_CUSHION = 0.25, 10_000
+# Having been late at all weighs most, as in scorecards; up to three further times add to it.
+REPAYING_ONCE_LATE, REPAYING_PER_LATE_PAYMENT, LATE_PAYMENTS_COUNTED = -1.5, -0.4, 3
+REPAYING_PER_UTILISATION_POINT, UTILISATION_BEARABLE, UTILISATION_FULL = -0.04, 50, 100
 # Obligations in EUR a month: a floor and a share of the monthly salary.
 OBLIGATIONS_LEAST, OBLIGATIONS_SHARE, OBLIGATIONS_LOAN = 100.0, 0.16, 0.35
 # The request in monthly salaries, in steps of EUR.
@@ -129,13 +130,13 @@ def draw_request(columns: Columns, generator: np.random.Generator) -> Floats:
 
 
 def repaying_logit(columns: Columns) -> Floats:
-    """Return the scored factors' share of the log odds of repaying, (rows,); unknown utilisation counts as usual."""
+    """Return the scored factors' share of the log odds of repaying, (rows,); unknown utilisation counts as bearable."""
     return REPAYING + _capacity(columns) + _stability(columns) + _behaviour(columns)
 
 
 def _capacity(columns: Columns) -> Floats:
     burden = as_floats(columns["MonthlyObligations"]) / np.maximum(_monthly_salary(columns), 1.0)
-    return REPAYING_PER_BURDEN * (np.clip(burden, 0.0, 1.0) - BURDEN_USUAL)
+    return REPAYING_PER_BURDEN * (np.clip(burden, BURDEN_BEARABLE, BURDEN_CRUSHING) - BURDEN_BEARABLE)
 
 
 def _stability(columns: Columns) -> Floats:
@@ -153,10 +154,13 @@ def _stability(columns: Columns) -> Floats:
 
 
 def _behaviour(columns: Columns) -> Floats:
-    late = np.minimum(as_floats(columns["LatePayments"]), LATE_PAYMENTS_COUNTED)
-    used = np.nan_to_num(as_floats(columns["CardUtilisation"]), nan=UTILISATION_USUAL)
-    points = np.minimum(used, UTILISATION_COUNTED) - UTILISATION_USUAL
-    return REPAYING_PER_LATE_PAYMENT * late + REPAYING_PER_UTILISATION_POINT * points
+    late = as_floats(columns["LatePayments"])
+    further = np.clip(late - 1, 0, LATE_PAYMENTS_COUNTED)
+    used = np.nan_to_num(as_floats(columns["CardUtilisation"]), nan=UTILISATION_BEARABLE)
+    points = np.clip(used, UTILISATION_BEARABLE, UTILISATION_FULL) - UTILISATION_BEARABLE
+    return as_floats(
+        REPAYING_ONCE_LATE * (late > 0) + REPAYING_PER_LATE_PAYMENT * further + REPAYING_PER_UTILISATION_POINT * points
+    )
 
 
 def chance_of_repaying(columns: Columns, state: Floats) -> Floats:
