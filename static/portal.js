@@ -80,24 +80,22 @@ class LiveForm {
     this.problems = {};
     this.needed = {};
     this.sent = false;
+    this.pending = true; // until the first answer, what the server wrote beside the fields stands
     for (const field of form.querySelectorAll("[data-field].wrong")) this.left.add(field.dataset.field);
     form.addEventListener("input", () => this.later());
     form.addEventListener("focusout", (event) => this.leave(event));
     form.addEventListener("submit", (event) => this.submit(event));
     form.addEventListener("keydown", step);
     // A page from the browser's history shows old values beside an old gauge, and may be submitted again.
-    addEventListener("pageshow", (event) => event.persisted && this.revive());
+    addEventListener("pageshow", (event) => event.persisted && this.later());
     addEventListener("online", () => this.later());
-  }
-
-  revive() {
-    this.lock(false);
-    this.later();
   }
 
   later() {
     clearTimeout(this.timer);
     clearTimeout(this.resting);
+    this.pending = true;
+    this.lock(false);
     this.timer = setTimeout(() => this.follow(), DEBOUNCE);
   }
 
@@ -124,6 +122,7 @@ class LiveForm {
   }
 
   show(answer) {
+    this.pending = false;
     this.problems = answer.problems;
     this.needed = answer.needed;
     const next = parsed(`<div data-preview>${answer.html}</div>`).firstElementChild;
@@ -141,7 +140,8 @@ class LiveForm {
     const field = event.target.closest("[data-field]");
     if (!field) return;
     if (event.target.value.trim()) this.left.add(field.dataset.field);
-    this.showProblems();
+    // An answer that is still on its way knows the value as it was left; the last one may not.
+    if (!this.pending) this.showProblems();
   }
 
   showProblems() {
@@ -153,17 +153,12 @@ class LiveForm {
     const name = field.dataset.field;
     const wrong = field.classList.contains("wrong");
     if (!this.left.has(name) && !wrong) return;
-    if (!this.asked()) return;
     const sentence = this.problems[name] ?? (wrong ? this.needed[name] : undefined) ?? "";
     field.classList.toggle("wrong", sentence !== "");
     field.querySelector(".error").textContent = sentence;
     const control = field.querySelector("input, select");
     if (sentence) control.setAttribute("aria-invalid", "true");
     else control.removeAttribute("aria-invalid");
-  }
-
-  asked() {
-    return this.request !== undefined;
   }
 
   submit(event) {

@@ -135,9 +135,9 @@ LIMITS = {
 
 @pytest.mark.parametrize(("limit", "said"), LIMITS.values(), ids=list(LIMITS))
 def test_what_is_said_of_a_limit(limit, said) -> None:
-    sentences = " ".join(limit_sentences(limit, CARD_LIMIT_POLICY))
+    sentences = " ".join(" ".join(limit_sentences(limit, CARD_LIMIT_POLICY)).split())
     assert all(words in sentences for words in said)
-    assert limit_facts(limit)[1][1] == f"up to EUR {int(limit.ceiling):,}"
+    assert limit_facts(limit)[1][1] == f"up to EUR\u00a0{int(limit.ceiling):,}"
 
 
 def test_words() -> None:

@@ -24,12 +24,12 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def money(amount: float) -> str:
-    """Write an amount: whole, or with cents where it has any.
+    r"""Write an amount on one line: whole, or with cents where it has any.
 
     >>> money(7750.0), money(48200.5)
-    ('EUR 7,750', 'EUR 48,200.50')
+    ('EUR\xa07,750', 'EUR\xa048,200.50')
     """
-    return f"{CURRENCY} {number(amount, 0 if amount == int(amount) else 2)}"
+    return f"{CURRENCY}\u00a0{number(amount, 0 if amount == int(amount) else 2)}"
 
 
 def capitalised(text: str) -> str:

@@ -179,3 +179,25 @@ def test_change_and_score_again(portal, new_page, recorded) -> None:
     page.get_by_role("button", name="Score and record").click()
     page.wait_for_url("**/decisions/*")
     assert recorded() == 2
+
+
+def test_a_required_value_stays_named_until_it_is_given(portal, new_page) -> None:
+    page = new_page()
+    page.goto(f"{portal}/churn/?example=1")
+    page.fill("#Tenure", "")
+    page.get_by_role("button", name="Score and record").click()
+    page.wait_for_selector(".summary")
+    with page.expect_response("**/preview"):
+        page.fill("#Age", "44")
+    page.keyboard.press("Tab")
+    expect(page.locator("#Tenure-error")).to_have_text("Tenure is required.")
+    page.fill("#Tenure", "3")
+    expect(page.locator("#Tenure-error")).to_be_empty()
+
+
+def test_on_a_phone_the_form_has_the_full_width_and_the_gauge_stays_in_sight(shared_portal, new_page) -> None:
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{shared_portal}/allowance/?example=1")
+    assert page.locator("#CreditScore").bounding_box()["width"] > 300
+    page.evaluate("scrollTo(0, 1500)")
+    expect(page.locator(".gauge-value")).to_be_in_viewport()
