@@ -54,6 +54,8 @@ EXACT_TO = {"float64": 1e-9, "float32": 1e-6}
 COMMON = 840
 # A blank's code where blanks go right: above every threshold's number.
 BLANK_RIGHT = 65535
+# Leaves whose contributions are worked out at once.
+BATCH = 64
 # Rows at once on the NumPy path.
 BLOCK = 128
 
@@ -390,11 +392,8 @@ def build(forest: Forest, encoding: Encoding, reference: Floats) -> Tables:
     for start in range(0, len(reference), BLOCK):
         cells = _cells(made, reference[start : start + BLOCK])
         counts += np.bincount(cells.ravel(), minlength=made.rows)
-    shape = _Shape(forest, encoding)
     values = _aligned(np.zeros((made.rows, LANES)))
-    for root, offset in zip(made.roots, made.groups[2].tolist(), strict=True):
-        table = slice(offset, offset + 2 ** shape.bits(root))
-        _fill(values[table], counts[table], shape, root, forest.value)
+    _fill(values, counts, made, _Shape(forest, encoding), forest.value)
     values /= COMMON * len(reference) * len(forest.roots)
     return Tables(
         values=values if made.dtype == "float64" else _aligned(values.astype(np.float32)),
@@ -413,40 +412,64 @@ def _checked(matrix: Floats, encoding: Encoding) -> Floats:
     return np.require(matrix, np.float64, ["C", "W"])
 
 
-def _fill(table: Floats, counts: NDArray[np.int64], shape: _Shape, root: int, value: Floats) -> None:
-    """Add all of a group's leaves to its table; `counts` says how often each index occurs in the reference."""
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf in its group's table: the table's rows, the leaf's pattern of failing factors at each, and their lanes."""
+
+    table: slice
+    pattern: NDArray[np.int64]
+    lanes: list[int]
+    value: float
+
+
+def _fill(values: Floats, counts: NDArray[np.int64], made: Plan, shape: _Shape, value: Floats) -> None:
+    """Add all leaves to the tables; `counts` says how often each table row occurs in the reference.
+
+    Contributions come times COMMON and the reference's rows. Leaves with as many players are worked out together.
+    """
+    waiting: dict[int, list[_Leaf]] = {players: [] for players in range(1, LANES + 1)}
+    for root, offset in zip(made.roots, made.groups[2].tolist(), strict=True):
+        for leaf in _leaves(shape, root, offset, value):
+            players = len(leaf.lanes)
+            if players:  # a tree of one leaf gives everyone the same score
+                waiting[players].append(leaf)
+                if len(waiting[players]) == BATCH:
+                    _add_leaves(values, counts, waiting[players])
+                    waiting[players] = []
+    for leaves in waiting.values():
+        if leaves:
+            _add_leaves(values, counts, leaves)
+
+
+def _leaves(shape: _Shape, root: int, offset: int, value: Floats) -> Iterator[_Leaf]:
     inside = shape.inside(root)
     factors = shape.factors_of(root, inside)
-    index = np.arange(len(table))
+    index = np.arange(1 << shape.bits(root))
     known = len(shape.path[root])
     right = {node: (index >> (known + rank)) & 1 for rank, node in enumerate(inside)}
-    fails = {factor: (index >> place) & 1 for place, factor in enumerate(shape.path[root])}
-    todo = [(root, fails)]
+    todo = [(root, {factor: (index >> place) & 1 for place, factor in enumerate(shape.path[root])})]
     while todo:
         node, fails = todo.pop()
         factor = shape.factor[node]
         if factor == LEAF:
-            _add_leaf(table, counts, fails, factors, float(value[node]))
+            pattern = np.zeros_like(index)
+            for place, failed in enumerate(fails.values()):
+                pattern |= failed << place
+            lanes = [factors.index(factor) for factor in fails]
+            yield _Leaf(slice(offset, offset + len(index)), pattern, lanes, float(value[node]))
             continue
-        before = fails.get(factor, np.zeros_like(index))
+        before = fails.get(factor, 0)
         todo.append((shape.left[node], fails | {factor: before | right[node]}))
         todo.append((shape.right[node], fails | {factor: before | (1 - right[node])}))
 
 
-def _add_leaf(
-    table: Floats, counts: NDArray[np.int64], fails: dict[int, NDArray[np.int64]], factors: list[int], value: float
-) -> None:
-    """Add a leaf's contributions, times COMMON and the reference's rows, at every index of its group's table."""
-    if not fails:
-        return  # a tree of one leaf gives everyone the same score
-    pattern = np.zeros(len(table), dtype=np.int64)
-    for place, failed in enumerate(fails.values()):
-        pattern |= failed << place
-    size = 1 << len(fails)
-    occurs = np.bincount(pattern, weights=counts, minlength=size)
-    exact = occurs @ _weights(len(fails)).reshape(size, -1)
-    lanes = [factors.index(factor) for factor in fails]
-    table[:, lanes] += value * exact.reshape(size, len(fails))[pattern]
+def _add_leaves(values: Floats, counts: NDArray[np.int64], leaves: list[_Leaf]) -> None:
+    players = len(leaves[0].lanes)
+    size = 1 << players
+    occurs = [np.bincount(leaf.pattern, weights=counts[leaf.table], minlength=size) for leaf in leaves]
+    exact = np.stack(occurs) @ _weights(players).reshape(size, -1)
+    for leaf, contributions in zip(leaves, exact.reshape(len(leaves), size, players), strict=True):
+        values[leaf.table, leaf.lanes] += leaf.value * contributions[leaf.pattern]
 
 
 @lru_cache
