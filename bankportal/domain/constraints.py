@@ -1,8 +1,8 @@
 """Constraints: one object validates a value, words the error, and makes up the values that break it.
 
 Values come through two doors. Text (`Door.TEXT`: web forms, CSV) is what a person or a file wrote; typed values
-(`Door.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None` never get
-here, the schema takes them as unknown.
+(`Door.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None`
+never get here, the schema takes them as unknown.
 """
 
 import math

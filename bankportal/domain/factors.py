@@ -32,13 +32,50 @@ class Protection(Enum):
     ALWAYS = "never scored"
 
 
+class Direction(Enum):
+    """Which way a factor can be changed."""
+
+    UP = "up"
+    DOWN = "down"
+    EITHER = "either"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """How a factor can be changed within about a year.
+
+    `effort` is what a change by one unit costs the customer, in a unit of its own: 1 is about a month of trying.
+    Changed values are whole multiples of `step`.
+    """
+
+    direction: Direction
+    effort: float
+    step: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrase:
+    """How a reason names a customer's own value, as the subject of a sentence.
+
+    `many` holds `{value}`, written as people do; `one` and `zero` stand in for it at 1 and 0, `unknown` at blank.
+    `plural` says that `many` and `zero` take a plural verb.
+    """
+
+    unknown: str
+    many: str = ""
+    one: str = ""
+    zero: str = ""
+    plural: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Factor:
     """One declared fact about a customer.
 
     `unit` is what the number counts ("EUR", "years", "a month"); `example` is a legal value as typed; `aliases` are
     other names seen in files (case, spaces, `_` and `-` never matter); `behavioural` factors describe what the customer
-    did lately: a base file lacks them and `flask data augment` adds them.
+    did lately: a base file lacks them and `flask data augment` adds them. `phrase` names the value in a reason: a
+    factor without one cannot be scored by an active model. `change` is `None` where nobody can change it.
     """
 
     name: str
@@ -51,6 +88,8 @@ class Factor:
     aliases: tuple[str, ...] = ()
     protection: Protection = Protection.NONE
     behavioural: bool = False
+    phrase: Phrase | None = None
+    change: Change | None = None
 
     def barred(self, *, credit: bool) -> bool:
         """Say whether a product that does or does not decide credit must not score this factor."""
@@ -93,6 +132,8 @@ CREDIT_SCORE = Factor(
     example="650",
     unit="points",
     aliases=("bureau_score", "fico"),
+    phrase=Phrase(many="A credit score of {value}", unknown="An unknown credit score"),
+    change=Change(direction=Direction.UP, effort=1 / 15, step=5),
 )
 AGE = Factor(
     name="Age",
@@ -103,6 +144,7 @@ AGE = Factor(
     example="42",
     unit="years",
     protection=Protection.CREDIT,
+    phrase=Phrase(many="An age of {value}", unknown="An unknown age"),
 )
 GENDER = Factor(
     name="Gender",
@@ -123,6 +165,7 @@ GEOGRAPHY = Factor(
     example="France",
     aliases=("country", "nation"),
     protection=Protection.CREDIT,
+    phrase=Phrase(many="Banking in {value}", unknown="An unknown country"),
 )
 ESTIMATED_SALARY = Factor(
     name="EstimatedSalary",
@@ -133,6 +176,8 @@ ESTIMATED_SALARY = Factor(
     example="62000",
     unit=f"{CURRENCY} a year",
     aliases=("salary", "annual_income", "income"),
+    phrase=Phrase(many=f"A salary of {CURRENCY} {{value}} a year", unknown="An unknown salary"),
+    change=Change(direction=Direction.UP, effort=1 / 2_500, step=100),
 )
 TENURE = Factor(
     name="Tenure",
@@ -143,6 +188,13 @@ TENURE = Factor(
     example="5",
     unit="years",
     aliases=("years_with_bank",),
+    phrase=Phrase(
+        many="A tenure of {value} years",
+        one="A tenure of 1 year",
+        zero="A tenure below a year",
+        unknown="An unknown tenure",
+    ),
+    change=Change(direction=Direction.UP, effort=12, step=0.5),
 )
 BALANCE = Factor(
     name="Balance",
@@ -153,6 +205,8 @@ BALANCE = Factor(
     example="48200.50",
     unit=CURRENCY,
     aliases=("account_balance",),
+    phrase=Phrase(many=f"A balance of {CURRENCY} {{value}}", unknown="An unknown balance"),
+    change=Change(direction=Direction.UP, effort=1 / 2_000, step=100),
 )
 NUM_OF_PRODUCTS = Factor(
     name="NumOfProducts",
@@ -163,6 +217,10 @@ NUM_OF_PRODUCTS = Factor(
     example="2",
     unit="products",
     aliases=("products_number", "number_of_products", "products"),
+    phrase=Phrase(
+        many="{value} products held", one="A single product held", unknown="An unknown number of products", plural=True
+    ),
+    change=Change(direction=Direction.EITHER, effort=2),
 )
 HAS_CR_CARD = Factor(
     name="HasCrCard",
@@ -172,6 +230,10 @@ HAS_CR_CARD = Factor(
     help="A credit card of this bank.",
     example="1",
     aliases=("credit_card", "has_credit_card"),
+    phrase=Phrase(
+        one="A credit card of this bank", zero="No credit card of this bank", unknown="Not knowing of a credit card"
+    ),
+    change=Change(direction=Direction.UP, effort=1),
 )
 HAS_LOAN = Factor(
     name="HasLoan",
@@ -182,6 +244,8 @@ HAS_LOAN = Factor(
     example="0",
     aliases=("loan",),
     behavioural=True,
+    phrase=Phrase(one="A loan of this bank", zero="No loan of this bank", unknown="Not knowing of a loan"),
+    change=Change(direction=Direction.DOWN, effort=6),
 )
 SALARY_DEPOSITED = Factor(
     name="SalaryDeposited",
@@ -192,6 +256,10 @@ SALARY_DEPOSITED = Factor(
     example="1",
     aliases=("salary_account", "direct_deposit"),
     behavioural=True,
+    phrase=Phrase(
+        one="A salary paid in here", zero="No salary paid in here", unknown="Not knowing of a salary paid in"
+    ),
+    change=Change(direction=Direction.UP, effort=2),
 )
 CARD_UTILISATION = Factor(
     name="CardUtilisation",
@@ -202,6 +270,8 @@ CARD_UTILISATION = Factor(
     example="35",
     unit="percent",
     aliases=("card_utilization", "utilisation", "utilization"),
+    phrase=Phrase(many="A card utilisation of {value}%", unknown="An unknown card utilisation"),
+    change=Change(direction=Direction.DOWN, effort=1 / 10),
 )
 MONTHLY_OBLIGATIONS = Factor(
     name="MonthlyObligations",
@@ -212,6 +282,13 @@ MONTHLY_OBLIGATIONS = Factor(
     example="1150",
     unit=f"{CURRENCY} a month",
     aliases=("obligations", "monthly_debt"),
+    phrase=Phrase(
+        many=f"Monthly obligations of {CURRENCY} {{value}}",
+        zero="No monthly obligations",
+        unknown="Unknown monthly obligations",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=1 / 100, step=10),
 )
 REQUESTED_LIMIT = Factor(
     name="RequestedLimit",
@@ -231,6 +308,12 @@ IS_ACTIVE_MEMBER = Factor(
     help="The customer used an account in the last quarter.",
     example="1",
     aliases=("active_member", "active"),
+    phrase=Phrase(
+        one="Account use in the last quarter",
+        zero="No account use in the last quarter",
+        unknown="Not knowing of account use",
+    ),
+    change=Change(direction=Direction.UP, effort=1),
 )
 TRANSACTION_FREQUENCY = Factor(
     name="TransactionFrequency",
@@ -242,6 +325,14 @@ TRANSACTION_FREQUENCY = Factor(
     unit="a month",
     aliases=("transactions_per_month",),
     behavioural=True,
+    phrase=Phrase(
+        many="{value} transactions a month",
+        one="1 transaction a month",
+        zero="No transactions",
+        unknown="Not knowing of transactions",
+        plural=True,
+    ),
+    change=Change(direction=Direction.UP, effort=1 / 5),
 )
 AVG_TRANSACTION_AMOUNT = Factor(
     name="AvgTransactionAmount",
@@ -253,6 +344,8 @@ AVG_TRANSACTION_AMOUNT = Factor(
     unit=CURRENCY,
     aliases=("average_transaction_amount",),
     behavioural=True,
+    phrase=Phrase(many=f"An average transaction of {CURRENCY} {{value}}", unknown="An unknown average transaction"),
+    change=Change(direction=Direction.EITHER, effort=1 / 20),
 )
 DAYS_SINCE_LAST_TRANSACTION = Factor(
     name="DaysSinceLastTransaction",
@@ -264,6 +357,14 @@ DAYS_SINCE_LAST_TRANSACTION = Factor(
     unit="days",
     aliases=("days_inactive",),
     behavioural=True,
+    phrase=Phrase(
+        many="{value} days without a transaction",
+        one="1 day without a transaction",
+        zero="Transactions today",
+        unknown="Not knowing of the last transaction",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=1 / 15),
 )
 DIGITAL_LOGINS = Factor(
     name="DigitalLogins",
@@ -275,6 +376,14 @@ DIGITAL_LOGINS = Factor(
     unit="a month",
     aliases=("logins", "app_logins"),
     behavioural=True,
+    phrase=Phrase(
+        many="{value} digital logins a month",
+        one="1 digital login a month",
+        zero="No digital logins",
+        unknown="Not knowing of digital logins",
+        plural=True,
+    ),
+    change=Change(direction=Direction.UP, effort=1 / 5),
 )
 BALANCE_CHANGE_3M = Factor(
     name="BalanceChange3M",
@@ -286,6 +395,12 @@ BALANCE_CHANGE_3M = Factor(
     unit="percent",
     aliases=("balance_change",),
     behavioural=True,
+    phrase=Phrase(
+        many="A balance change of {value}% in three months",
+        zero="An unchanged balance",
+        unknown="An unknown balance change",
+    ),
+    change=Change(direction=Direction.UP, effort=1 / 10),
 )
 COMPLAINTS_FILED = Factor(
     name="ComplaintsFiled",
@@ -297,6 +412,14 @@ COMPLAINTS_FILED = Factor(
     unit="in 12 months",
     aliases=("complaints",),
     behavioural=True,
+    phrase=Phrase(
+        many="{value} complaints in 12 months",
+        one="1 complaint in 12 months",
+        zero="No complaints in 12 months",
+        unknown="Not knowing of complaints",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=3),
 )
 CUSTOMER_SATISFACTION = Factor(
     name="CustomerSatisfaction",
@@ -308,6 +431,8 @@ CUSTOMER_SATISFACTION = Factor(
     unit="of 5",
     aliases=("satisfaction", "satisfaction_score"),
     behavioural=True,
+    phrase=Phrase(many="A satisfaction of {value} of 5", unknown="An unknown satisfaction"),
+    change=Change(direction=Direction.UP, effort=3, step=0.5),
 )
 SUPPORT_CALLS = Factor(
     name="SupportCalls",
@@ -318,6 +443,14 @@ SUPPORT_CALLS = Factor(
     example="1",
     unit="in 6 months",
     behavioural=True,
+    phrase=Phrase(
+        many="{value} support calls in 6 months",
+        one="1 support call in 6 months",
+        zero="No support calls in 6 months",
+        unknown="Not knowing of support calls",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=1),
 )
 COMPLAINT_RESOLUTION_DAYS = Factor(
     name="ComplaintResolutionDays",
@@ -329,6 +462,14 @@ COMPLAINT_RESOLUTION_DAYS = Factor(
     unit="days",
     aliases=("resolution_days",),
     behavioural=True,
+    phrase=Phrase(
+        many="{value} days to resolve a complaint",
+        one="1 day to resolve a complaint",
+        zero="Complaints resolved the same day",
+        unknown="No time on record to resolve a complaint",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=1 / 5),
 )
 LATE_PAYMENTS = Factor(
     name="LatePayments",
@@ -339,4 +480,12 @@ LATE_PAYMENTS = Factor(
     example="0",
     unit="in 12 months",
     behavioural=True,
+    phrase=Phrase(
+        many="{value} late payments in 12 months",
+        one="1 late payment in 12 months",
+        zero="No late payments in 12 months",
+        unknown="Not knowing of late payments",
+        plural=True,
+    ),
+    change=Change(direction=Direction.DOWN, effort=4),
 )

@@ -44,6 +44,14 @@ class Label:
         return squeeze(column) in {squeeze(name) for name in (self.name, *self.aliases)}
 
 
+@dataclass(frozen=True)
+class Verb:
+    """What a reason says a value does, after one thing and after many: "raises the risk", "raise the risk"."""
+
+    singular: str
+    plural: str
+
+
 class Role(Enum):
     """What a product does with a factor."""
 
@@ -70,7 +78,7 @@ class ProductRefused(ValueError):
 class Product:
     """One thing the portal decides.
 
-    `quantity` names the score in a sentence ("the risk of leaving"); `required` and `optional` are the scored factors;
+    `quantity` names the score in a sentence ("the risk of leaving"), `raises` and `lowers` what a value does to it; `required` and `optional` are the scored factors;
     `apart` are accepted for audits and stored away from the rest. Raises `ProductRefused` where a scored or policy
     factor is protected for this product, a factor appears twice, or the bands do not cover 0 to 1 in order.
     """
@@ -85,6 +93,8 @@ class Product:
     apart: tuple[Factor, ...]
     label: Label
     bands: tuple[Band, ...]
+    raises: Verb
+    lowers: Verb
     policy_factors: tuple[Factor, ...] = ()
     policy: LimitPolicy | None = None
     carried: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
@@ -171,6 +181,8 @@ CHURN = Product(
         Band(name="Moderate", start=0.40, tone=Tone.FAIR, meaning="This customer may leave: worth a call."),
         Band(name="Critical", start=0.70, tone=Tone.BAD, meaning="This customer is about to leave: act now."),
     ),
+    raises=Verb("raises the risk", "raise the risk"),
+    lowers=Verb("lowers the risk", "lower the risk"),
 )
 
 ALLOWANCE = Product(
@@ -204,6 +216,8 @@ ALLOWANCE = Product(
         Band(name="Standard", start=0.80, tone=Tone.FAIR, meaning="Likely to repay: a standard limit."),
         Band(name="Elite", start=0.92, tone=Tone.GOOD, meaning="Very likely to repay: the highest limit."),
     ),
+    raises=Verb("speaks for repaying", "speak for repaying"),
+    lowers=Verb("speaks against repaying", "speak against repaying"),
     policy=CARD_LIMIT_POLICY,
 )
 
