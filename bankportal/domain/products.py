@@ -78,9 +78,10 @@ class ProductRefused(ValueError):
 class Product:
     """One thing the portal decides.
 
-    `quantity` names the score in a sentence ("the risk of leaving"), `raises` and `lowers` what a value does to it; `required` and `optional` are the scored factors;
-    `apart` are accepted for audits and stored away from the rest. Raises `ProductRefused` where a scored or policy
-    factor is protected for this product, a factor appears twice, or the bands do not cover 0 to 1 in order.
+    `quantity` names the score in a sentence ("the risk of leaving"), `raises` and `lowers` what a value does to it;
+    `required` and `optional` are the scored factors; `apart` are accepted for audits and stored away from the rest.
+    Raises `ProductRefused` where a scored or policy factor is protected for this product, a factor appears twice, or
+    the bands do not cover 0 to 1 in order.
     """
 
     key: str
