@@ -32,6 +32,7 @@ lock: $(DEVELOPMENT)  ## resolve setup.cfg into the lock files
 	$(BIN)/python .ci/lock.py
 
 bench: $(DEVELOPMENT)  ## measure, against the real data where it is at hand
+	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/realism.py
 
 clean:  ## remove the virtual environment; instance/ stays
