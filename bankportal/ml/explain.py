@@ -28,6 +28,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import factorial, fsum, inf
 from types import ModuleType
 from typing import Any
@@ -70,8 +71,9 @@ class Plan:
     `cells`: all columns' thresholds, each column's rising, and where each column starts (columns + 1). `visits`: the
     nodes down to the groups in each tree's preorder, as depth, column (2c, or 2c + 1 where blanks go right), number of
     the threshold, bit, whether it is a left child, and group or -1; its bit is set where the way's condition fails.
-    `groups`: first and last + 1 of the group's nodes, its first table row, its factors (groups, LANES), padded with the
-    number of factors. `inner`: the groups' nodes as column, threshold's number and bit, set where the row goes right.
+    `groups`: first and last + 1 of the group's nodes, its first table row, and the factor each lane holds (groups,
+    LANES), the number of factors where none yet. `inner`: the groups' nodes as column, number of the threshold and bit,
+    set where the row goes right.
     """
 
     factors: int
@@ -104,10 +106,14 @@ class Plan:
         return [(groups, first[groups] + rank) for rank, groups in enumerate(chosen)]
 
     @cached_property
-    def places(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """For each factor, the groups that have it, in order, and its lane in each."""
-        factor = self.groups[3]
-        return [(found[0], found[1]) for found in (np.nonzero(factor == number) for number in range(self.factors))]
+    def runs(self) -> list[tuple[int, int, slice]]:
+        """Factor, lane and groups wherever a lane holds one factor without a break, in the order in which they end."""
+        held = self.groups[3]
+        found = []
+        for lane in range(LANES):
+            ends = [0, *(np.flatnonzero(np.diff(held[:, lane])) + 1).tolist(), len(held)]
+            found += [(int(held[first, lane]), lane, slice(first, last)) for first, last in pairwise(ends)]
+        return sorted((run for run in found if run[0] < self.factors), key=lambda run: run[2].stop)
 
 
 class _Shape:
@@ -242,11 +248,30 @@ def _visits(
 def _groups(shape: _Shape, groups: list[int], factors: int) -> tuple[NDArray[Any], ...]:
     ends = np.cumsum([0, *(shape.nodes[node] for node in groups)], dtype=np.int32)
     offsets = np.cumsum([0, *(2 ** shape.bits(node) for node in groups)], dtype=np.int64)
-    padded = np.full((len(groups), LANES), factors, dtype=np.uint16)
-    for number, node in enumerate(groups):
-        mine = shape.factors_of(node, shape.inside(node))
-        padded[number, : len(mine)] = mine
-    return ends[:-1].copy(), ends[1:].copy(), offsets[:-1].copy(), padded
+    held = _lanes([shape.factors_of(node, shape.inside(node)) for node in groups], factors)
+    return ends[:-1].copy(), ends[1:].copy(), offsets[:-1].copy(), held
+
+
+def _lanes(wanted: list[list[int]], factors: int) -> NDArray[np.uint16]:
+    """Give each group's factors lanes so that sums stay in theirs for long; return what each lane holds, by group.
+
+    A lane that is needed is taken from the factor that is wanted again last (Belady), once all are taken.
+    """
+    uses = np.full((len(wanted) + 1, factors + 1), len(wanted), dtype=np.int64)
+    uses[:, factors] = len(wanted) + 1  # an empty lane goes first
+    for number in range(len(wanted) - 1, -1, -1):
+        uses[number] = uses[number + 1]
+        uses[number, wanted[number]] = number
+    lanes = [factors] * LANES
+    held = np.empty((len(wanted), LANES), dtype=np.uint16)
+    for number, mine in enumerate(wanted):
+        next_use = uses[number].tolist()
+        for factor in mine:
+            if factor not in lanes:
+                latest = max(range(LANES), key=[next_use[other] for other in lanes].__getitem__)
+                lanes[latest] = factor
+        held[number] = lanes
+    return held
 
 
 def _inner(shape: _Shape, groups: list[int], column: list[int], code: list[int]) -> tuple[NDArray[Any], ...]:
@@ -428,8 +453,8 @@ def _fill(values: Floats, counts: NDArray[np.int64], made: Plan, shape: _Shape, 
     Contributions come times COMMON and the reference's rows. Leaves with as many players are worked out together.
     """
     waiting: dict[int, list[_Leaf]] = {players: [] for players in range(1, LANES + 1)}
-    for root, offset in zip(made.roots, made.groups[2].tolist(), strict=True):
-        for leaf in _leaves(shape, root, offset, value):
+    for root, offset, held in zip(made.roots, made.groups[2].tolist(), made.groups[3].tolist(), strict=True):
+        for leaf in _leaves(shape, root, offset, held, value):
             players = len(leaf.lanes)
             if players:  # a tree of one leaf gives everyone the same score
                 waiting[players].append(leaf)
@@ -441,9 +466,8 @@ def _fill(values: Floats, counts: NDArray[np.int64], made: Plan, shape: _Shape, 
             _add_leaves(values, counts, leaves)
 
 
-def _leaves(shape: _Shape, root: int, offset: int, value: Floats) -> Iterator[_Leaf]:
+def _leaves(shape: _Shape, root: int, offset: int, held: list[int], value: Floats) -> Iterator[_Leaf]:
     inside = shape.inside(root)
-    factors = shape.factors_of(root, inside)
     index = np.arange(1 << shape.bits(root))
     known = len(shape.path[root])
     right = {node: (index >> (known + rank)) & 1 for rank, node in enumerate(inside)}
@@ -455,7 +479,7 @@ def _leaves(shape: _Shape, root: int, offset: int, value: Floats) -> Iterator[_L
             pattern = np.zeros_like(index)
             for place, failed in enumerate(fails.values()):
                 pattern |= failed << place
-            lanes = [factors.index(factor) for factor in fails]
+            lanes = [held.index(factor) for factor in fails]
             yield _Leaf(slice(offset, offset + len(index)), pattern, lanes, float(value[node]))
             continue
         before = fails.get(factor, 0)
@@ -500,7 +524,7 @@ class Explainer:
     """A forest's contributions, exact and fast. Safe under threads.
 
     Raises `ValueError` where the tables do not belong to the forest. Compiled kernels and the NumPy path give the same
-    bits, and so do `explain` and `explain_row`: every factor's contributions are added up group by group.
+    bits, and so do `explain` and `explain_row`: all add up in the order of `Plan.runs`.
     """
 
     def __init__(self, forest: Forest, encoding: Encoding, tables: Tables) -> None:
@@ -556,10 +580,9 @@ class Explainer:
     def _add_up(self, matrix: Floats) -> Floats:
         cells = _cells(self._plan, matrix)
         out = np.zeros((len(matrix), self._plan.factors))
-        for factor, (groups, lanes) in enumerate(self._plan.places):
-            if len(groups):
-                parts = self._tables.values[cells[groups], lanes[:, None]].astype(np.float64)
-                out[:, factor] = np.add.accumulate(parts, axis=0)[-1]
+        for factor, lane, groups in self._plan.runs:
+            parts = self._tables.values[cells[groups], lane].astype(np.float64)
+            out[:, factor] += np.add.accumulate(parts, axis=0)[-1]
         return out
 
 

@@ -241,23 +241,54 @@ def mark_right(state: Any, codes: Any, code: Any, bit: Any) -> None:
 
 
 @_compiled
-def add_up(state: Any, offset: Any, factor: Any, values: Any, total: Any) -> None:
-    """Add a group's contributions to each row's totals, (rows, factors + 1); the last place takes what pads."""
+def add_up(state: Any, offset: Any, values: Any, held: Any) -> None:
+    """Add a group's contributions to the sums that the lanes hold, (rows, lanes): eight additions in two or so."""
     # Unsigned indices: signed ones would be tested for counting from the end.
     base = np.uint64(offset)
-    f0, f1, f2, f3 = np.uint64(factor[0]), np.uint64(factor[1]), np.uint64(factor[2]), np.uint64(factor[3])
-    f4, f5, f6, f7 = np.uint64(factor[4]), np.uint64(factor[5]), np.uint64(factor[6]), np.uint64(factor[7])
     for number in range(len(state)):
         row = np.uint64(number)
         cell = base + np.uint64(state[row])
-        total[row, f0] += values[cell, 0]
-        total[row, f1] += values[cell, 1]
-        total[row, f2] += values[cell, 2]
-        total[row, f3] += values[cell, 3]
-        total[row, f4] += values[cell, 4]
-        total[row, f5] += values[cell, 5]
-        total[row, f6] += values[cell, 6]
-        total[row, f7] += values[cell, 7]
+        # All is read before anything is written, or the compiler could not put lanes together.
+        a, b, c, d = values[cell, 0], values[cell, 1], values[cell, 2], values[cell, 3]
+        e, f, g, h = values[cell, 4], values[cell, 5], values[cell, 6], values[cell, 7]
+        a, b, c, d = a + held[row, 0], b + held[row, 1], c + held[row, 2], d + held[row, 3]
+        e, f, g, h = e + held[row, 4], f + held[row, 5], g + held[row, 6], h + held[row, 7]
+        held[row, 0], held[row, 1], held[row, 2], held[row, 3] = a, b, c, d
+        held[row, 4], held[row, 5], held[row, 6], held[row, 7] = e, f, g, h
+
+
+@_compiled
+def put_down(held: Any, before: Any, after: Any, total: Any) -> None:
+    """Where a lane is to hold another factor, add what it holds to its factor's totals, (factors + 1, rows)."""
+    for lane in range(8):
+        if before[lane] != after[lane]:
+            mine = total[before[lane]]
+            for row in range(len(held)):
+                mine[row] += held[row, lane]
+                held[row, lane] = 0.0
+
+
+@_compiled
+def add_up_one(found: Any, factor: Any, values: Any, out: Any) -> None:
+    """Write one row's contributions from its cells, in the order of `explain_rows`."""
+    touched = 0.0
+    for number in range(len(found)):
+        touched += values[found[number], 0]  # fetches the cache line: so little work that many are on their way at once
+    held = np.zeros(8)
+    total = np.zeros(len(out) + 1)
+    total[len(out)] = touched  # a place that is not returned; without a use there would be no fetching
+    for number in range(len(found)):
+        cell = found[number]
+        for lane in range(8):
+            before = factor[max(number - 1, 0), lane]
+            if before != factor[number, lane]:
+                total[before] += held[lane]
+                held[lane] = 0.0
+            held[lane] += values[cell, lane]
+    for lane in range(8):
+        total[factor[len(factor) - 1, lane]] += held[lane]
+    for place in range(len(out)):
+        out[place] = total[place]
 
 
 @_compiled
@@ -275,7 +306,8 @@ def explain_rows(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, in
     code_rows(matrix, thresholds, starts, codes)
     path = np.zeros((depth.max() + 1, rows), np.uint16)
     state = np.empty(rows, np.uint16)
-    total = np.zeros((rows, out.shape[1] + 1))
+    held = np.zeros((rows, 8))
+    total = np.zeros((out.shape[1] + 1, rows))
     for visit in range(len(depth)):
         level = depth[visit]
         if level > 0:
@@ -287,10 +319,12 @@ def explain_rows(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, in
                 state[row] = way[row]
             for node in range(first[number], last[number]):
                 mark_right(state, codes[inner_column[node]], inner_code[node], inner_bit[node])
-            add_up(state, offset[number], factor[number], values, total)
+            put_down(held, factor[max(number - 1, 0)], factor[number], total)
+            add_up(state, offset[number], values, held)
+    put_down(held, factor[len(factor) - 1], np.full(8, out.shape[1], np.uint16), total)
     for row in range(rows):
-        for factor_number in range(out.shape[1]):
-            out[row, factor_number] = total[row, factor_number]
+        for place in range(out.shape[1]):
+            out[row, place] = total[place, row]
 
 
 @_compiled
@@ -319,10 +353,4 @@ def explain_one(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inn
                 right = codes[inner_column[node], 0] > inner_code[node]
                 state |= np.uint64(inner_bit[node]) * np.uint64(right)
             found[number] = np.uint64(offset[number]) + state
-    total = np.zeros(out.shape[1] + 1)
-    for number in range(len(found)):
-        cell = found[number]
-        for lane in range(8):
-            total[np.uint64(factor[number, lane])] += values[cell, lane]
-    for factor_number in range(out.shape[1]):
-        out[0, factor_number] = total[factor_number]
+    add_up_one(found, factor, values, out[0])
