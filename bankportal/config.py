@@ -112,7 +112,9 @@ def _database_url(text: str) -> str:
     try:
         make_url(text)
     except ArgumentError as error:
-        raise SettingsRefused(f"{PREFIX}DATABASE_URL is not an SQLAlchemy URL such as sqlite:///portal.sqlite3") from error
+        raise SettingsRefused(
+            f"{PREFIX}DATABASE_URL is not an SQLAlchemy URL such as sqlite:///portal.sqlite3"
+        ) from error
     return text
 
 

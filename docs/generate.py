@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import click
-from bankportal.cli.data import data
 
+from bankportal.cli.data import data
 from bankportal.cli.models import models
 from bankportal.cli.score import score
 from bankportal.cli.train import train

@@ -5,7 +5,9 @@ from bankportal.domain.errors import SettingsRefused
 
 
 def settings(tmp_path, **values: str) -> Config:
-    return load({"BANKPORTAL_INSTANCE": str(tmp_path)} | {f"BANKPORTAL_{name}": value for name, value in values.items()})
+    return load(
+        {"BANKPORTAL_INSTANCE": str(tmp_path)} | {f"BANKPORTAL_{name}": value for name, value in values.items()}
+    )
 
 
 def test_it_works(tmp_path) -> None:

@@ -46,7 +46,9 @@ def environment(tmp_path) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BANKPORTAL_", "FLASK_", "PYTHON"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("BANKPORTAL_", "FLASK_", "PYTHON"))
+    }
     return kept | {"BANKPORTAL_INSTANCE": str(tmp_path / "instance"), "BANKPORTAL_PORT": str(port)}
 
 
