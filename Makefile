@@ -31,9 +31,13 @@ docs: $(DEVELOPMENT)  ## generate the reference documents
 lock: $(DEVELOPMENT)  ## resolve setup.cfg into the lock files
 	$(BIN)/python .ci/lock.py
 
-bench: $(DEVELOPMENT)  ## measure, against the real data where it is at hand
+bench: $(DEVELOPMENT)  ## measure, beside the peers and against the real data where it is at hand
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[bench]
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/realism.py
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/explain.py
+	$(BIN)/python benchmarks/recourse.py
 
 clean:  ## remove the virtual environment; instance/ stays
 	rm -rf $(VENV)

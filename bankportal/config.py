@@ -74,6 +74,11 @@ class Config:
         return self.instance / "models"
 
     @property
+    def reasons(self) -> Path:
+        """File of the bank's own words for reasons; it need not be there."""
+        return self.instance / "reasons.toml"
+
+    @property
     def data(self) -> Path:
         """Folder of the data files the portal made for itself."""
         return self.instance / "data"

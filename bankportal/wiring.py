@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from bankportal.config import Config
+from bankportal.domain.reasons import Catalogue
 from bankportal.ml.registry import Registry
+from bankportal.services.audit import Audit
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
 from bankportal.store.decisions import Decisions
@@ -20,11 +22,25 @@ class Services:
     decisions: Decisions
     models: Models
     scoring: Scoring
+    audit: Audit
 
 
 def build(config: Config) -> Services:
-    """Wire the services; touches neither database nor files."""
+    """Wire the services; of all files only the bank's own reasons are read, `SettingsRefused` where they cannot be."""
     database = Database(config.database_url)
     decisions = Decisions(database)
-    models = Models(Registry(config.models), Versions(database))
-    return Services(config, database, decisions, models, Scoring(models, decisions))
+    models = Models(Registry(config.models), Versions(database), catalogue(config))
+    return Services(
+        config=config,
+        database=database,
+        decisions=decisions,
+        models=models,
+        scoring=Scoring(models, decisions),
+        audit=Audit(decisions, models),
+    )
+
+
+def catalogue(config: Config) -> Catalogue:
+    """Return the words of reasons: as declared, with the bank's own over them where the instance folder has a file."""
+    own = config.reasons
+    return Catalogue.edited(own.read_text(encoding="utf-8")) if own.is_file() else Catalogue.declared()

@@ -201,7 +201,7 @@ def test_up_prepares_an_empty_machine(ready_instance, tmp_path, monkeypatch, ban
     monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path / "new"))
     monkeypatch.setattr("bankportal.cli.train.simulated_bank", lambda portal, product: bank_files[product.key])
     config = up.prepare()
-    made = sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("*.npz"))
+    made = sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("forest.npz"))
     assert made == ["models/allowance/v1/forest.npz", "models/churn/v1/forest.npz"]
     up.prepare()
-    assert sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("*.npz")) == made
+    assert sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("forest.npz")) == made

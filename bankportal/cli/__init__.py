@@ -5,11 +5,12 @@ from flask import Flask
 
 def register(app: Flask) -> None:
     """Add the commands to an app, for test runners and for checkouts that are not installed."""
+    from bankportal.cli.audit import audit
     from bankportal.cli.data import data
     from bankportal.cli.models import models
     from bankportal.cli.score import score
     from bankportal.cli.train import train
     from bankportal.cli.up import up
 
-    for command in (train, data, models, score, up):
+    for command in (train, data, models, score, audit, up):
         app.cli.add_command(command)

@@ -56,6 +56,12 @@ class VersionRefused(PortalError):
     code = "version-refused"
 
 
+class ExplanationRefused(PortalError):
+    """A score and its grounds do not agree; nothing is answered or recorded."""
+
+    code = "explanation-refused"
+
+
 class DataRefused(PortalError):
     """A data file cannot be read or must not be trained on."""
 

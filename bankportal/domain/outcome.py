@@ -1,5 +1,6 @@
 """What the portal answers: a score, its band, and a limit where the product has one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,11 +18,26 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why the answer is what it is, in the bank's words.
+
+    `factor` names the scored factor whose `contribution` this is, or `rule` the policy rule that decided by itself;
+    neither where no value stands out alone.
+    """
+
+    factor: str | None
+    rule: str | None
+    contribution: float
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The answer for one customer.
 
     `score` is the forest's probability, 0 to 1; `model_digest` is the SHA-256 of the model version's manifest;
     `limit` and `policy_version` are `None` where the product has no limit policy.
+    `base` is the reference population's mean score, `contributions` each scored factor's exact share of the rest.
     """
 
     product: Product
@@ -29,6 +45,9 @@ class Outcome:
     band: Band
     limit: Limit | None
     flags: tuple[Flag, ...]
+    base: float
+    contributions: Mapping[str, float]
+    reasons: tuple[Reason, ...]
     model_version: str
     model_digest: str
     policy_version: str | None

@@ -95,3 +95,6 @@ CARD_LIMIT_POLICY = LimitPolicy(
     step=50,
     smallest=500,
 )
+
+# Every policy that ever decided stays here, so that its decisions can be recomputed.
+POLICIES: Mapping[str, LimitPolicy] = MappingProxyType({policy.version: policy for policy in (CARD_LIMIT_POLICY,)})

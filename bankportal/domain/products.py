@@ -52,6 +52,15 @@ class Verb:
     plural: str
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Whom a customer is compared with: all training customers, or the `size` that score just above a band's start."""
+
+    meaning: str
+    band: str | None = None
+    size: int | None = None
+
+
 class Role(Enum):
     """What a product does with a factor."""
 
@@ -96,6 +105,7 @@ class Product:
     bands: tuple[Band, ...]
     raises: Verb
     lowers: Verb
+    reference: Reference
     policy_factors: tuple[Factor, ...] = ()
     policy: LimitPolicy | None = None
     carried: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
@@ -184,6 +194,7 @@ CHURN = Product(
     ),
     raises=Verb("raises the risk", "raise the risk"),
     lowers=Verb("lowers the risk", "lower the risk"),
+    reference=Reference("all customers of the training data"),
 )
 
 ALLOWANCE = Product(
@@ -219,6 +230,7 @@ ALLOWANCE = Product(
     ),
     raises=Verb("speaks for repaying", "speak for repaying"),
     lowers=Verb("speaks against repaying", "speak against repaying"),
+    reference=Reference("the training applicants at or just above the Standard cut-off", band="Standard", size=500),
     policy=CARD_LIMIT_POLICY,
 )
 

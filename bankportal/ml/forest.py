@@ -1,6 +1,7 @@
 """A trained forest as plain arrays: it scores with NumPy alone and runs no code that came with a file."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -44,8 +45,13 @@ class Forest:
     def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probability of label 1 for each row of a (rows, columns) float64 matrix; NaN is unknown.
 
-        Trees are added up in their order, so that a row scores the same to the last bit alone and among others.
+        Trees are added up in their order, so that a row scores the same to the last bit alone and among others, with
+        compiled kernels and without. `ValueError` where the matrix lacks columns.
         """
+        if matrix.ndim != 2 or matrix.shape[1] <= self.feature.max():
+            raise ValueError("the matrix does not have the forest's columns")
+        if self._scorer is not None:
+            return self._scorer(matrix)
         rounded = matrix.astype(np.float32)
         blocks = [self._score_block(rounded[start : start + BLOCK]) for start in range(0, len(rounded), BLOCK)]
         return np.concatenate(blocks) if blocks else np.empty(0)
@@ -62,6 +68,13 @@ class Forest:
             node = np.where(goes_left, left[node], right[node])
         total: NDArray[np.float64] = np.add.accumulate(self.value[node], axis=1)[:, -1]
         return total / len(self.roots)
+
+    @cached_property
+    def _scorer(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+        """The compiled kernel, where there is one; imported when first needed."""
+        from bankportal.ml import kernels
+
+        return kernels.scorer(self)
 
     @cached_property
     def _walkable(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:

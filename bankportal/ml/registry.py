@@ -1,6 +1,7 @@
 """The model registry: versions as folders of arrays and a manifest, verified before they are parsed, loaded lazily.
 
-`<folder>/<product>/<version>/` holds `manifest.json` and `forest.npz`. Who asks for a version says which manifest it
+`<folder>/<product>/<version>/` holds `manifest.json`, `forest.npz`, and what explains its scores: `tables.npz` and
+`effects.npy`. Who asks for a version says which manifest it
 must be (SHA-256); the manifest says the same of the arrays.
 """
 
@@ -18,12 +19,19 @@ from typing import Any
 
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.products import Product
+from bankportal.ml import population
+from bankportal.ml.effects import Effects
 from bankportal.ml.encoding import Encoding, Seen
+from bankportal.ml.explain import Explainer, Tables
 from bankportal.ml.forest import Forest
+from bankportal.ml.population import Spread
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARRAYS = "forest.npz"
+TABLES = "tables.npz"
+EFFECTS = "effects.npy"
+FILES = (ARRAYS, TABLES, EFFECTS)
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 
@@ -38,6 +46,9 @@ class Model:
     forest: Forest
     encoding: Encoding
     seen: Seen
+    explainer: Explainer
+    effects: Effects
+    spreads: Mapping[str, Spread]
 
 
 def digest(content: bytes) -> str:
@@ -99,14 +110,28 @@ class Registry:
 
     def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
         manifest = self._read_manifest(product, version, manifest_digest)
-        content = self._read(product, version, ARRAYS, str(manifest["files"].get(ARRAYS)))
+        content = {name: self._read(product, version, name, str(manifest["files"].get(name))) for name in FILES}
         try:
             encoding = Encoding.from_json(manifest["encoding"], product)
             seen = Seen.from_json(manifest["seen"], product)
-            forest = Forest.from_bytes(content, len(encoding.columns))
+            forest = Forest.from_bytes(content[ARRAYS], len(encoding.columns))
+            explainer = Explainer(forest, encoding, Tables.from_bytes(content[TABLES], forest, encoding))
+            effects = Effects.from_bytes(content[EFFECTS], forest, encoding)
+            spreads = population.from_json(manifest["population"])
         except (ValueError, KeyError, TypeError) as error:
             raise refused(product, version, str(error)) from error
-        return Model(product, version, manifest_digest, manifest, forest, encoding, seen)
+        return Model(
+            product=product,
+            version=version,
+            manifest_digest=manifest_digest,
+            manifest=manifest,
+            forest=forest,
+            encoding=encoding,
+            seen=seen,
+            explainer=explainer,
+            effects=effects,
+            spreads=spreads,
+        )
 
     def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
         manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))

@@ -3,6 +3,7 @@
 Training side only: this module imports scikit-learn.
 """
 
+import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,9 +18,12 @@ from sklearn.model_selection import train_test_split
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
 from bankportal.ml.check import leaks, refuse_leaks, repeated, row_keys
+from bankportal.ml.effects import Effects
 from bankportal.ml.encoding import Encoding, Seen, blank
 from bankportal.ml.evaluation import Ceiling, behaviour_columns, evaluate
+from bankportal.ml.explain import Tables, build
 from bankportal.ml.forest import DTYPES, EVERY_KNOWN_VALUE, LEAF, Forest
+from bankportal.ml.population import Spread, spreads
 from bankportal.ml.read import Table
 
 FEWEST_ROWS = 200
@@ -62,6 +66,10 @@ class Trained:
     forest: Forest
     encoding: Encoding
     seen: Seen
+    tables: Tables
+    effects: Effects
+    spreads: dict[str, Spread]
+    reference: dict[str, Any]
     evaluation: dict[str, Any]
     parameters: dict[str, Any]
     seed: int
@@ -97,6 +105,9 @@ def train(
     if progress:
         progress(PARAMETERS.trees, PARAMETERS.trees, "Evaluating on the customers held out")
     evaluation = evaluate(forest, encoding, learned, held_out, ceiling)
+    if progress:
+        progress(PARAMETERS.trees, PARAMETERS.trees, "Making the tables that explain")
+    reference = reference_population(table.product, forest, encoding.matrix(learned.columns))
     evaluation["warnings"] += [
         f"{leak.factor} alone separates the label with an AUC of {leak.auc:.3f}: the data give the label away."
         for leak in leaking
@@ -106,12 +117,35 @@ def train(
         forest=forest,
         encoding=encoding,
         seen=Seen.of(table.product, learned.columns),
+        tables=build(forest, encoding, reference),
+        effects=Effects.build(forest, encoding, reference),
+        spreads=spreads(table.product, learned.columns),
+        reference={
+            "meaning": table.product.reference.meaning,
+            "rows": len(reference),
+            "sha256": hashlib.sha256(np.ascontiguousarray(reference).tobytes()).hexdigest(),
+        },
         evaluation=evaluation,
         parameters=asdict(PARAMETERS),
         seed=seed,
         data=_facts(table, kept, learned, held_out) | {"leaks": [asdict(leak) for leak in leaking]},
         libraries=libraries(),
     )
+
+
+def reference_population(product: Product, forest: Forest, matrix: Matrix) -> Matrix:
+    """Return the rows of the training customers (rows, columns) that a customer is compared with.
+
+    Where the product names a band, those that score at or just above its start, fewest first; all of them where nobody
+    does.
+    """
+    named = product.reference
+    if named.band is None:
+        return matrix
+    score = forest.score(matrix)
+    passed = np.flatnonzero(score >= product.band_named(named.band).start)
+    nearest = passed[np.argsort(score[passed], kind="stable")][: named.size]
+    return matrix[np.sort(nearest)] if len(nearest) else matrix
 
 
 def _refuse_unfit(table: Table) -> None:

@@ -9,7 +9,9 @@ import structlog
 
 from bankportal.domain.errors import NoActiveModel, VersionRefused
 from bankportal.domain.products import Product
-from bankportal.ml.registry import ARRAYS, Model, Registry
+from bankportal.domain.reasons import Catalogue
+from bankportal.ml import population
+from bankportal.ml.registry import ARRAYS, EFFECTS, TABLES, Model, Registry, refused
 from bankportal.store.versions import Registered, Versions
 from bankportal.version import __version__
 
@@ -39,9 +41,10 @@ class ModelVersion:
 class Models:
     """The registry's files and the database's word on which are registered and active, together."""
 
-    def __init__(self, registry: Registry, versions: Versions):
+    def __init__(self, registry: Registry, versions: Versions, catalogue: Catalogue):
         self.registry = registry
         self.store = versions
+        self.catalogue = catalogue
         self._reported: set[str] = set()
 
     def serving(self, product: Product) -> Model:
@@ -88,18 +91,28 @@ class Models:
         product = trained.product
         if activate is None:
             activate = not self.store.activated(product.key, 1)
-        forest = trained.forest.to_bytes()
-        version, manifest_digest = self.registry.add(product, _manifest(trained), {ARRAYS: forest})
-        self.registry.model(product, version, manifest_digest)  # what cannot be loaded must not become active
+        files = {
+            ARRAYS: trained.forest.to_bytes(),
+            TABLES: trained.tables.to_bytes(),
+            EFFECTS: trained.effects.to_bytes(),
+        }
+        version, manifest_digest = self.registry.add(product, _manifest(trained), files)
+        self._refuse_unfit(product, version, manifest_digest)
         self.store.register(product.key, version, manifest_digest, activate=activate)
         return self.get(product, version)
 
     def activate(self, product: Product, version: str) -> ModelVersion:
         """Make a version active after verifying its files; `NotFound` or `VersionRefused` where it cannot be."""
         registered = self.store.get(product.key, version)
-        self.registry.model(product, version, registered.manifest_digest)
+        self._refuse_unfit(product, version, registered.manifest_digest)
         self.store.activate(product.key, version)
         return self.get(product, version)
+
+    def _refuse_unfit(self, product: Product, version: str, manifest_digest: str) -> None:
+        """Raise `VersionRefused` where a version's files are not right or it scores a factor that has no words."""
+        model = self.registry.model(product, version, manifest_digest)
+        if wordless := self.catalogue.missing(model.encoding.factors):
+            raise refused(product, version, f"the catalogue of reasons has no words for {', '.join(wordless)}")
 
     def verify(self, product: Product) -> dict[str, str | None]:
         """Check every registered version's files afresh: version -> why it is refused, `None` where it is right."""
@@ -149,4 +162,6 @@ def _manifest(trained: "Trained") -> dict[str, Any]:
         "evaluation": trained.evaluation,
         "encoding": trained.encoding.to_json(),
         "seen": trained.seen.to_json(),
+        "reference": trained.reference,
+        "population": population.to_json(trained.spreads),
     }

@@ -4,22 +4,33 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select
+from sqlalchemy import Connection, Row, Select, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from bankportal.domain.errors import NotFound
-from bankportal.domain.outcome import Decision, Flag, Outcome
+from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
+from bankportal.domain.receipt import Receipt, receipt
 from bankportal.domain.schema import Customer
 from bankportal.store.sessions import Database
-from bankportal.store.tables import decisions, protected_values
+from bankportal.store.tables import decisions, protected_values, receipts
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+
+
+@dataclass(frozen=True)
+class Link:
+    """A decision and its receipt as they are stored; `None` for what is not there."""
+
+    decision: Decision | None
+    receipt: Receipt | None
+    salt: str | None
 
 
 @dataclass(frozen=True)
@@ -56,13 +67,16 @@ class Decisions:
 
     def record(self, customer: Customer, outcome: Outcome, submission: str) -> Decision:
         """Write the decision and return it; the one already there where the submission was recorded before."""
-        decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
+        decision, salt = Decision(new_id(), datetime.now(UTC), customer, outcome), secrets.token_hex(16)
         try:
             with self.database.write() as connection:
+                self.database.lock_chain(connection)
                 new = insert(decisions).values(_row(decision, submission)).returning(decisions.c.number)
                 number = connection.execute(new).scalar_one()
-                apart = {"decision_number": number, "values": customer.apart}
+                apart = {"decision_number": number, "values": customer.apart, "salt": salt}
                 connection.execute(insert(protected_values).values(apart))
+                made = receipt(decision, salt, _head(connection))
+                connection.execute(insert(receipts).values(decision_number=number, **asdict(made)))
         except IntegrityError:  # two requests with one submission at once: the other was first
             if found := self.find(submission):
                 return found
@@ -76,6 +90,33 @@ class Decisions:
         if row is None:
             raise NotFound(f"There is no decision {id[:40]}.")
         return _decision(row)
+
+    def receipt(self, id: str) -> Receipt:  # noqa: A002
+        """Return a decision's place in the chain; `NotFound` if it has none."""
+        query = select(receipts.c.number, receipts.c.digest, receipts.c.previous).join(decisions)
+        with self.database.read() as connection:
+            row = connection.execute(query.where(decisions.c.id == id)).first()
+        if row is None:
+            raise NotFound(f"There is no receipt for a decision {id[:40]}.")
+        return Receipt(*row)
+
+    def head(self) -> Receipt | None:
+        """Return the newest receipt of the chain; `None` where nothing was decided."""
+        with self.database.read() as connection:
+            return _head(connection)
+
+    def chain(self) -> Iterator[Link]:
+        """Yield the chain in its order, what is missing as `None`; then what stands outside it."""
+        with self.database.read() as connection:
+            query = _read(isouter=True).add_columns(*_receipt_columns(), protected_values.c.salt)
+            inside = query.join(receipts, isouter=True).order_by(receipts.c.number.nulls_last(), decisions.c.number)
+            # One at a time, so that what cannot be read is named and not the block it stands in.
+            found = connection.execution_options(yield_per=1).execute(inside)
+            for row in found:
+                yield _link(row)
+            lost = select(receipts).join(decisions, isouter=True).where(decisions.c.number.is_(None))
+            for row in connection.execute(lost.order_by(receipts.c.number)):
+                yield Link(None, Receipt(row.number, row.digest, row.previous), None)
 
     def latest(self, count: int = 10, product: str | None = None) -> list[Decision]:
         """Return the newest decisions, newest first."""
@@ -107,8 +148,25 @@ class Decisions:
         }
 
 
-def _read() -> Select[Any]:
-    return select(decisions, protected_values.c["values"].label("apart")).join(protected_values)
+def _read(*, isouter: bool = False) -> Select[Any]:
+    columns = select(decisions, protected_values.c["values"].label("apart"))
+    return columns.select_from(decisions).join(protected_values, isouter=isouter)
+
+
+def _receipt_columns() -> tuple[Any, ...]:
+    columns = receipts.c
+    return columns.number.label("place"), columns.digest, columns.previous
+
+
+def _link(row: Row[Any]) -> Link:
+    place = Receipt(row.place, row.digest, row.previous) if row.place is not None else None
+    return Link(_decision(row), place, row.salt)
+
+
+def _head(connection: Connection) -> Receipt | None:
+    query = select(receipts.c.number, receipts.c.digest, receipts.c.previous).order_by(receipts.c.number.desc())
+    row = connection.execute(query.limit(1)).first()
+    return Receipt(*row) if row else None
 
 
 def _row(decision: Decision, submission: str) -> dict[str, Any]:
@@ -125,6 +183,9 @@ def _row(decision: Decision, submission: str) -> dict[str, Any]:
         "band": outcome.band.name,
         "limit": asdict(outcome.limit) if outcome.limit else None,
         "flags": [asdict(flag) for flag in outcome.flags],
+        "base": outcome.base,
+        "contributions": dict(outcome.contributions),
+        "reasons": [asdict(reason) for reason in outcome.reasons],
         "model_version": outcome.model_version,
         "model_digest": outcome.model_digest,
         "policy_version": outcome.policy_version,
@@ -140,6 +201,9 @@ def _decision(row: Row[Any]) -> Decision:
         band=_band(product, row.band),
         limit=Limit(**row.limit) if row.limit else None,
         flags=tuple(Flag(**flag) for flag in row.flags),
+        base=row.base,
+        contributions=row.contributions,
+        reasons=tuple(Reason(**reason) for reason in row.reasons),
         model_version=row.model_version,
         model_digest=row.model_digest,
         policy_version=row.policy_version,

@@ -6,11 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 
 # Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
 WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_SECONDS = 15
+# The number of PostgreSQL's advisory lock on the chain of receipts.
+CHAIN = 0x62616E6B
 
 
 class Database:
@@ -31,6 +33,11 @@ class Database:
         """Open a transaction that writes; it commits at the end and rolls back on an error."""
         with self.engine.connect().execution_options(bankportal_writes=True) as connection, connection.begin():
             yield connection
+
+    def lock_chain(self, connection: Connection) -> None:
+        """Let one transaction at a time add to the chain of receipts; SQLite's write lock does so already."""
+        if self.engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(CHAIN)))
 
     def close(self) -> None:
         """Close all connections."""

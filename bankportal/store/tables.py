@@ -62,6 +62,9 @@ decisions = Table(
     Column("band", String(40), nullable=False),
     Column("limit", JSON),
     Column("flags", JSON, nullable=False),
+    Column("base", Float(53), nullable=False),
+    Column("contributions", JSON, nullable=False),
+    Column("reasons", JSON, nullable=False),
     Column("model_version", String(20), nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("policy_version", String(40)),
@@ -76,6 +79,18 @@ protected_values = Table(
     metadata,
     Column("decision_number", ForeignKey("decisions.number"), primary_key=True),
     Column("values", JSON, nullable=False),
+    # Random, so that the digest in the receipt does not tell the values.
+    Column("salt", String(32), nullable=False),
+)
+
+# The chain: one receipt a decision, each over the decision's content and the digest before (bankportal.domain.receipt).
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("decision_number", ForeignKey("decisions.number"), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("previous", String(64), nullable=False),
 )
 
 model_versions = Table(

@@ -22,6 +22,9 @@ def upgrade() -> None:
         sa.Column("band", sa.String(40), nullable=False),
         sa.Column("limit", sa.JSON),
         sa.Column("flags", sa.JSON, nullable=False),
+        sa.Column("base", sa.Float(53), nullable=False),
+        sa.Column("contributions", sa.JSON, nullable=False),
+        sa.Column("reasons", sa.JSON, nullable=False),
         sa.Column("model_version", sa.String(20), nullable=False),
         sa.Column("model_digest", sa.String(64), nullable=False),
         sa.Column("policy_version", sa.String(40)),
@@ -36,8 +39,19 @@ def upgrade() -> None:
         "protected_values",
         sa.Column("decision_number", sa.Integer, nullable=False),
         sa.Column("values", sa.JSON, nullable=False),
+        sa.Column("salt", sa.String(32), nullable=False),
         sa.PrimaryKeyConstraint("decision_number", name="pk_protected_values"),
         sa.ForeignKeyConstraint(["decision_number"], ["decisions.number"], name="fk_protected_values_decision_number"),
+    )
+    op.create_table(
+        "receipts",
+        sa.Column("number", sa.Integer, autoincrement=False, nullable=False),
+        sa.Column("decision_number", sa.Integer, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("previous", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("number", name="pk_receipts"),
+        sa.ForeignKeyConstraint(["decision_number"], ["decisions.number"], name="fk_receipts_decision_number"),
+        sa.UniqueConstraint("decision_number", name="uq_receipts_decision_number"),
     )
     op.create_table(
         "model_versions",
@@ -64,5 +78,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("activations", "model_versions", "protected_values", "decisions"):
+    for table in ("activations", "model_versions", "receipts", "protected_values", "decisions"):
         op.drop_table(table)

@@ -1,0 +1,170 @@
+"""Reasons: contributions put in the bank's words, in a catalogue that the bank can edit in one file.
+
+The words are declared with the factors (`Phrase`) and products (`Verb`); `Catalogue.edited` lays the bank's own over
+them. Which contributions become reasons is decided here as well.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.factors import CURRENCY, Factor, Phrase
+from bankportal.domain.outcome import Reason
+from bankportal.domain.policy import Limit, Value
+from bankportal.domain.products import PRODUCTS, Band, Product, Tone
+
+MOST = 4
+NOTHING_ALONE = "Several values together, none of them by itself"
+# How a policy rule that decided is named. {ceiling} and {amount} are in EUR.
+RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "ability-to-pay": "After living costs and obligations the salary carries no limit above {currency} {ceiling}",
+        "band": "The salary and the band {band} together set the limit of {currency} {amount}",
+    }
+)
+
+
+def spoken(value: Value) -> str:
+    """Write a value as people do: thousands separated, two decimals at most.
+
+    >>> spoken(62000.0), spoken(4.5), spoken("Spain"), spoken(-0.004)
+    ('62,000', '4.5', 'Spain', '0')
+    """
+    if not isinstance(value, int | float):
+        return "" if value is None else value
+    text = f"{value:,.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The words for every factor that can be a reason. `phrases` maps a factor's name to its phrase."""
+
+    phrases: Mapping[str, Phrase]
+
+    @classmethod
+    def declared(cls) -> "Catalogue":
+        """Return the words as declared with the factors."""
+        return cls({factor.name: factor.phrase for factor in _factors().values() if factor.phrase})
+
+    @classmethod
+    def edited(cls, text: str) -> "Catalogue":
+        """Lay a bank's words over the declared ones.
+
+        `text` is TOML: a table a factor with any of `many`, `one`, `zero`, `unknown`, `plural`. Raises
+        `SettingsRefused` naming what has no meaning.
+        """
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsRefused(f"The catalogue of reasons is not TOML: {error}.") from None
+        phrases = dict(cls.declared().phrases)
+        for name, words in tables.items():
+            phrases[name] = _edited_phrase(name, words, phrases)
+        return cls(phrases)
+
+    def missing(self, factors: tuple[str, ...]) -> list[str]:
+        """Return which of the factors have no words."""
+        return [name for name in factors if name not in self.phrases]
+
+    def sentence(self, product: Product, factor: str, value: Value, *, raises: bool) -> str:
+        """Say what a factor's value does to the score: "3 complaints in 12 months raise the risk"."""
+        phrase = self.phrases[factor]
+        subject, plural = _subject(phrase, value)
+        verb = product.raises if raises else product.lowers
+        return f"{subject} {verb.plural if plural else verb.singular}"
+
+    def to_toml(self) -> str:
+        """Write the words as the file that a bank edits."""
+        return "\n".join(_table(name, phrase) for name, phrase in self.phrases.items())
+
+
+def _factors() -> dict[str, Factor]:
+    return {factor.name: factor for product in PRODUCTS.values() for factor in product.scored}
+
+
+def _edited_phrase(name: str, words: object, phrases: Mapping[str, Phrase]) -> Phrase:
+    if name not in _factors():
+        raise SettingsRefused(f"The catalogue of reasons names {name}, which no product scores.")
+    if not isinstance(words, dict) or (unknown := set(words) - {field.name for field in fields(Phrase)}):
+        what = ", ".join(sorted(unknown)) if isinstance(words, dict) else "no table"
+        raise SettingsRefused(f"The catalogue of reasons has under {name}: {what}.")
+    for key, word in words.items():
+        if not isinstance(word, bool if key == "plural" else str):
+            raise SettingsRefused(f"The catalogue of reasons has under {name} a {key} of the wrong type.")
+    if "many" in words and "{value}" not in words["many"]:
+        raise SettingsRefused(f"The catalogue of reasons needs {{value}} in {name}'s many.")
+    return replace(phrases[name], **words) if name in phrases else Phrase(**words)
+
+
+def _subject(phrase: Phrase, value: Value) -> tuple[str, bool]:
+    """Return how a phrase names a value, and whether that takes a plural verb."""
+    if value is None:
+        return phrase.unknown, False
+    if value == 1 and phrase.one:
+        return phrase.one, False
+    if value == 0 and phrase.zero:
+        return phrase.zero, phrase.plural
+    return phrase.many.replace("{value}", spoken(value)), phrase.plural
+
+
+def _table(name: str, phrase: Phrase) -> str:
+    words: dict[str, Any] = {field.name: getattr(phrase, field.name) for field in fields(phrase)}
+    lines = [f'{key} = "{word}"' for key, word in words.items() if isinstance(word, str) and word]
+    return "\n".join([f"[{name}]", *lines, f"plural = {str(phrase.plural).lower()}", ""])
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the reasons are chosen from, by factor: `contributions`, and `effects`.
+
+    An effect is how much higher the score is than the mean score with that factor alone put at the reference
+    population's values.
+    """
+
+    contributions: Mapping[str, float]
+    effects: Mapping[str, float]
+
+    def honest(self) -> list[tuple[str, float]]:
+        """Return the contributions that hold by themselves, largest first: those whose effect has the same sign."""
+        held = [(name, share) for name, share in self.contributions.items() if share * self.effects[name] > 0]
+        return sorted(held, key=lambda pair: (-abs(pair[1]), pair[0]))
+
+
+def reasons(
+    catalogue: Catalogue,
+    product: Product,
+    band: Band,
+    values: Mapping[str, Value],
+    explained: Explained,
+    limit: Limit | None,
+) -> tuple[Reason, ...]:
+    """Return one to four reasons, the weightiest first.
+
+    Where credit is refused for the score, they are what pulls furthest below the reference population; where a policy
+    rule cut the limit, it is named first, and alone where it is the ability to pay. Elsewhere they are what weighs most
+    either way.
+    """
+    rule = _rule_reason(limit, band) if band.tone is not Tone.BAD else None
+    if rule and rule.rule == "ability-to-pay":
+        return (rule,)
+    adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
+    chosen = [(name, share) for name, share in explained.honest() if not adverse or share < 0]
+    found = [
+        Reason(name, None, share, catalogue.sentence(product, name, values.get(name), raises=share > 0))
+        for name, share in chosen[: MOST - (rule is not None)]
+    ]
+    return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
+
+
+def _rule_reason(limit: Limit | None, band: Band) -> Reason | None:
+    """Return the policy rule that cut or refused a limit by itself."""
+    if limit is None or limit.rule not in RULE_SENTENCES or not (limit.counteroffer or limit.amount == 0):
+        return None
+    sentence = RULE_SENTENCES[limit.rule].format(
+        currency=CURRENCY, ceiling=spoken(float(int(limit.ceiling))), amount=spoken(limit.amount), band=band.name
+    )
+    return Reason(None, limit.rule, 0.0, sentence)
