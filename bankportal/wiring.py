@@ -6,6 +6,7 @@ from bankportal.config import Config
 from bankportal.domain.reasons import Catalogue
 from bankportal.ml.registry import Registry
 from bankportal.services.audit import Audit
+from bankportal.services.explaining import Explaining
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
 from bankportal.store.decisions import Decisions
@@ -22,6 +23,7 @@ class Services:
     decisions: Decisions
     models: Models
     scoring: Scoring
+    explaining: Explaining
     audit: Audit
 
 
@@ -36,6 +38,7 @@ def build(config: Config) -> Services:
         decisions=decisions,
         models=models,
         scoring=Scoring(models, decisions),
+        explaining=Explaining(models),
         audit=Audit(decisions, models),
     )
 
