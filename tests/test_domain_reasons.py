@@ -1,0 +1,129 @@
+import pytest
+
+from bankportal.domain.constraints import Flag
+from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.policy import CARD_LIMIT_POLICY
+from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
+from bankportal.domain.reasons import MOST, NOTHING_ALONE, Catalogue, Explained, reasons, spoken
+
+WORDS = Catalogue.declared()
+
+
+def explained(**shares: float) -> Explained:
+    """Contributions whose effects agree with them."""
+    return Explained(shares, shares)
+
+
+def of_churn(values, found: Explained):
+    return reasons(WORDS, CHURN, CHURN.bands[-1], values, found, None)
+
+
+def test_it_works() -> None:
+    found = of_churn({"ComplaintsFiled": 3}, explained(ComplaintsFiled=0.2))
+    assert [reason.sentence for reason in found] == ["3 complaints in 12 months raise the risk"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "value", "raises", "sentence"),
+    [
+        ("ComplaintsFiled", 1, True, "1 complaint in 12 months raises the risk"),
+        ("ComplaintsFiled", 0, False, "No complaints in 12 months lower the risk"),
+        ("ComplaintsFiled", None, True, "Not knowing of complaints raises the risk"),
+        ("Balance", 121_400.5, True, "A balance of EUR 121,400.5 raises the risk"),
+        ("IsActiveMember", 0, True, "No account use in the last quarter raises the risk"),
+        ("Geography", "Germany", True, "Banking in Germany raises the risk"),
+        ("CustomerSatisfaction", 4.5, False, "A satisfaction of 4.5 of 5 lowers the risk"),
+    ],
+)
+def test_sentences(factor, value, raises, sentence) -> None:
+    assert WORDS.sentence(CHURN, factor, value, raises=raises) == sentence
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
+def test_every_scored_factor_has_words_for_every_value(product) -> None:
+    assert WORDS.missing(tuple(factor.name for factor in product.scored)) == []
+    for factor in product.scored:
+        flag = isinstance(factor.constraint, Flag)
+        for value in (None, 0, 1) if flag else (None, 0, 1, 7, 2.5, "Spain"):
+            sentence = WORDS.sentence(product, factor.name, value, raises=True)
+            assert sentence[0].isupper() or sentence[0].isdigit()
+            assert "{" not in sentence
+
+
+def test_one_to_four_in_order_of_weight() -> None:
+    names = [factor.name for factor in CHURN.scored]
+    found = of_churn({}, explained(**{name: 0.01 * number for number, name in enumerate(names)}))
+    assert [reason.factor for reason in found] == names[: -MOST - 1 : -1]
+
+
+def test_a_reason_that_does_not_hold_by_itself_is_not_printed() -> None:
+    shares = {"Age": 0.3, "Balance": 0.2, "Tenure": -0.1}
+    effects = {"Age": -0.01, "Balance": 0.1, "Tenure": 0.0}
+    assert [reason.factor for reason in of_churn({}, Explained(shares, effects))] == ["Balance"]
+
+
+def test_where_nothing_stands_out_that_is_said() -> None:
+    (only,) = of_churn({}, explained(Age=0.0))
+    assert only.sentence == NOTHING_ALONE
+
+
+def limit(band: str, salary: float, obligations: float, requested: float | None = None):
+    return CARD_LIMIT_POLICY.suggest(
+        band, {"EstimatedSalary": float(salary), "MonthlyObligations": float(obligations)}, requested
+    )
+
+
+def of_allowance(band, found: Explained, allowed):
+    return reasons(WORDS, ALLOWANCE, ALLOWANCE.band_named(band), {"LatePayments": 2}, found, allowed)
+
+
+def test_a_refused_score_gives_what_pulls_below_those_who_passed() -> None:
+    found = of_allowance(
+        "Ineligible",
+        explained(LatePayments=-0.2, CreditScore=-0.1, Balance=0.3),
+        limit("Ineligible", 60_000, 0, 5_000),
+    )
+    assert [reason.factor for reason in found] == ["LatePayments", "CreditScore"]
+    assert found[0].sentence == "2 late payments in 12 months speak against repaying"
+
+
+def test_the_ability_to_pay_is_named_and_stands_alone() -> None:
+    found = of_allowance("Elite", explained(LatePayments=-0.2), limit("Elite", 60_000, 2_000, 5_000))
+    assert [reason.rule for reason in found] == ["ability-to-pay"]
+    assert "no limit above EUR 0" in found[0].sentence
+
+
+def test_a_counteroffer_by_the_band_names_the_rule_and_what_pulls_below() -> None:
+    allowed = limit("Standard", 60_000, 0, 50_000)
+    assert allowed.counteroffer
+    found = of_allowance("Standard", explained(LatePayments=-0.2, Balance=0.3), allowed)
+    assert [(reason.rule, reason.factor) for reason in found] == [("band", None), (None, "LatePayments")]
+
+
+def test_a_granted_limit_is_explained_either_way() -> None:
+    found = of_allowance("Elite", explained(LatePayments=-0.1, Balance=0.3), limit("Elite", 60_000, 0, 1_000))
+    assert [reason.factor for reason in found] == ["Balance", "LatePayments"]
+
+
+def test_a_bank_edits_its_words() -> None:
+    edited = Catalogue.edited('[ComplaintsFiled]\nmany = "{value} grievances"\nplural = true\n')
+    assert edited.sentence(CHURN, "ComplaintsFiled", 3, raises=True) == "3 grievances raise the risk"
+    assert edited.sentence(CHURN, "ComplaintsFiled", 1, raises=True) == "1 complaint in 12 months raises the risk"
+
+
+def test_the_whole_catalogue_can_be_written_and_read() -> None:
+    assert Catalogue.edited(WORDS.to_toml()) == WORDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no toml", '[Colour]\nmany = "{value}"', "[Age]\nmany = 3", '[Age]\nsome = "x"', "Age = 3", '[Age]\nmany = "x"'],
+)
+def test_what_has_no_meaning_is_named(text) -> None:
+    with pytest.raises(SettingsRefused, match="catalogue of reasons"):
+        Catalogue.edited(text)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1 + 0.2, "0.3"), (-0.001, "0"), (1e6, "1,000,000"), (None, "")])
+def test_values_are_spoken(value, text) -> None:
+    assert spoken(value) == text

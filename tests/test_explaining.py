@@ -1,0 +1,158 @@
+"""What the services say of real answers: reasons that hold, and grounds that add up."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
+from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
+from bankportal.domain.reasons import Catalogue
+from bankportal.domain.schema import validate
+from bankportal.ml import simulate
+from bankportal.ml.read import read
+from bankportal.ml.training import reference_population, split
+
+CUSTOMERS = 150
+
+
+@pytest.fixture(scope="module")
+def customers():
+    """Simulated customers of each product, some optional values blank."""
+    draws = np.random.default_rng(4)
+    return {key: list(made(PRODUCTS[key], draws)) for key in simulate.SIMULATORS}
+
+
+def made(product, draws):
+    columns = dict(simulate.SIMULATORS[product.key](CUSTOMERS, 21).columns)
+    columns["CustomerId"] = columns["CustomerId"].astype(str)
+    required = {factor.name for factor in product.required}
+    for row in range(CUSTOMERS):
+        raw = {entry.factor.name: columns[entry.factor.name][row].tolist() for entry in product.entries}
+        blank = {name for name in raw if name not in required and draws.random() < 0.15}
+        known = {name: None if name in blank or value != value else value for name, value in raw.items()}
+        yield validate(product, known, Door.TYPED)
+
+
+@pytest.fixture(scope="module")
+def references(bank_files, trained):
+    """Each product's reference population, as training took it."""
+    found = {}
+    for key, path in bank_files.items():
+        table, model = read(path, PRODUCTS[key]), trained[key]
+        learned = table.take(split(table, model.seed)[0])
+        matrix = model.encoding.matrix(learned.columns)
+        found[key] = reference_population(PRODUCTS[key], model.forest, matrix)
+    return found
+
+
+@pytest.mark.parametrize("key", PRODUCTS)
+def test_it_works(services, customers, key) -> None:
+    for customer in customers[key]:
+        outcome = services.scoring.score(customer)
+        assert math.fsum([outcome.base, *outcome.contributions.values()]) == pytest.approx(outcome.score, abs=1e-9)
+        assert 1 <= len(outcome.reasons) <= 4
+        assert set(outcome.contributions) == {factor.name for factor in PRODUCTS[key].scored}
+
+
+@pytest.mark.parametrize("key", PRODUCTS)
+def test_the_honesty_gate(services, customers, references, key) -> None:
+    """Putting a reason's factor at the reference moves the score the way the reason says."""
+    model, reference = services.models.serving(PRODUCTS[key]), references[key]
+    checked = 0
+    for customer in customers[key][:60]:
+        outcome = services.scoring.score(customer)
+        row = model.encoding.row(customer.scored)
+        for reason in outcome.reasons:
+            if reason.factor is None:
+                continue
+            moved = np.repeat(row[None, :], len(reference), axis=0)
+            columns = model.encoding.positions(reason.factor)
+            moved[:, columns] = reference[:, columns]
+            effect = outcome.score - model.forest.score(moved).mean()
+            assert effect * reason.contribution > 0
+            checked += 1
+    assert checked > 60
+
+
+@pytest.mark.parametrize("key", PRODUCTS)
+def test_effects_are_what_they_say(services, customers, references, key) -> None:
+    model, reference = services.models.serving(PRODUCTS[key]), references[key]
+    for customer in customers[key][:5]:
+        row = model.encoding.row(customer.scored)
+        effects = model.effects.of(row)
+        for number, factor in enumerate(model.encoding.factors):
+            moved = np.repeat(row[None, :], len(reference), axis=0)
+            columns = model.encoding.positions(factor)
+            moved[:, columns] = reference[:, columns]
+            expected = model.forest.score(row[None, :])[0] - model.forest.score(moved).mean()
+            assert effects[number] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_references_are_those_declared(services, references) -> None:
+    churn, allowance = (services.models.serving(product) for product in (CHURN, ALLOWANCE))
+    assert churn.manifest["reference"]["rows"] == len(references["churn"])
+    assert churn.explainer.base == pytest.approx(churn.forest.score(references["churn"]).mean(), abs=1e-12)
+    passed = allowance.forest.score(references["allowance"])
+    assert passed.min() >= ALLOWANCE.band_named("Standard").start
+    assert len(passed) <= 500
+
+
+def test_declined_applicants_get_reasons_against_them(services, customers) -> None:
+    declined = 0
+    for customer in customers["allowance"]:
+        outcome = services.scoring.score(customer)
+        if outcome.band.name == "Ineligible":
+            declined += 1
+            assert all(reason.contribution < 0 for reason in outcome.reasons)
+            assert not {"Gender", "Age", "Geography"} & {reason.factor for reason in outcome.reasons}
+    assert declined > 10
+
+
+def test_a_factor_without_words_cannot_be_activated(services, trained) -> None:
+    words = dict(Catalogue.declared().phrases)
+    del words["Balance"]
+    services.models.catalogue = Catalogue(words)
+    with pytest.raises(VersionRefused, match="no words for Balance"):
+        services.models.add(trained["churn"])
+    with pytest.raises(VersionRefused, match="no words for Balance"):
+        services.models.activate(CHURN, "v1")
+
+
+def test_grounds_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
+    monkeypatch.setattr("bankportal.ml.explain.Explainer.base", property(lambda self: 0.9))
+    customer = customers["churn"][0]
+    with pytest.raises(ExplanationRefused, match="do not add up"):
+        services.scoring.decide(customer, "token")
+    assert services.decisions.latest() == []
+
+
+def test_a_decisions_curve_recourse_and_standing(services, customers) -> None:
+    for key, found in customers.items():
+        decision = services.scoring.decide(found[0], "token")
+        curve = services.explaining.curve(decision, "Balance")
+        assert curve.score == decision.outcome.score
+        recourse = services.explaining.recourse(decision)
+        assert recourse.score == decision.outcome.score
+        for suggestion in recourse.found:
+            changed = found[0].scored | {change.factor.name: change.new for change in suggestion.changes}
+            model = services.models.serving(PRODUCTS[key])
+            score = model.forest.score(model.encoding.row(changed)[None, :])[0]
+            assert score == suggestion.score
+            assert PRODUCTS[key].band(score) is suggestion.band is not decision.outcome.band
+        assert sum(services.explaining.spreads(decision)["Balance"].counts) > 1000
+        with pytest.raises(NotFound):
+            services.explaining.curve(decision, "Gender")
+
+
+def test_the_bank_own_words_are_read_from_the_instance(config, customers) -> None:
+    from bankportal import wiring
+
+    config.reasons.write_text(
+        "".join(f'[{f.name}]\nmany = "MINE {{value}}"\none = "MINE"\nzero = "MINE"\n' for f in CHURN.scored)
+    )
+    services = wiring.build(config)
+    known = next(reason for customer in customers["churn"] for reason in services.scoring.score(customer).reasons)
+    services.database.close()
+    assert "MINE" in known.sentence or "nknown" in known.sentence or "Not knowing" in known.sentence
