@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from bankportal.domain.errors import SettingsRefused
 from bankportal.resources import PACKAGE, in_checkout
 
+HOST = "127.0.0.1"  # the only address served, until there are accounts
 PREFIX = "BANKPORTAL_"
 SETTINGS_FILE = "settings.env"
 

@@ -154,8 +154,10 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         process.kill()
     database = Database(config.database_url)
     with database.read() as connection:
-        joined = "SELECT count(*) FROM decisions d JOIN protected_values p ON d.number = p.decision_number JOIN receipts r ON"
-        whole = connection.execute(text(f"{joined} d.number = r.decision_number")).scalar_one()
+        protected = "JOIN protected_values p ON d.number = p.decision_number"
+        whole = connection.execute(
+            text(f"SELECT count(*) FROM decisions d {protected} JOIN receipts r ON d.number = r.decision_number")
+        ).scalar_one()
         for table in ("decisions", "protected_values", "receipts"):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == whole >= len(answered)
         assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"

@@ -8,12 +8,10 @@ import sys
 import click
 
 from bankportal.cli.common import reported
-from bankportal.config import PREFIX, SETTINGS_FILE, Config, load
+from bankportal.config import HOST, PREFIX, SETTINGS_FILE, Config, load
 from bankportal.domain.errors import NoActiveModel, SettingsRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.files import replacing
-
-HOST = "127.0.0.1"  # until there are accounts
 
 
 @click.command()
@@ -24,7 +22,7 @@ def up() -> None:
     _require_free(config.port)
     click.echo(f"\n  Elite Financial Intelligence Portal:  http://{HOST}:{config.port}/\n")
     sys.stdout.flush()
-    serve(config)
+    serve()
 
 
 def prepare() -> Config:
@@ -64,15 +62,6 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def serve(config: Config) -> None:
+def serve() -> None:
     """Become the web server: a process that has never loaded the training libraries."""
-    arguments = [
-        "-m",
-        "gunicorn",
-        f"--bind={HOST}:{config.port}",
-        "--workers=2",
-        f"--threads={config.threads}",
-        "--worker-class=gthread",
-        "bankportal.app:create_app()",
-    ]
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  # fixed arguments, no shell
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config=python:bankportal.serving"])  # noqa: S606

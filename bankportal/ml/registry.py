@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.products import Product
 from bankportal.ml import population
@@ -49,6 +51,11 @@ class Model:
     explainer: Explainer
     effects: Effects
     spreads: Mapping[str, Spread]
+
+    def warm_up(self) -> None:
+        """Compile the kernels, or load them compiled, so that the first request does not wait."""
+        self.forest.score(np.full((1, len(self.encoding.columns)), np.nan))
+        self.explainer.warm_up()
 
 
 def digest(content: bytes) -> str:
