@@ -28,7 +28,8 @@ def last_left(thresholds: Floats) -> Floats:
     """Return the largest float64 that goes left at each threshold, rising and without repeats.
 
     A value is rounded to the nearest float32 (to the even one of two equally near) before it is compared, so that it
-    goes left a little beyond the threshold itself, or not quite up to it. Minus infinity where none goes left.
+    goes left a little beyond the threshold itself, or not quite up to it. Minus infinity where none goes left;
+    larger values than the encoding lets through do not count.
     """
     with np.errstate(over="ignore"):
         lower = thresholds.astype(np.float32)
