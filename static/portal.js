@@ -50,11 +50,16 @@ function morph(from, to) {
 
 function morphAttributes(from, to) {
   for (const { name } of [...from.attributes]) {
-    if (!to.hasAttribute(name)) from.removeAttribute(name);
+    if (!to.hasAttribute(name) && !folds(from, name)) from.removeAttribute(name);
   }
   for (const { name, value } of [...to.attributes]) {
-    if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+    if (from.getAttribute(name) !== value && !folds(from, name)) from.setAttribute(name, value);
   }
+}
+
+// What was opened or closed stays so.
+function folds(element, name) {
+  return name === "open" && element.hasAttribute("data-fold");
 }
 
 function morphChildren(from, to) {
@@ -89,6 +94,13 @@ class LiveForm {
     // A page from the browser's history shows old values beside an old gauge, and may be submitted again.
     addEventListener("pageshow", (event) => event.persisted && this.later());
     addEventListener("online", () => this.later());
+    this.fold();
+  }
+
+  // Where the panel lies over the form (the style sheet says so), the reasons begin folded.
+  fold() {
+    if (!getComputedStyle(this.preview).getPropertyValue("--folded").trim()) return;
+    for (const details of this.preview.querySelectorAll("[data-fold]")) details.open = false;
   }
 
   later() {
@@ -191,9 +203,84 @@ function stepped(now, direction, times, { min, max, step: size }) {
   return Math.max(lowest, Math.min(highest, Number(next.toFixed(10))));
 }
 
+// --- the what-if curve ----------------------------------------------------------------------------------------------
+
+// A slider that rests on one value a step of the curve. Places, values, scores and bands all come from the page.
+class CurveSlider {
+  constructor(curve) {
+    this.curve = curve;
+    this.stops = JSON.parse(curve.dataset.curve);
+    this.slider = curve.querySelector("[data-slider]");
+    this.field = document.getElementById(curve.dataset.field);
+    this.at = Number(curve.dataset.at);
+    const { slider } = this;
+    slider.setAttribute("role", "slider");
+    slider.setAttribute("aria-label", curve.dataset.label);
+    slider.setAttribute("aria-valuemin", "1");
+    slider.setAttribute("aria-valuemax", String(this.stops.length));
+    slider.tabIndex = 0;
+    slider.addEventListener("keydown", (event) => this.key(event));
+    slider.addEventListener("pointerdown", (event) => this.press(event));
+    slider.addEventListener("pointermove", (event) => this.dragging && this.toPointer(event));
+    for (const end of ["pointerup", "pointercancel"]) slider.addEventListener(end, () => (this.dragging = false));
+    this.describe();
+  }
+
+  key(event) {
+    const leap = Math.max(1, Math.round(this.stops.length / 10));
+    const moves = {
+      ArrowRight: this.at + 1, ArrowUp: this.at + 1, ArrowLeft: this.at - 1, ArrowDown: this.at - 1,
+      PageUp: this.at + leap, PageDown: this.at - leap, Home: 0, End: this.stops.length - 1,
+    };
+    if (!(event.key in moves) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    this.to(moves[event.key]);
+  }
+
+  press(event) {
+    this.dragging = true;
+    this.slider.setPointerCapture(event.pointerId);
+    this.toPointer(event);
+  }
+
+  toPointer(event) {
+    const box = this.slider.getBoundingClientRect();
+    const x = (100 * (event.clientX - box.left)) / box.width;
+    const far = this.stops.map((stop) => Math.abs(stop.x - x));
+    this.to(far.indexOf(Math.min(...far)));
+  }
+
+  to(place) {
+    this.at = Math.max(0, Math.min(this.stops.length - 1, place));
+    const { x, y, typed } = this.stops[this.at];
+    const [line, dot] = this.slider.querySelector("[data-marker]").children;
+    for (const name of ["x1", "x2"]) line.setAttribute(name, `${x}%`);
+    dot.setAttribute("cx", `${x}%`);
+    dot.setAttribute("cy", `${y}%`);
+    this.field.value = typed;
+    this.describe();
+  }
+
+  describe() {
+    const { value, score, band, tone, words } = this.stops[this.at];
+    const reading = this.curve.querySelector("[data-reading]");
+    reading.className = `curve-reading tone-${tone}`;
+    reading.querySelector("[data-value]").textContent = value;
+    reading.querySelector("[data-score-text]").textContent = score;
+    reading.querySelector("[data-band]").textContent = band;
+    this.slider.setAttribute("aria-valuenow", String(this.at + 1));
+    this.slider.setAttribute("aria-valuetext", words);
+  }
+}
+
 // --- start ----------------------------------------------------------------------------------------------------------
 
 for (const form of document.querySelectorAll("form[data-live]")) new LiveForm(form);
+for (const curve of document.querySelectorAll("[data-curve]")) new CurveSlider(curve);
+for (const button of document.querySelectorAll("[data-print]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => print());
+}
 for (const summary of document.querySelectorAll("[data-focus]")) summary.focus();
 // The summary's links put the cursor into their field, not only into view.
 document.addEventListener("click", (event) => {

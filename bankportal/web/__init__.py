@@ -5,6 +5,7 @@ from flask import Flask
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.web import decisions, models, overview, scoring, words
+from bankportal.web.bars import reason_mark
 from bankportal.web.charts import ICONS
 from bankportal.web.forms import range_of
 
@@ -18,12 +19,15 @@ def register(app: Flask) -> None:
         app.register_blueprint(scoring.blueprint(product))
     app.register_blueprint(decisions.blueprint)
     app.register_blueprint(models.blueprint)
-    app.jinja_env.globals.update(brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent)
+    app.jinja_env.globals.update(
+        brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent, reason_mark=reason_mark
+    )
     app.jinja_env.filters.update(
         number=words.number,
         capitalised=words.capitalised,
         money=words.money,
         share=words.share,
         moment=words.moment,
+        day=words.day,
         value_words=words.value_words,
     )

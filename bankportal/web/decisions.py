@@ -3,13 +3,20 @@
 from collections.abc import Mapping
 
 from flask import Blueprint, render_template, request
+from flask.typing import ResponseReturnValue
 
+from bankportal.domain.errors import NotFound
 from bankportal.domain.outcome import Decision
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
+from bankportal.domain.receipt import Receipt
+from bankportal.web import forms, letters
+from bankportal.web.bars import bars
+from bankportal.web.comparing import comparison, recorded
 from bankportal.web.current import product_named, services
 from bankportal.web.gauge import gauge
-from bankportal.web.words import UNKNOWN, limit_facts, limit_sentences, value_words, who
+from bankportal.web.grounds import grounds
+from bankportal.web.words import UNKNOWN, limit_facts, limit_sentences, problem_sentence, value_words, who
 
 PAGE_SIZE = 25
 
@@ -29,9 +36,9 @@ def index() -> str:
 
 @blueprint.get("/<decision_id>")
 def show(decision_id: str) -> str:
-    """Show one decision in full."""
+    """Show one decision in full; `what-if` chooses the factor of the curve."""
     decision = services().decisions.get(decision_id)
-    outcome = decision.outcome
+    outcome, found = decision.outcome, grounds(decision, request.args.get("what-if"))
     return render_template(
         "decision.html",
         decision=decision,
@@ -41,9 +48,50 @@ def show(decision_id: str) -> str:
         gauge=gauge(outcome.product, outcome.score),
         limit_facts=limit_facts,
         limit_sentences=limit_sentences,
+        grounds=found,
+        bars=bars(outcome, decision.customer.scored, found.spreads if found else None),
+        form=forms.make_form(outcome.product, recorded(decision)),
         tables=tables(decision),
+        receipt=receipt_of(decision),
+        letter_due=letters.is_due(decision),
         unknown=UNKNOWN,
     )
+
+
+@blueprint.get("/<decision_id>/compare")
+def compare(decision_id: str) -> ResponseReturnValue:
+    """Show a decision beside the same customer with changed values; nothing is recorded."""
+    decision = services().decisions.get(decision_id)
+    product = decision.outcome.product
+    compared = comparison(decision, forms.changes_in(product, request.args))
+    form = forms.make_form(product, compared.raw)
+    form.show(product, compared.problems)
+    page = render_template(
+        "compare.html",
+        decision=decision,
+        product=product,
+        comparison=compared,
+        form=form,
+        sections=forms.answer_sections(product),
+        problems={problem.field: problem_sentence(product, problem) for problem in compared.problems},
+    )
+    return page, 422 if compared.problems else 200
+
+
+@blueprint.get("/<decision_id>/letter")
+def letter(decision_id: str) -> str:
+    """Show the letter about a declined or countered limit, ready to print."""
+    decision = services().decisions.get(decision_id)
+    customer = who(decision.customer.carried)
+    return render_template("letter.html", letter=letters.letter(decision), decision=decision, customer=customer)
+
+
+def receipt_of(decision: Decision) -> Receipt | None:
+    """Return a decision's receipt; `None` where it has none, which `flask audit verify` reports."""
+    try:
+        return services().decisions.receipt(decision.id)
+    except NotFound:
+        return None
 
 
 def tables(decision: Decision) -> list[tuple[str, Rows]]:

@@ -23,6 +23,8 @@ from bankportal.web.words import as_typed, number, problem_sentence
 
 SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
 BLANK_REQUIRED, BLANK_OPTIONAL = "Choose…", "Unknown"
+# What an answer stands on; the rest travels along or is kept apart.
+ANSWERING = frozenset({Role.SCORED, Role.POLICY})
 APART_HEADING = "Kept apart"
 APART_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
 
@@ -147,6 +149,22 @@ def example_values(product: Product) -> dict[str, str]:
 def typed_values(values: Mapping[str, Value]) -> dict[str, str]:
     """Return a customer's values as they would be typed."""
     return {name: as_typed(value) for name, value in values.items()}
+
+
+def changes_in(product: Product, query: Mapping[str, str]) -> dict[str, str]:
+    """Pick the values that an answer stands on out of an address, as typed; what travels along or apart is left."""
+    names = [entry.factor.name for entry in product.entries if entry.role in ANSWERING]
+    return {name: query[name] for name in names if name in query}
+
+
+@cache
+def answer_sections(product: Product) -> tuple[Section, ...]:
+    """Return the form's fieldsets with only what an answer stands on."""
+    kept = [
+        Section(each.heading, each.intro, tuple(entry for entry in each.entries if entry.role in ANSWERING))
+        for each in sections(product)
+    ]
+    return tuple(section for section in kept if section.entries)
 
 
 def make_form(product: Product, raw: Mapping[str, str | None], submission: str = "") -> ProductForm:

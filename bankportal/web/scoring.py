@@ -104,6 +104,9 @@ class Pages:
         return forms.raw_values(self.product, request.form)
 
     def _prefilled(self) -> Mapping[str, str | None]:
+        return {**self._beginning(), **forms.changes_in(self.product, request.args)}
+
+    def _beginning(self) -> Mapping[str, str | None]:
         if earlier := request.args.get("from"):
             customer = services().decisions.get(earlier).customer
             return forms.raw_values(self.product, forms.typed_values(customer.all_values()))

@@ -1,6 +1,6 @@
 """How values, times and outcomes are written on pages."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from bankportal.domain.constraints import Flag
 from bankportal.domain.errors import Problem
@@ -54,7 +54,12 @@ def value_words(factor: Factor, value: Value) -> str:
         return "Yes" if value else "No"
     if isinstance(value, str):
         return value
-    return f"{_amount(factor, value)} {factor.unit}".strip()
+    return with_unit(factor, _amount(factor, value))
+
+
+def with_unit(factor: Factor, amount: str) -> str:
+    """Put a factor's unit behind an amount: "85%", "62,000 EUR a year"."""
+    return f"{amount}%" if factor.unit == "percent" else f"{amount} {factor.unit}".strip()
 
 
 def _amount(factor: Factor, value: float) -> str:
@@ -81,6 +86,11 @@ def problem_sentence(product: Product, problem: Problem) -> str:
 def moment(at: datetime) -> str:
     """Write a time for people, with its zone."""
     return f"{at.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def day(at: date) -> str:
+    """Write a date for people: "5 March 2026"."""
+    return f"{at:%-d %B %Y}"
 
 
 def who(carried: dict[str, Value]) -> str:

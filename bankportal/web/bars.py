@@ -1,0 +1,169 @@
+"""Contributions as bars around the reference, and where a customer stands among others. Templates only draw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bankportal.domain.constraints import Choice, Flag
+from bankportal.domain.factors import Factor
+from bankportal.domain.outcome import Outcome, Reason, percent
+from bankportal.domain.policy import Value
+from bankportal.domain.products import Product, Tone
+from bankportal.ml.population import Spread
+from bankportal.web.words import UNKNOWN, share, value_words
+
+# Smaller shares than this are written 0.00 percentage points: no influence that anybody could read.
+NOTHING = 0.00005
+CENTRE, LONGEST = 50.0, 48.0
+SPREAD_WIDTH, SPREAD_HEIGHT = 72.0, 24.0
+LOWEST = 1.5  # a bar that holds anybody is seen
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What stands before a reason or contribution: an icon's name, its words, and a tone for the style sheet."""
+
+    icon: str
+    words: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One bar of the histogram; `own` holds the customer."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A small histogram of all training customers over one factor, and the same in words."""
+
+    columns: tuple[Column, ...]
+    words: str
+    view_box: str = f"0 0 {SPREAD_WIDTH:g} {SPREAD_HEIGHT:g}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One factor's contribution. `x` and `width` are percent of the drawing, whose centre is the reference."""
+
+    label: str
+    value: str
+    contribution: float
+    points: str
+    mark: Mark
+    x: float
+    width: float
+    standing: Standing | None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """All contributions, the largest first; `idle` are those that do nothing here."""
+
+    base: str
+    score: str
+    moving: tuple[Bar, ...]
+    idle: tuple[Bar, ...]
+
+
+def rising_is_good(product: Product) -> bool:
+    """Say whether a higher score is better news for this product."""
+    return product.bands[-1].tone is Tone.GOOD
+
+
+def direction(product: Product, contribution: float) -> Mark:
+    """Return the mark of something that moves the score."""
+    if contribution == 0:
+        return Mark("middle", "Does not move the score", "none")
+    up = contribution > 0
+    tone = Tone.GOOD if up is rising_is_good(product) else Tone.BAD
+    return Mark("up" if up else "down", "Raises the score" if up else "Lowers the score", tone.value)
+
+
+def reason_mark(product: Product, reason: Reason) -> Mark:
+    """Return the mark of a reason: a rule decides by itself and has no direction."""
+    return Mark("notice", "A rule decided", Tone.FAIR.value) if reason.rule else direction(product, reason.contribution)
+
+
+def points(contribution: float) -> str:
+    """Write a contribution in percentage points, signed.
+
+    >>> points(0.1234), points(-0.0004), points(0.0)
+    ('+12.3', '−0.04', '0')
+    """
+    size = abs(contribution) * 100
+    if abs(contribution) < NOTHING:
+        return "0"
+    return f"{'+' if contribution > 0 else '−'}{size:.{1 if size >= 0.05 else 2}f}"
+
+
+def bars(outcome: Outcome, values: Mapping[str, Value], spreads: Mapping[str, Spread] | None) -> Bars:
+    """Return an outcome's contributions as bars; without spreads nothing is said of other customers."""
+    ordered = sorted(outcome.contributions.items(), key=lambda pair: -abs(pair[1]))
+    most = max((abs(part) for _, part in ordered), default=0.0)
+    rows = [
+        _bar(outcome.product, name, values.get(name), part, most, (spreads or {}).get(name)) for name, part in ordered
+    ]
+    return Bars(
+        base=f"{outcome.base:.1%}",
+        score=percent(outcome.product, outcome.score),
+        moving=tuple(row for row in rows if abs(row.contribution) >= NOTHING),
+        idle=tuple(row for row in rows if abs(row.contribution) < NOTHING),
+    )
+
+
+def labels(product: Product) -> dict[str, Factor]:
+    """Return a product's declared factors by name."""
+    return {entry.factor.name: entry.factor for entry in product.entries}
+
+
+def _bar(product: Product, name: str, value: Value, part: float, most: float, spread: Spread | None) -> Bar:
+    factor = labels(product).get(name)
+    width = LONGEST * abs(part) / most if most else 0.0
+    return Bar(
+        label=factor.label if factor else name,
+        value=value_words(factor, value) if factor else str(value),
+        contribution=part,
+        points=points(part),
+        mark=direction(product, part if abs(part) >= NOTHING else 0.0),
+        x=round(CENTRE - width if part < 0 else CENTRE, 3),
+        width=round(width, 3),
+        standing=standing(factor, value, spread) if factor and spread else None,
+    )
+
+
+def standing(factor: Factor, value: Value, spread: Spread) -> Standing:
+    """Return the histogram of one factor with the customer's bar marked."""
+    own = None if value is None else spread.bar(value)
+    most, count = max(spread.counts), len(spread.counts)
+    step = SPREAD_WIDTH / count
+    gap = min(2.0, step / 5)
+    columns = []
+    for number, held in enumerate(spread.counts):
+        height = max(LOWEST, SPREAD_HEIGHT * held / most) if held else 0.0
+        height = max(height, LOWEST) if number == own else height
+        at = round(number * step + gap / 2, 2)
+        columns.append(
+            Column(at, round(SPREAD_HEIGHT - height, 2), round(step - gap, 2), round(height, 2), number == own)
+        )
+    return Standing(tuple(columns), _standing_words(factor, spread, own, unknown=value is None))
+
+
+def _standing_words(factor: Factor, spread: Spread, own: int | None, *, unknown: bool) -> str:
+    everybody = sum(spread.counts) + spread.unknown
+    if unknown:
+        return f"{UNKNOWN} for {_part(spread.unknown, everybody)}"
+    if own is None:
+        return "a value that no training customer has"
+    alike = "the same" if isinstance(factor.constraint, Flag | Choice) else "about the same"
+    return f"{alike} for {_part(spread.counts[own], everybody)}"
+
+
+def _part(count: int, everybody: int) -> str:
+    part = count / everybody
+    return "under 1%" if 0 < part < 0.01 else share(part, 0)

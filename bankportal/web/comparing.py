@@ -1,0 +1,100 @@
+"""Before and after: a decision as recorded beside the same customer with some values changed. Nothing is recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import InvalidInput, Problem
+from bankportal.domain.outcome import Decision, Outcome
+from bankportal.domain.policy import Value
+from bankportal.domain.products import Product
+from bankportal.domain.schema import Customer, validate
+from bankportal.web import forms
+from bankportal.web.bars import NOTHING, Mark, direction, labels, points
+from bankportal.web.current import services
+from bankportal.web.gauge import Gauge, gauge
+from bankportal.web.words import value_words
+
+
+@dataclass(frozen=True)
+class Row:
+    """One factor before and after: values and contributions in percentage points, each with its mark."""
+
+    label: str
+    values: tuple[str, str]
+    points: tuple[str, str]
+    marks: tuple[Mark, Mark]
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both outcomes and gauges. After is `None` where the changed values are not legal; `problems` says why."""
+
+    decision: Decision
+    raw: Mapping[str, str | None]
+    after: Outcome | None
+    gauges: tuple[Gauge, Gauge] | None
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def other_version(self) -> bool:
+        """Say whether another model version answers now than the one that decided."""
+        return self.after is not None and self.after.model_digest != self.decision.outcome.model_digest
+
+    @property
+    def difference(self) -> str:
+        """How far the score moves, in percentage points."""
+        return points(self.after.score - self.decision.outcome.score) if self.after else ""
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """The values that differ from the recorded ones, as typed."""
+        before = recorded(self.decision)
+        return {name: text or "" for name, text in self.raw.items() if (text or "") != before.get(name, "")}
+
+
+def recorded(decision: Decision) -> dict[str, str]:
+    """Return the values that an answer stands on, as typed."""
+    return forms.typed_values(decision.customer.scored | decision.customer.policy)
+
+
+def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
+    """Score a decision's values with changes, as typed, and set both answers side by side."""
+    product = decision.outcome.product
+    before = {name: text for name, text in recorded(decision).items() if name in labels(product)}
+    raw: dict[str, str | None] = {**before, **changes}
+    try:
+        customer = validate(product, {**forms.raw_values(product, {}), **raw}, Door.TEXT)
+    except InvalidInput as invalid:
+        return Comparison(decision, raw, None, None, (), invalid.problems)
+    after = services().scoring.score(customer)
+    gauges = gauge(product, decision.outcome.score), gauge(product, after.score)
+    return Comparison(decision, raw, after, gauges, rows(decision, customer, after))
+
+
+def rows(decision: Decision, customer: Customer, after: Outcome) -> tuple[Row, ...]:
+    """Return what differs or weighs: changed values first, then by the larger contribution."""
+    product, before = decision.outcome.product, decision.outcome.contributions
+    found = []
+    for name in dict.fromkeys([*before, *after.contributions]):
+        parts = before.get(name, 0.0), after.contributions.get(name, 0.0)
+        row = _row(product, name, (decision.customer.scored.get(name), customer.scored.get(name)), parts)
+        weight = max(map(abs, parts))
+        if row.changed or weight >= NOTHING:
+            found.append((not row.changed, -weight, row))
+    return tuple(row for _, _, row in sorted(found, key=lambda each: each[:2]))
+
+
+def _row(product: Product, name: str, values: tuple[Value, Value], parts: tuple[float, float]) -> Row:
+    factor = labels(product).get(name)
+    texts = [value_words(factor, value) if factor else str(value) for value in values]
+    marks = [direction(product, part if abs(part) >= NOTHING else 0.0) for part in parts]
+    return Row(
+        label=factor.label if factor else name,
+        values=(texts[0], texts[1]),
+        points=(points(parts[0]), points(parts[1])),
+        marks=(marks[0], marks[1]),
+        changed=values[0] != values[1],
+    )

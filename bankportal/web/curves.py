@@ -1,0 +1,332 @@
+"""The what-if curve: where its steps, cut-offs and marks lie. Templates only draw, the script only moves the marker.
+
+Places are percent of the drawing, so that it stretches to any width: x to the right over a window of the factor's
+range, y downwards from a score of 1.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from bankportal.domain.constraints import Number
+from bankportal.domain.outcome import percent
+from bankportal.domain.policy import Value
+from bankportal.domain.products import Band, Product
+from bankportal.ml.curve import Curve, Step
+from bankportal.web.gauge import cut_off_text
+from bankportal.web.words import as_typed, number, value_words
+
+PADDING = 0.06  # of the training data's width, shown on each side of it
+EDGE = 12.0  # a label this near to a side is anchored there
+LABELS = 24.0  # the width that the bands' labels take, and how far above their line they stand
+ABOVE = 4.0
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A band's part of the height, with its name and where it begins."""
+
+    band: Band
+    y: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A place on the curve where the marker rests: one a step, with a value as it would be typed."""
+
+    x: float
+    y: float
+    typed: str
+    value: str
+    score: str
+    band: Band
+
+    @property
+    def words(self) -> str:
+        """The stop as a sentence."""
+        return f"{self.value}: {self.score}, {self.band.name}"
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step in the table: its range, score and band; `own` holds the customer."""
+
+    range: str
+    score: str
+    band: Band
+    own: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Everything the template needs. `own` is the number of the customer's stop, `None` where the value is unknown."""
+
+    curve: Curve
+    zones: tuple[Zone, ...]
+    path: str
+    trained: tuple[float, float] | None
+    trained_words: str
+    low: str
+    high: str
+    options: tuple[tuple[float, str], ...]
+    stops: tuple[Stop, ...]
+    own: int | None
+    rows: tuple[StepRow, ...]
+    unknown: Stop | None
+
+    @property
+    def at(self) -> Stop:
+        """Where the marker begins: at the customer's own value, at the first stop where it is unknown."""
+        return self.stops[self.own or 0]
+
+    @property
+    def anchor(self) -> str:
+        """How the label over the customer's own value is aligned, so that it stays inside."""
+        return "start" if self.at.x < EDGE else "end" if self.at.x > 100 - EDGE else "middle"
+
+    @property
+    def labels_right(self) -> bool:
+        """Say on which side the bands' labels stand: where the curve leaves them more room."""
+        return self._room(lambda x: x > 100 - LABELS) > self._room(lambda x: x < LABELS)
+
+    def _room(self, near: Callable[[float], bool]) -> float:
+        heights = [zone.y + zone.height - ABOVE for zone in self.zones]
+        found = [abs(stop.y - height) for stop in self.stops if near(stop.x) for height in heights]
+        own_there = self.own is not None and near(self.at.x)
+        return min(found, default=100.0) - (100.0 if own_there else 0.0)
+
+    @property
+    def data(self) -> str:
+        """The stops for the script, as JSON."""
+        fields = ("x", "y", "typed", "value", "score", "words")
+        stops = [{f: getattr(stop, f) for f in fields} | _band(stop.band) for stop in self.stops]
+        return json.dumps(stops, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a number's range that is drawn; a whole number takes half a unit on each side of itself."""
+
+    low: float
+    high: float
+    half: float
+
+    def x(self, value: float) -> float:
+        """Return the place of a value, at a side where it is outside."""
+        return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 3)
+
+
+def _band(band: Band) -> dict[str, str]:
+    return {"band": band.name, "tone": band.tone.value}
+
+
+def drawing(product: Product, curve: Curve) -> Drawing:
+    """Return the drawing of a curve."""
+    return _of_number(product, curve) if isinstance(curve.factor.constraint, Number) else _of_options(product, curve)
+
+
+def zones(product: Product) -> tuple[Zone, ...]:
+    """Return the bands as they lie behind the curve."""
+    return tuple(
+        Zone(
+            band,
+            round(100 * (1 - product.end(band)), 3),
+            round(100 * (product.end(band) - band.start), 3),
+            f"{band.name} from {cut_off_text(band.start)}",
+        )
+        for band in product.bands
+    )
+
+
+def height(score: float) -> float:
+    """Return the y of a score."""
+    return round(100 * (1 - score), 3)
+
+
+def window(curve: Curve) -> Window:
+    """Return what to draw of a number: what the model has seen and the customer's own value, with some room."""
+    constraint = curve.factor.constraint
+    assert isinstance(constraint, Number)
+    low, high = _seen(curve) or (constraint.minimum, constraint.maximum)
+    half = 0.5 if constraint.whole else 0.0
+    width = (high - low) or 1.0
+    # A value very far off would squeeze the curve to a line: it is marked at the side in its place.
+    if isinstance(curve.own, int | float) and low - width <= curve.own <= high + width:
+        low, high = min(low, curve.own), max(high, curve.own)
+    width = (high - low) or 1.0
+    unit = max(10.0 ** math.floor(math.log10(width) - 1), 1.0 if constraint.whole else 0.0)
+    low, high = _down(low - PADDING * width, unit), -_down(-high - PADDING * width, unit)
+    return Window(max(low, constraint.minimum) - half, min(high, constraint.maximum) + half, half)
+
+
+def _down(value: float, unit: float) -> float:
+    """Round down to a multiple of a unit, so that the ends are easily read."""
+    return round(math.floor(value / unit) * unit, 10)
+
+
+def _seen(curve: Curve) -> tuple[float, float] | None:
+    if curve.seen is None or not isinstance(curve.factor.constraint, Number):
+        return None
+    low, high = curve.seen
+    assert not isinstance(low, str)
+    assert not isinstance(high, str)
+    return low, high
+
+
+def _of_number(product: Product, curve: Curve) -> Drawing:
+    shown, seen = window(curve), _seen(curve)
+    low, high = (shown.low + shown.half, shown.high - shown.half)
+    inside = [step for step in curve.steps if _number(step.end) >= low and _number(step.start) < high]
+    stops = tuple(_stop(product, curve, _resting(curve, step, low, high), shown) for step in inside)
+    own = next((place for place, step in enumerate(inside) if _holds(curve, step)), None)
+    if own is None and curve.own is not None:
+        stops, own = _pinned(product, curve, stops, shown)
+    return Drawing(
+        curve=curve,
+        zones=zones(product),
+        path=_path(inside, shown),
+        trained=(shown.x(seen[0] - shown.half), shown.x(seen[1] + shown.half)) if seen else None,
+        trained_words=f"{_written(curve, seen[0])} to {_written(curve, seen[1])}" if seen else "",
+        low=_written(curve, low),
+        high=_written(curve, high),
+        options=(),
+        stops=stops,
+        own=own,
+        rows=tuple(
+            StepRow(_range(curve, s), percent(product, s.score), product.band(s.score), _holds(curve, s))
+            for s in curve.steps
+        ),
+        unknown=_unknown(product, curve),
+    )
+
+
+def _pinned(product: Product, curve: Curve, stops: tuple[Stop, ...], shown: Window) -> tuple[tuple[Stop, ...], int]:
+    """Add the customer's own value as a stop at the side that it lies beyond."""
+    assert isinstance(curve.own, int | float)
+    stop = _stop(product, curve, curve.own, shown)
+    return ((stop, *stops), 0) if curve.own < shown.low else ((*stops, stop), len(stops))
+
+
+def _of_options(product: Product, curve: Curve) -> Drawing:
+    width = 100 / len(curve.steps)
+    middles = [round(width * (place + 0.5), 3) for place in range(len(curve.steps))]
+    stops = tuple(
+        Stop(
+            x,
+            height(step.score),
+            as_typed(step.end),
+            value_words(curve.factor, step.end),
+            percent(product, step.score),
+            product.band(step.score),
+        )
+        for x, step in zip(middles, curve.steps, strict=True)
+    )
+    lines = (
+        f"M {x - width * 0.36:.3f} {stop.y} L {x + width * 0.36:.3f} {stop.y}"
+        for x, stop in zip(middles, stops, strict=True)
+    )
+    return Drawing(
+        curve=curve,
+        zones=zones(product),
+        path=" ".join(lines),
+        trained=None,
+        trained_words="",
+        low="",
+        high="",
+        options=tuple((stop.x, stop.value) for stop in stops),
+        stops=stops,
+        own=next((place for place, step in enumerate(curve.steps) if step.end == curve.own), None),
+        rows=tuple(
+            StepRow(stop.value, stop.score, stop.band, step.end == curve.own)
+            for stop, step in zip(stops, curve.steps, strict=True)
+        ),
+        unknown=_unknown(product, curve),
+    )
+
+
+def _unknown(product: Product, curve: Curve) -> Stop | None:
+    """Return what a blank would give, where the factor may be blank."""
+    score = curve.score_unknown
+    if score is None:
+        return None
+    return Stop(0.0, height(score), "", value_words(curve.factor, None), percent(product, score), product.band(score))
+
+
+def _stop(product: Product, curve: Curve, value: float, shown: Window) -> Stop:
+    score = curve.step_at(value).score
+    typed, words = as_typed(value), value_words(curve.factor, value)
+    return Stop(shown.x(value), height(score), typed, words, percent(product, score), product.band(score))
+
+
+def _path(steps: list[Step], shown: Window) -> str:
+    """Return the step line: across each step, then up or down to the next."""
+    starts = [
+        shown.x(shown.low),
+        *(shown.x(_number(step.end) + shown.half) for step in steps[:-1]),
+        shown.x(shown.high),
+    ]
+    lines = [
+        f"{'L' if place else 'M'} {start} {height(step.score)} L {end} {height(step.score)}"
+        for place, (step, (start, end)) in enumerate(zip(steps, pairwise(starts), strict=True))
+    ]
+    return " ".join(lines)
+
+
+def _resting(curve: Curve, step: Step, low: float, high: float) -> float:
+    """Return the value at which the marker rests on a step: the customer's own, else a round one in what is shown."""
+    if isinstance(curve.own, int | float) and _holds(curve, step):
+        return curve.own
+    after, last = max(_number(step.start), low), min(_number(step.end), high)
+    if after >= last:  # the very first value is a step of its own
+        return last
+    whole = getattr(curve.factor.constraint, "whole", False)
+    below = isinstance(curve.own, int | float) and last < curve.own
+    found = roundest(after, last, low=not below)
+    return int(found) if whole else found
+
+
+def roundest(after: float, last: float, *, low: bool) -> float:
+    """Return the value above `after`, up to and with `last`, that has the fewest digits; the lowest or the highest.
+
+    >>> roundest(61_234.5, 63_120.25, low=True), roundest(0.31, 0.34, low=False)
+    (62000.0, 0.34)
+    """
+    for digits in range(-9, 16):
+        unit = 10.0**-digits
+        count = math.floor(after / unit) + 1 if low else math.floor(last / unit)
+        value = round(count * unit, max(digits, 0))
+        if after < value <= last:
+            return value
+    return last
+
+
+def _holds(curve: Curve, step: Step) -> bool:
+    if not isinstance(curve.own, int | float):
+        return False
+    first = step is curve.steps[0] and curve.own == step.start
+    return first or _number(step.start) < curve.own <= _number(step.end)
+
+
+def _range(curve: Curve, step: Step) -> str:
+    """Say a number's step: whole numbers with both ends, others above the one before."""
+    start, end = _number(step.start), _number(step.end)
+    if step is curve.steps[0]:
+        return _written(curve, end) if start == end else f"{_written(curve, start)} to {_written(curve, end)}"
+    if getattr(curve.factor.constraint, "whole", False):
+        return _written(curve, end) if start + 1 == end else f"{_written(curve, start + 1)} to {_written(curve, end)}"
+    return f"above {_written(curve, start)} to {_written(curve, end)}"
+
+
+def _written(curve: Curve, value: Value) -> str:
+    """Write an edge for reading: four decimals at most."""
+    assert isinstance(value, int | float)
+    return number(round(value, 4))
+
+
+def _number(end: float | str) -> float:
+    assert not isinstance(end, str)
+    return end

@@ -1,0 +1,99 @@
+"""What stands behind a decision, gathered for its page: all of it needs the files of the version that decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bankportal.domain.constraints import Flag
+from bankportal.domain.errors import NotFound, VersionRefused
+from bankportal.domain.outcome import Decision, percent
+from bankportal.domain.products import Band, Product
+from bankportal.ml.population import Spread
+from bankportal.ml.recourse import Recourse, Replacement, Suggestion
+from bankportal.web.bars import NOTHING
+from bankportal.web.current import services
+from bankportal.web.curves import Drawing, drawing
+from bankportal.web.words import as_typed, capitalised, number, value_words, with_unit
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One suggestion in words, what it leads to, and its values as they would be typed."""
+
+    words: str
+    score: str
+    band: Band
+    typed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What would change a decision, the curve of one factor, and whom the customer is compared with."""
+
+    recourse: Recourse
+    advice: tuple[Advice, ...]
+    drawing: Drawing
+    spreads: Mapping[str, Spread]
+    compared: str
+
+
+def grounds(decision: Decision, factor: str | None) -> Grounds | None:
+    """Gather a decision's grounds; `None` where its version's files are gone or not right.
+
+    `factor` names the curve's factor, the one that weighs most if not given; `NotFound` where it is not scored.
+    """
+    explaining, product = services().explaining, decision.outcome.product
+    if factor is not None and factor not in {scored.name for scored in product.scored}:
+        raise NotFound(f"{product.title} scores no factor {factor[:40]}.")
+    try:
+        recourse = explaining.recourse(decision)
+        return Grounds(
+            recourse=recourse,
+            advice=tuple(advice(product, suggestion) for suggestion in recourse.found),
+            drawing=drawing(product, explaining.curve(decision, factor or heaviest(decision))),
+            spreads=explaining.spreads(decision),
+            compared=compared_with(explaining.reference(decision)),
+        )
+    except VersionRefused:
+        return None
+
+
+def heaviest(decision: Decision) -> str:
+    """Return the factor whose curve is shown first: of those that can change, the one that weighs most."""
+    contributions = decision.outcome.contributions
+    scored = decision.outcome.product.scored
+    able = [factor for factor in scored if factor.change and abs(contributions.get(factor.name, 0.0)) >= NOTHING]
+    return max(able or scored, key=lambda factor: abs(contributions.get(factor.name, 0.0))).name
+
+
+def compared_with(reference: str) -> str:
+    """Turn "500: the applicants" around.
+
+    >>> compared_with("500: the applicants at the cut-off")
+    'the applicants at the cut-off (500)'
+    """
+    count, _, meaning = reference.partition(": ")
+    return f"{meaning} ({count})"
+
+
+def advice(product: Product, suggestion: Suggestion) -> Advice:
+    """Put a suggestion in words."""
+    return Advice(
+        words=capitalised(" and ".join(replacement_words(change) for change in suggestion.changes)),
+        score=percent(product, suggestion.score),
+        band=suggestion.band,
+        typed={change.factor.name: as_typed(change.new) for change in suggestion.changes},
+    )
+
+
+def replacement_words(change: Replacement) -> str:
+    """Say one change: "card utilisation from 85% to 60%"."""
+    factor = change.factor
+    label = f"{factor.label[:1].lower()}{factor.label[1:]}"
+    if isinstance(factor.constraint, Flag):
+        old, new = (value_words(factor, value).lower() for value in (change.old, change.new))
+        return f"{label} from {old} to {new}"
+    old, new = number(change.old), number(change.new)
+    if factor.unit == "percent":
+        return f"{label} from {with_unit(factor, old)} to {with_unit(factor, new)}"
+    said = factor.unit.lower() in label.lower()  # "products held from 3 to 2" needs no "products" behind it
+    return f"{label} from {old} to {new if said else with_unit(factor, new)}"
