@@ -16,13 +16,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 
 from bankportal import cli, web, wiring
-from bankportal.config import PREFIX, Config, load
-from bankportal.domain.errors import NoActiveModel, NotFound, PortalError, SettingsRefused, VersionRefused
+from bankportal.config import PREFIX, Config, load, require_secret
+from bankportal.domain.errors import NoActiveModel, NotFound, PortalError, VersionRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.resources import resource
 from bankportal.version import __version__
 
-SHORTEST_SECRET = 16
 LARGEST_REQUEST = 1_000_000  # bytes; a form is a few thousand
 YEAR = 365 * 24 * 3600
 HEADERS = {
@@ -49,7 +48,7 @@ def create_app(config: Config | None = None) -> Flask:
         static_folder=str(resource("static")),
     )
     app.config.from_mapping(
-        SECRET_KEY=_secret(config),
+        SECRET_KEY=require_secret(config),
         TRUSTED_HOSTS=list(config.trusted_hosts),
         MAX_CONTENT_LENGTH=LARGEST_REQUEST,
         SEND_FILE_MAX_AGE_DEFAULT=YEAR,
@@ -71,19 +70,12 @@ def create_app(config: Config | None = None) -> Flask:
     return app
 
 
-def _secret(config: Config) -> str:
-    if config.secret_key is None:
-        raise SettingsRefused(f"{PREFIX}SECRET_KEY is not set. `flask up` makes one, or set it yourself.")
-    if len(config.secret_key) < SHORTEST_SECRET:
-        raise SettingsRefused(f"{PREFIX}SECRET_KEY must have {SHORTEST_SECRET} characters or more.")
-    return config.secret_key
-
-
 def healthz() -> tuple[Response, int]:
     """Say whether the portal can score: its database answers and each product has a model."""
     from flask import current_app
 
     services: wiring.Services = current_app.extensions["bankportal"]
+    services.database.require_writable()
     models: dict[str, str | None] = {}
     for product in PRODUCTS.values():
         try:
@@ -91,7 +83,9 @@ def healthz() -> tuple[Response, int]:
         except NoActiveModel:
             models[product.key] = None
     ready = all(models.values())
-    return jsonify(status="ok" if ready else "no model", models=models, version=__version__), 200 if ready else 503
+    refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
+    status = "no model" if not ready else "an older model serves" if refused else "ok"
+    return jsonify(status=status, models=models, refused=refused, version=__version__), 200 if ready else 503
 
 
 def _configure_logs(config: Config) -> None:
@@ -149,6 +143,7 @@ def _handle_errors(app: Flask) -> None:
         return _error_page(500, "Something went wrong", f"Nothing was recorded. Reference: {g.request_id}")
 
     @app.errorhandler(DBAPIError)
+    @app.errorhandler(FileNotFoundError)
     @app.errorhandler(PoolTimeout)
     def database_error(error: Exception) -> tuple[str, int]:
         log.error("database", exc_info=error)

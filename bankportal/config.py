@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import dotenv_values
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from bankportal.domain.errors import SettingsRefused
@@ -55,6 +55,8 @@ SETTINGS = (
     Setting("LOG_FORMAT", "console", "`console` for people or `json` for machines."),
 )
 FORMATS = ("console", "json")
+BACKENDS = ("sqlite", "postgresql")
+SHORTEST_SECRET = 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Config:
 
     instance: Path
     secret_key: str | None
-    database_url: str
+    database_url: URL
     port: int
     threads: int
     trusted_hosts: tuple[str, ...]
@@ -94,19 +96,15 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     """Read the settings; `SettingsRefused` names the setting that has no meaning."""
     environ = os.environ if environ is None else environ
     instance = Path(environ.get(f"{PREFIX}INSTANCE") or default_instance()).absolute()
-    written = dotenv_values(instance / SETTINGS_FILE) if (instance / SETTINGS_FILE).is_file() else {}
-    values = {
-        setting.name: environ.get(PREFIX + setting.name)
-        or written.get(PREFIX + setting.name)
-        or (setting.default or "").replace("{instance}", str(instance))
-        for setting in SETTINGS
-    }
+    written = _written(instance / SETTINGS_FILE)
+    given = {each.name: environ.get(PREFIX + each.name) or written.get(PREFIX + each.name) for each in SETTINGS}
+    values = {each.name: given[each.name] or each.default or "" for each in SETTINGS}
     if values["LOG_FORMAT"] not in FORMATS:
         raise SettingsRefused(f"{PREFIX}LOG_FORMAT must be {' or '.join(FORMATS)}")
     return Config(
         instance=instance,
         secret_key=values["SECRET_KEY"] or None,
-        database_url=_database_url(values["DATABASE_URL"]),
+        database_url=_database_url(given["DATABASE_URL"], instance),
         port=_whole("PORT", values["PORT"], 1, 65_535),
         threads=_whole("THREADS", values["THREADS"], 1, 64),
         trusted_hosts=tuple(host.strip() for host in values["TRUSTED_HOSTS"].split(",") if host.strip()),
@@ -114,14 +112,32 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     )
 
 
-def _database_url(text: str) -> str:
+def _written(path: Path) -> Mapping[str, str | None]:
     try:
-        make_url(text)
-    except ArgumentError as error:
-        raise SettingsRefused(
-            f"{PREFIX}DATABASE_URL is not an SQLAlchemy URL such as sqlite:///portal.sqlite3"
-        ) from error
-    return text
+        return dotenv_values(path) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsRefused(f"{path} cannot be read as settings: {error}.") from error
+
+
+def _database_url(given: str | None, instance: Path) -> URL:
+    if given is None:  # made from parts, so that no character of the folder's name has a meaning in it
+        return URL.create("sqlite", database=str(instance / "bankportal.sqlite3"))
+    try:
+        url = make_url(given)
+    except ArgumentError:
+        url = None
+    if url is None or url.get_backend_name() not in BACKENDS:
+        raise SettingsRefused(f"{PREFIX}DATABASE_URL must be an SQLAlchemy URL for {' or '.join(BACKENDS)}.")
+    return url
+
+
+def require_secret(config: Config) -> str:
+    """Return the secret key; `SettingsRefused` where there is none or it is too short to be one."""
+    if config.secret_key is None:
+        raise SettingsRefused(f"{PREFIX}SECRET_KEY is not set. `flask up` makes one, or set it yourself.")
+    if len(config.secret_key) < SHORTEST_SECRET:
+        raise SettingsRefused(f"{PREFIX}SECRET_KEY must have {SHORTEST_SECRET} characters or more.")
+    return config.secret_key
 
 
 def _whole(name: str, text: str, smallest: int, largest: int) -> int:

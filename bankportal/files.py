@@ -14,7 +14,6 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[TextIO]:
 
     `private` files can be read by their owner alone. Raises `OSError` where the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
     try:

@@ -6,6 +6,7 @@ from typing import Any
 from bankportal.config import HOST, load
 from bankportal.domain.errors import NoActiveModel
 from bankportal.domain.products import PRODUCTS
+from bankportal.ml.recourse import kernels
 
 _config = load()
 bind = f"{HOST}:{_config.port}"
@@ -24,6 +25,7 @@ def post_worker_init(worker: Any) -> None:
 
 def warm_up(services: Any) -> None:
     """Load every product's model with its compiled kernels."""
+    kernels()
     for product in PRODUCTS.values():
         try:
             services.models.serving(product).warm_up()

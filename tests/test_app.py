@@ -12,6 +12,23 @@ def test_it_works(client) -> None:
     response = client.get("/healthz")
     assert response.status_code == 200
     assert response.json["models"] == {"churn": "v1", "allowance": "v1"}
+    assert response.json["status"] == "ok"
+
+
+def test_a_portal_that_cannot_record_is_not_healthy(app, client) -> None:
+    (app.extensions["bankportal"].config.instance / "bankportal.sqlite3").unlink()
+    assert client.get("/healthz").status_code == 503
+
+
+def test_an_older_model_in_service_is_said(app, client, trained) -> None:
+    services = app.extensions["bankportal"]
+    services.models.add(trained["churn"], activate=True)
+    (services.config.models / "churn" / "v2" / "forest.npz").write_bytes(b"")
+    services.models.registry._models.clear()
+    response = client.get("/healthz")
+    assert response.status_code == 200
+    assert response.json["status"] == "an older model serves"
+    assert "v2" in response.json["refused"]["churn"]
 
 
 def test_a_portal_without_models_says_so(empty_app) -> None:

@@ -2,12 +2,16 @@ import configparser
 import csv
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bankportal import wiring
 from bankportal.cli import up
+from bankportal.cli.models import models
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.products import CHURN, PRODUCTS
@@ -130,6 +134,19 @@ def test_a_file_scores_as_the_form_does(run, app, client, tmp_path, examples) ->
             assert float(row["limit"]) == decision.outcome.limit.amount
 
 
+def test_files_are_not_written_over_their_source(run, tmp_path, bank_files) -> None:
+    source = tmp_path / "in.csv"
+    source.write_bytes(bank_files["churn"].read_bytes())
+    for arguments in (
+        ("score", "churn", source, source),
+        ("score", "churn", source, tmp_path / "out.csv", "--rejects", tmp_path / "out.csv"),
+        ("data", "augment", source, tmp_path / "." / "in.csv"),
+    ):
+        assert "must be different files" in run(*arguments, exits=1)
+    assert source.read_bytes() == bank_files["churn"].read_bytes()
+    assert "cannot be written" in run("score", "churn", source, tmp_path / "typo" / "out.csv", exits=1)
+
+
 def test_formulas_are_neutral_in_exports(run, tmp_path, examples) -> None:
     values = examples["churn"] | {"Surname": "=HYPERLINK(1)", "CustomerId": "-5"}
     source = write_csv(tmp_path / "in.csv", {name: [value] for name, value in values.items()})
@@ -184,6 +201,49 @@ def test_up_makes_a_secret_once_and_keeps_other_settings(tmp_path, monkeypatch) 
     assert len(first.secret_key or "") == 64
     assert load().secret_key == first.secret_key
     assert stat.S_IMODE(os.stat(tmp_path / "new" / "settings.env").st_mode) == 0o600
+
+
+def test_up_recovers_lost_models(config, monkeypatch, bank_files) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    monkeypatch.setattr("bankportal.cli.train.simulated_bank", lambda portal, product: bank_files[product.key])
+    shutil.rmtree(config.models / "churn")
+    forest = config.models / "allowance" / "v1" / "forest.npz"
+    forest.write_bytes(forest.read_bytes()[:-1])
+    up.prepare()
+    services = wiring.build(config)
+    assert [services.models.serving(product).version for product in PRODUCTS.values()] == ["v2", "v2"]
+    services.database.close()
+
+
+def test_up_refuses_a_short_secret(config, monkeypatch) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    monkeypatch.setenv("BANKPORTAL_SECRET_KEY", "short")
+    with pytest.raises(SettingsRefused, match="16 characters"):
+        up.prepare()
+
+
+@pytest.mark.parametrize("content", [b"no database, but long enough to be taken for one" * 50, b""])
+def test_a_database_that_is_none_is_one_line(monkeypatch, tmp_path, content) -> None:
+    (tmp_path / "bankportal.sqlite3").write_bytes(content)
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path))
+    result = CliRunner().invoke(models, ["list"])
+    assert result.exit_code == (1 if content else 0)
+    assert not content or "The database does not answer as it should" in result.output
+
+
+def test_an_instance_that_is_a_file_is_one_line(monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path / "file"))
+    result = CliRunner().invoke(models, ["list"])
+    assert result.exit_code == 1
+    assert str(tmp_path / "file") in result.output
+
+
+def test_check_and_train_agree_on_what_is_fit(run, tmp_path, bank_files) -> None:
+    lines = bank_files["churn"].read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(lines[:151]))
+    assert "Not fit for training" in run("data", "check", tmp_path / "few.csv")
+    assert "training needs" in run("train", "churn", "--data", tmp_path / "few.csv", exits=1)
 
 
 def test_up_says_when_the_port_is_taken() -> None:

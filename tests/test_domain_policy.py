@@ -1,6 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bankportal.domain.constraints import Number
+from bankportal.domain.factors import REQUESTED_LIMIT
 from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES
 
 POLICY = CARD_LIMIT_POLICY
@@ -44,10 +47,20 @@ def test_unknown_obligations_are_assumed_and_said() -> None:
     assert 0 < limit.amount < suggest(obligations=0.0).amount
 
 
-@given(band=bands, salary=money, obligations=st.none() | money, requested=st.none() | st.floats(1, 1e8))
+def test_below_the_smallest_limit_none_is_granted() -> None:
+    assert suggest(salary=60_000.0, obligations=1_950.0).ceiling == pytest.approx(416.67, abs=0.01)
+    for requested in (None, float(POLICY.smallest), 1e6):
+        limit = suggest(salary=60_000.0, obligations=1_950.0, requested=requested)
+        assert (limit.amount, limit.counteroffer) == (0.0, False)
+    smallest = REQUESTED_LIMIT.constraint
+    assert isinstance(smallest, Number)
+    assert smallest.minimum == POLICY.smallest, "less cannot be asked for"
+
+
+@given(band=bands, salary=money, obligations=st.none() | money, requested=st.none() | st.floats(500, 1e8))
 def test_never_more_than_the_residual_income_carries(band, salary, obligations, requested) -> None:
     limit = suggest(band, salary, obligations, requested)
-    assert 0 <= limit.amount <= limit.ceiling
+    assert limit.amount == 0 or POLICY.smallest <= limit.amount <= limit.ceiling
     assert requested is None or limit.amount <= requested
     assert limit.counteroffer == (requested is not None and 0 < limit.amount < requested)
     assert limit.rule in RULES

@@ -9,7 +9,10 @@ from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE
 from bankportal.domain.schema import validate
 from bankportal.ml import simulate
+from bankportal.ml.read import read
+from bankportal.ml.training import train
 from bankportal.services.scoring import limit
+from tests.conftest import write_csv
 
 APPLICANTS = 10_000
 ALL_GENDERS = ["Female", "Male", "Other", None]
@@ -46,6 +49,21 @@ def test_it_works(services, applicants) -> None:
     assert np.array_equal(before[0], after[0])
     assert before[1:] == after[1:]
     assert len({band.name for band in before[1]}) == len(ALLOWANCE.bands), "all bands were tried"
+
+
+def test_training_does_not_look_at_them(applicants, tmp_path) -> None:
+    """The same applicants with other protected values give the same forest, repeated rows and bad cells included."""
+    rows = [raw for raw in applicants[:800] for _ in range(2)]
+    repaid = [row % 7 < 5 for row in range(800) for _ in range(2)]
+    digests = set()
+    for genders in (["Female"], ["Male", "Female"], ["Divers", ""]):
+        changed = [raw | {"Gender": gender, "Age": 17} for raw, gender in zip(rows, itertools.cycle(genders))]
+        columns = {name: [raw[name] for raw in changed] for name in rows[0] if name != "CustomerId"}
+        path = write_csv(tmp_path / "data.csv", columns | {"Repaid": [int(one) for one in repaid]})
+        table = read(path, ALLOWANCE)
+        assert table.rejected == 0
+        digests.add(train(table).forest.to_bytes())
+    assert len(digests) == 1
 
 
 def test_what_is_scored_does_change_the_answer(services, applicants) -> None:

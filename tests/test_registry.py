@@ -129,6 +129,22 @@ def test_nothing_is_left_of_a_write_that_failed(services, trained, monkeypatch) 
     assert [found.version for found in services.models.store.all("churn")] == ["v1"]
 
 
+def test_a_version_whose_files_are_gone_keeps_its_number(services, trained) -> None:
+    shutil.rmtree(services.config.models)
+    services.models.registry = Registry(services.config.models)
+    added = services.models.add(trained["churn"])
+    assert (added.version, added.active) == ("v2", True), "nothing could serve, so the new one does"
+
+
+def test_a_refused_active_version_is_said(services, trained) -> None:
+    assert services.models.refusal(CHURN) is None
+    services.models.add(trained["churn"], activate=True)
+    (folder(services, "v2") / ARRAYS).write_bytes(b"")
+    services.models.registry = Registry(services.config.models)
+    assert "Churn model v2 is refused" in services.models.refusal(CHURN)
+    assert services.models.serving(CHURN).version == "v1"
+
+
 def test_a_folder_without_a_registration_is_passed_over(services, trained) -> None:
     shutil.copytree(folder(services), folder(services, "v2"))  # killed between files and database
     assert [version.version for version in services.models.versions(CHURN)] == ["v1"]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -52,6 +53,11 @@ def postgres_database():
         server.dispose()
 
 
+def without_protected(decision):
+    """A decision as it is read back: only the audit's chain reads the protected values."""
+    return replace(decision, customer=replace(decision.customer, apart={}))
+
+
 @pytest.fixture
 def customer(examples):
     return validate(ALLOWANCE, examples["allowance"], Door.TEXT)
@@ -65,7 +71,9 @@ def outcome(services, customer):
 def test_it_works(database, customer, outcome) -> None:
     decisions = Decisions(database)
     recorded = decisions.record(customer, outcome, "a" * 64)
-    assert decisions.get(recorded.id) == recorded
+    assert decisions.get(recorded.id) == without_protected(recorded)
+    (link,) = decisions.chain()
+    assert link.decision == recorded
 
 
 def test_migrations_make_the_declared_tables(database) -> None:
@@ -76,7 +84,7 @@ def test_migrations_make_the_declared_tables(database) -> None:
 def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
     recorded = Decisions(database).record(customer, outcome, "a" * 64)
     upgrade(database)
-    assert Decisions(database).get(recorded.id) == recorded
+    assert Decisions(database).get(recorded.id) == without_protected(recorded)
 
 
 def test_protected_values_stand_apart(database, customer, outcome) -> None:
@@ -127,9 +135,23 @@ def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch
     assert Decisions(database).latest() == []
 
 
-def test_unknown_decision(database) -> None:
+@pytest.mark.parametrize("id_", ["nothing", "", "\x00", "a" * 10_000, "0" * 26])
+def test_unknown_decision(database, id_) -> None:
     with pytest.raises(NotFound):
-        Decisions(database).get("nothing")
+        Decisions(database).get(id_)
+    with pytest.raises(NotFound):
+        Decisions(database).receipt(id_)
+    assert Decisions(database).page(None, id_ or "?", 5).items == []
+
+
+def test_a_portal_that_cannot_record_knows_it(tmp_path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/portal.sqlite3")
+    upgrade(database)
+    database.require_writable()
+    (tmp_path / "portal.sqlite3").unlink()
+    with pytest.raises(OSError, match=r"portal\.sqlite3"):
+        database.require_writable()
+    database.close()
 
 
 def test_decision_numbers_sort_by_time_and_differ() -> None:
@@ -179,4 +201,4 @@ def test_churn_has_no_limit(database, services, examples) -> None:
     again = Decisions(database).get(recorded.id)
     assert again.outcome.limit is None
     assert again.outcome.policy_version is None
-    assert again == recorded
+    assert again == without_protected(recorded)

@@ -229,7 +229,7 @@ LABELS = np.arange(600)
         ),
         pytest.param(
             {"Churn": (LABELS < 60).astype(int), "CustomerId": np.maximum(LABELS, 59)},
-            "fewer than 50 different",
+            "1 different customers with Churn 1",
             id="ids",
         ),
     ],

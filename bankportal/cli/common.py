@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from alembic.util import CommandError
 from flask import Flask
 from flask.cli import ScriptInfo
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal import wiring
 from bankportal.config import load
@@ -45,6 +47,11 @@ def reported(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except PortalError as error:
             raise click.ClickException(str(error)) from error
+        except (SQLAlchemyError, CommandError) as error:
+            cause = str(getattr(error, "orig", None) or error).strip()
+            raise click.ClickException(f"The database does not answer as it should: {cause}") from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'A file'}: {error.strerror}.") from error
 
     return run
 
@@ -55,6 +62,13 @@ def console(*, stderr: bool = False) -> Console:
     if not made.is_terminal:
         made.width = LOG_WIDTH
     return made
+
+
+def refuse_overwriting(source: str, *targets: str | None) -> None:
+    """Raise `DataRefused` where an output would take the place of the input or of another output."""
+    paths = [Path(path).resolve() for path in (source, *targets) if path]
+    if len(set(paths)) < len(paths):
+        raise DataRefused("Input and outputs must be different files.")
 
 
 @contextmanager

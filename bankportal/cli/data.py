@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.table import Table as Printed
 
-from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, reported, writing
+from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, refuse_overwriting, reported, writing
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN, Product
 from bankportal.ml.recipe import Recipe, augment_file, simulate_file
@@ -50,6 +50,7 @@ def augment(source: str, target: str, seed: int) -> None:
     """Add the behavioural factors that the churn file IN lacks, under the simulator's model, and write OUT."""
     from bankportal.ml.read import read
 
+    refuse_overwriting(source, target)
     table = read(source, CHURN)
     if table.problems:  # rows are not dropped in silence
         raise DataRefused(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bankportal.cli.common import EXISTING, FILE, PRODUCT, reported, services, writing
+from bankportal.cli.common import EXISTING, FILE, PRODUCT, refuse_overwriting, reported, services, writing
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import InvalidInput
 from bankportal.domain.outcome import Outcome
@@ -29,6 +29,7 @@ Line = tuple[object, ...]
 @reported
 def score(product: Product, source: str, target: str, rejects: str | None) -> None:
     """Score the CSV file IN and write OUT: a row in, a row out, in the same order. Nothing is recorded."""
+    refuse_overwriting(source, target, rejects)
     rows = read_rows(source, product)
     scored, rejected = score_rows(services().scoring, product, rows)
     _write(Path(target), ("line", *_answer_columns(product)), scored)

@@ -91,6 +91,7 @@ def simulated_bank(portal: Services, product: Product) -> Path:
     if not path.exists():
         from bankportal.cli.data import simulate_to
 
+        path.parent.mkdir(parents=True, exist_ok=True)
         simulate_to(path, product, MADE_ROWS, MADE_SEED)
     return path
 

@@ -8,19 +8,20 @@ import sys
 import click
 
 from bankportal.cli.common import reported
-from bankportal.config import HOST, PREFIX, SETTINGS_FILE, Config, load
+from bankportal.config import HOST, PREFIX, SETTINGS_FILE, Config, load, require_secret
 from bankportal.domain.errors import NoActiveModel, SettingsRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.files import replacing
+from bankportal.version import BRAND
 
 
 @click.command()
 @reported
 def up() -> None:
     """Bring this machine to a serving portal: settings, database, data, models, server. Run again, it only serves."""
+    _require_free(load().port)
     config = prepare()
-    _require_free(config.port)
-    click.echo(f"\n  Elite Financial Intelligence Portal:  http://{HOST}:{config.port}/\n")
+    click.echo(f"\n  {BRAND}:  http://{HOST}:{config.port}/\n")
     sys.stdout.flush()
     serve()
 
@@ -31,12 +32,13 @@ def prepare() -> Config:
     from bankportal.cli.train import train_product
 
     _ensure_secret(load())
+    require_secret(load())
     portal = services()
     for product in PRODUCTS.values():
         try:
             portal.models.serving(product)
         except NoActiveModel:
-            train_product(portal, product)
+            train_product(portal, product, activate=True)
     return load()
 
 
@@ -44,6 +46,7 @@ def _ensure_secret(config: Config) -> None:
     """Keep a key of our own in the instance folder, readable by its owner alone."""
     if config.secret_key:
         return
+    config.instance.mkdir(parents=True, exist_ok=True)
     path = config.instance / SETTINGS_FILE
     written = path.read_text(encoding="utf-8") if path.is_file() else ""
     separator = "" if not written or written.endswith("\n") else "\n"

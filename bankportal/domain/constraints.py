@@ -17,7 +17,8 @@ from typing import Any, Protocol
 LONGEST_NUMBER = 40
 # No leading zeros: 007 is a name, not a seven. ASCII digits only: float("١٢") is 12.0.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What does not show or shows as something else: controls, line breaks, text direction, half characters, lost bytes.
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffd]")
 
 
 class Door(Enum):
@@ -237,8 +238,8 @@ class Text:
         text = value.strip()
         if len(text) > self.longest:
             raise Broken("too-long", f"must have {self.longest} characters or fewer")
-        if CONTROL.search(text):
-            raise Broken("not-text", "must not hold control characters or line breaks")
+        if UNSEEN.search(text):
+            raise Broken("not-text", "must not hold control characters, line breaks or unreadable characters")
         return text
 
     def json_schema(self) -> dict[str, Any]:
@@ -252,5 +253,5 @@ class Text:
     def bad_values(self) -> Iterator[tuple[str, str]]:
         """Yield texts that break it, each with its error's code."""
         yield "x" * (self.longest + 1), "too-long"
-        for text in ("a\x00b", "a\nb", "a\u2028b"):
+        for text in ("a\x00b", "a\nb", "a\u2028b", "a\u202eb", "a\ufffdb"):
             yield text, "not-text"

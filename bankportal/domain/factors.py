@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bankportal.domain.constraints import Choice, Constraint, Flag, Number, Text
+from bankportal.domain.policy import SMALLEST_LIMIT
 
 CURRENCY = "EUR"
 
@@ -128,7 +129,7 @@ CREDIT_SCORE = Factor(
     label="Credit score",
     group=Group.PROFILE,
     constraint=Number(minimum=300, maximum=850, whole=True),
-    help="From the credit bureau, on the 300 to 850 scale.",
+    help="From the credit bureau; higher is better.",
     example="650",
     unit="points",
     aliases=("bureau_score", "fico"),
@@ -177,7 +178,7 @@ ESTIMATED_SALARY = Factor(
     unit=f"{CURRENCY} a year",
     aliases=("salary", "annual_income", "income"),
     phrase=Phrase(many=f"A salary of {CURRENCY} {{value}} a year", unknown="An unknown salary"),
-    change=Change(direction=Direction.UP, effort=1 / 2_500, step=100),
+    change=Change(direction=Direction.UP, effort=1 / 400, step=100),
 )
 TENURE = Factor(
     name="Tenure",
@@ -294,7 +295,7 @@ REQUESTED_LIMIT = Factor(
     name="RequestedLimit",
     label="Requested limit",
     group=Group.ACCOUNTS,
-    constraint=Number(minimum=1, maximum=100_000_000),
+    constraint=Number(minimum=SMALLEST_LIMIT, maximum=100_000_000),
     help="What the customer asks for. Used by the limit policy, not by the forest.",
     example="5000",
     unit=CURRENCY,
@@ -345,7 +346,6 @@ AVG_TRANSACTION_AMOUNT = Factor(
     aliases=("average_transaction_amount",),
     behavioural=True,
     phrase=Phrase(many=f"An average transaction of {CURRENCY} {{value}}", unknown="An unknown average transaction"),
-    change=Change(direction=Direction.EITHER, effort=1 / 20),
 )
 DAYS_SINCE_LAST_TRANSACTION = Factor(
     name="DaysSinceLastTransaction",
@@ -426,12 +426,11 @@ CUSTOMER_SATISFACTION = Factor(
     label="Satisfaction",
     group=Group.RELATIONSHIP,
     constraint=Number(minimum=1, maximum=5),
-    help="Latest survey answer or their mean: 1 very unhappy, 5 very happy.",
+    help="Latest survey answer, or the mean of several; higher is happier.",
     example="4",
-    unit="of 5",
     aliases=("satisfaction", "satisfaction_score"),
     behavioural=True,
-    phrase=Phrase(many="A satisfaction of {value} of 5", unknown="An unknown satisfaction"),
+    phrase=Phrase(many="A satisfaction of {value}", unknown="An unknown satisfaction"),
     change=Change(direction=Direction.UP, effort=3, step=0.5),
 )
 SUPPORT_CALLS = Factor(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 Value = int | float | str | None
+SMALLEST_LIMIT = 500
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LimitPolicy:
     `band_months`: how many monthly salaries a band may carry. `living_share`: share of the salary that tax and living
     costs take. `unknown_obligations_share`: share of the salary taken where the obligations are blank. The minimum
     payment (`minimum_payment` of the full limit, a month) may take at most `payment_share` of what is left.
-    Limits are rounded down to `step`; below `smallest` none is granted.
+    Limits are rounded down to `step`, unless as requested; below `smallest` none is granted, nor can be asked for.
     """
 
     version: str
@@ -74,10 +75,10 @@ class LimitPolicy:
         offers = {"band": self._round(by_band), "ability-to-pay": self._round(ceiling)}
         rule = min(offers, key=offers.__getitem__) if by_band else "ineligible"
         amount = offers.get(rule, 0.0)
-        if requested is not None and 0 < requested <= amount:
-            rule, amount = "requested", requested
-        elif amount < self.smallest:
+        if amount < self.smallest:
             amount = 0.0
+        elif requested is not None and requested <= amount:
+            rule, amount = "requested", requested
         counteroffer = requested is not None and 0 < amount < requested
         return Limit(amount, ceiling, rule, requested, counteroffer, obligations is None)
 
@@ -93,7 +94,7 @@ CARD_LIMIT_POLICY = LimitPolicy(
     minimum_payment=0.03,
     payment_share=0.25,
     step=50,
-    smallest=500,
+    smallest=SMALLEST_LIMIT,
 )
 
 # Every policy that ever decided stays here, so that its decisions can be recomputed.

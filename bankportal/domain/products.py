@@ -188,7 +188,7 @@ CHURN = Product(
     apart=(f.GENDER,),
     label=Label(name="Churn", aliases=("Exited", "churned", "left"), meaning="the customer left"),
     bands=(
-        Band(name="Low", start=0.0, tone=Tone.GOOD, meaning="No sign that this customer is about to leave."),
+        Band(name="Low", start=0.0, tone=Tone.GOOD, meaning="Below the level at which the bank acts."),
         Band(name="Moderate", start=0.40, tone=Tone.FAIR, meaning="This customer may leave: worth a call."),
         Band(name="Critical", start=0.70, tone=Tone.BAD, meaning="This customer is about to leave: act now."),
     ),
@@ -225,8 +225,8 @@ ALLOWANCE = Product(
     label=Label(name="Repaid", meaning="no payment was 90 days past due within 12 months"),
     bands=(
         Band(name="Ineligible", start=0.0, tone=Tone.BAD, meaning="Too uncertain to grant a limit."),
-        Band(name="Standard", start=0.80, tone=Tone.FAIR, meaning="Likely to repay: a standard limit."),
-        Band(name="Elite", start=0.92, tone=Tone.GOOD, meaning="Very likely to repay: the highest limit."),
+        Band(name="Standard", start=0.80, tone=Tone.FAIR, meaning="Likely to repay: up to a standard limit."),
+        Band(name="Elite", start=0.92, tone=Tone.GOOD, meaning="Very likely to repay: up to the highest limit."),
     ),
     raises=Verb("speaks for repaying", "speak for repaying"),
     lowers=Verb("speaks against repaying", "speak against repaying"),

@@ -19,6 +19,9 @@ from bankportal.ml.read import CellProblem, Table
 LEAK_ABOVE = 0.85
 # A number with more values than this is judged by ranges with equally many rows.
 MOST_LEVELS = 10
+# With less a held-out fifth says nothing.
+FEWEST_ROWS = 200
+FEWEST_OF_EACH_LABEL = 50
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Report:
     one in every recognised column, `same_factors` those that repeat one in every scored factor and the label,
     `same_customer` those whose CustomerId stood in an earlier row. `label_rate` is the share of label 1, `None` without
     labels. `separations` has one entry a scored factor with values, best first, and is empty where the labels are all
-    the same or absent.
+    the same or absent. `unfit` says why nothing can be learned, leaks apart.
     """
 
     product: str
@@ -71,6 +74,7 @@ class Report:
     label: str
     label_rate: float | None
     separations: tuple[Separation, ...]
+    unfit: tuple[str, ...]
 
     @property
     def leaks(self) -> tuple[Separation, ...]:
@@ -79,9 +83,8 @@ class Report:
 
     @property
     def fit_for_training(self) -> bool:
-        """Say whether nothing here speaks against training: labels of both kinds, required columns, no leak."""
-        labelled = self.label_rate is not None and 0 < self.label_rate < 1
-        return labelled and not self.missing_required and not self.leaks
+        """Say whether nothing here speaks against training: what `train` would refuse is not fit."""
+        return not self.unfit and not self.leaks
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data, with what it concludes."""
@@ -98,7 +101,7 @@ class Report:
     def _about_rows(self) -> Iterator[str]:
         yield f"{self.file}: {self.rows:,} good rows of {self.rows_in_file:,}."
         for found in self.rejected:
-            yield f"Rejected: {found.count:,} × {found.column or 'the row'} {found.code}; first {found.example}."
+            yield f"Bad cells: {found.count:,} × {found.column or 'the row'} {found.code}; first {found.example}."
         if self.duplicates:
             yield f"Duplicates: {self.duplicates:,} rows repeat an earlier row; training drops them."
         if self.same_factors > self.duplicates:
@@ -126,6 +129,7 @@ class Report:
                 f"Leak: {found.factor} alone separates {self.label} with an AUC of {found.auc:.3f} "
                 f"(above {LEAK_ABOVE}): it gives the label away."
             )
+        yield from (f"Not enough: {reason}" for reason in self.unfit)
         if self.separations and not self.leaks:
             best = self.separations[0]
             yield f"No leak: the best single factor is {best.factor} with an AUC of {best.auc:.3f}."
@@ -153,7 +157,49 @@ def check(table: Table) -> Report:
         label=product.label.name,
         label_rate=float(table.label.mean()) if labelled and table.label is not None else None,
         separations=separations(table),
+        unfit=unfit(table),
     )
+
+
+def unfit(table: Table) -> tuple[str, ...]:
+    """Say why nothing can be learned from a table, leaks apart; empty where it can."""
+    product, name = table.product, table.name
+    if required := [factor.name for factor in product.required if factor.name in table.missing]:
+        return (f"{name} lacks columns that {product.key} requires: {', '.join(required)}.",)
+    if table.label is None:
+        return (f"{name} has no label: a column {product.label.name} with 1 where {product.label.meaning}.",)
+    return tuple(_too_few(table, table.label))
+
+
+def _too_few(table: Table, label: NDArray[np.float64]) -> Iterator[str]:
+    name, column = table.name, table.product.label.name
+    if len(table) < FEWEST_ROWS:
+        why = f" {table.rejected:,} were rejected, the first at {table.problems[0]}." if table.problems else ""
+        yield f"{name} has {len(table):,} good rows; training needs {FEWEST_ROWS} or more.{why}"
+    ones = int(label.sum())
+    needs = f"training needs {FEWEST_OF_EACH_LABEL} or more of each."
+    if min(ones, len(table) - ones) < FEWEST_OF_EACH_LABEL:
+        yield f"{name} has {ones:,} rows with {column} 1 and {len(table) - ones:,} with 0; {needs}"
+        return
+    first = label[np.unique(customer_numbers(table), return_index=True)[1]]
+    if min(first.sum(), (1 - first).sum()) < FEWEST_OF_EACH_LABEL:
+        yield (
+            f"{name} has {int(first.sum()):,} different customers with {column} 1 and {int((1 - first).sum()):,} "
+            f"with 0 once repeated rows are taken together; {needs}"
+        )
+
+
+def customer_numbers(table: Table) -> NDArray[np.int64]:
+    """Number the customers, (rows,); rows alike in every scored factor are one's where there is no CustomerId.
+
+    A row with a blank CustomerId is a customer of its own.
+    """
+    if "CustomerId" not in table.columns:
+        return row_keys(table, [factor.name for factor in table.product.scored], label=False)
+    group = row_keys(table, ["CustomerId"], label=False)
+    unknown = blank(table.columns["CustomerId"])
+    group[unknown] = group.max(initial=0) + 1 + np.arange(unknown.sum())
+    return group
 
 
 def leaks(table: Table) -> tuple[Separation, ...]:
@@ -180,8 +226,12 @@ def _rejected(table: Table) -> tuple[Rejected, ...]:
 
 
 def repeated(table: Table) -> NDArray[np.bool_]:
-    """Say for each row (rows,) whether it repeats an earlier one in every recognised column, the label included."""
-    return _repeats(table, list(table.columns))
+    """Say for each row (rows,) whether it repeats an earlier one in every recognised column, the label included.
+
+    What is kept apart does not count: protected values must not decide what a forest learns from.
+    """
+    apart = {factor.name for factor in table.product.apart}
+    return _repeats(table, [name for name in table.columns if name not in apart])
 
 
 def _repeats(table: Table, names: list[str]) -> NDArray[np.bool_]:

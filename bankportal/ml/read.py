@@ -1,12 +1,14 @@
 """Read a CSV data file for training: as text, then every cell through the constraint that also checks the form.
 
 No cell is guessed at: `007`, `NA` and `1_000` get the verdict the form gives them, a row with a bad cell is rejected
-and named by its line, and a row with too many or too few fields never shifts a column.
+and named by its line, and a row with too many or too few fields never shifts a column. A bad cell in a column that is
+never scored is named as well, but counts as unknown: nothing is learned from it, so the row is kept.
 """
 
 import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from bankportal.domain.constraints import Broken, Choice, Door, Text
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.factors import squeeze
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Entry, Product
+from bankportal.domain.products import Entry, Product, Role
 from bankportal.domain.schema import LONGEST_FOUND, is_blank
 
 DELIMITERS = (",", ";", "\t")
@@ -157,7 +159,7 @@ def _content(path: Path) -> bytes:
 
 def _read_rows(content: bytes, name: str, product: Product) -> Rows:
     try:
-        text = _decoded(content)
+        text = _without_hint(_decoded(content))
         return _rows(text, _delimiter(text, product), product)
     except DataRefused as refused:
         raise DataRefused(f"{name} {refused}") from None
@@ -177,6 +179,11 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataRefused(f"is not UTF-8 from line {line} on; it may be Windows-1252 or Latin-1. {SAVE_AS}") from None
+
+
+def _without_hint(text: str) -> str:
+    """Drop the line `sep=;` with which spreadsheets name the delimiter; it keeps its place in the count of lines."""
+    return re.sub(r"\Asep=[,;\t]\r?\n", "\n", text)
 
 
 def _delimiter(text: str, product: Product) -> str:
@@ -274,6 +281,7 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
 def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
     recognised = raw.recognised
     entries = {entry.factor.name: entry for entry in product.entries}
+    beside = {name for name, entry in entries.items() if entry.role in {Role.CARRIED, Role.APART}}
     texts = dict(zip(raw.header, zip(*raw.rows, strict=True), strict=True)) if raw.rows else {}
     problems = list(raw.problems)
     columns: dict[str, NDArray[Any]] = {}
@@ -282,7 +290,8 @@ def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
         judge, dtype = _judge(entries.get(meaning))
         values, broken = _column(texts.get(column, ()), judge, dtype)
         columns[meaning] = values
-        good[list(broken)] = False
+        if meaning not in beside:
+            good[list(broken)] = False
         problems += [
             CellProblem(raw.lines[row], column, meaning, error.code, error.message, _cut(texts[column][row]))
             for row, error in broken.items()

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,26 +71,31 @@ class Registry:
         self._models: dict[tuple[str, str, str], Model] = {}
         self._lock = threading.Lock()
 
-    def add(self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[str, str]:
+    def add(
+        self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes], taken: Iterable[str] = ()
+    ) -> tuple[str, str]:
         """Write a new version and return its name and its manifest's digest.
 
-        The folder is written aside and renamed into place: after a kill there is a whole version or none.
+        Its number follows all that are in the folder and all that were `taken`, though their files be gone. The folder
+        is written aside and renamed into place: after a kill there is a whole version or none.
         """
         home = self.folder / product.key
         home.mkdir(parents=True, exist_ok=True)
         aside = home / f".{secrets.token_hex(8)}"
         aside.mkdir()
         try:
-            return self._write(home, aside, dict(manifest), files)
+            return self._write(home, aside, dict(manifest), files, list(taken))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _write(self, home: Path, aside: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> tuple[str, str]:
+    def _write(
+        self, home: Path, aside: Path, manifest: dict[str, Any], files: Mapping[str, bytes], taken: list[str]
+    ) -> tuple[str, str]:
         for name, content in files.items():
             _write_durably(aside / name, content)
         manifest |= {"format": FORMAT, "files": {name: digest(content) for name, content in files.items()}}
         while True:
-            version = f"v{1 + max((int(name[1:]) for name in _versions(home)), default=0)}"
+            version = f"v{1 + max((int(name[1:]) for name in _versions(home) + taken), default=0)}"
             content = json.dumps(manifest | {"version": version}, indent=1, sort_keys=True, allow_nan=False).encode()
             _write_durably(aside / MANIFEST, content)
             try:

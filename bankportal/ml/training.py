@@ -17,17 +17,15 @@ from sklearn.model_selection import train_test_split
 
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
-from bankportal.ml.check import leaks, refuse_leaks, repeated, row_keys
+from bankportal.ml.check import customer_numbers, leaks, refuse_leaks, repeated, unfit
 from bankportal.ml.effects import Effects
-from bankportal.ml.encoding import Encoding, Seen, blank
+from bankportal.ml.encoding import Encoding, Seen
 from bankportal.ml.evaluation import Ceiling, behaviour_columns, evaluate
 from bankportal.ml.explain import Tables, build
 from bankportal.ml.forest import DTYPES, EVERY_KNOWN_VALUE, LEAF, Forest
 from bankportal.ml.population import Spread, spreads
 from bankportal.ml.read import Table
 
-FEWEST_ROWS = 200
-FEWEST_OF_EACH_LABEL = 50
 TEST_SHARE = 0.2
 # Trees grown between two reports of progress.
 STEP = 10
@@ -93,7 +91,8 @@ def train(
     missing, there are too few rows or too few of one label, or a factor gives the label away and `allow_leakage` is
     false.
     """
-    _refuse_unfit(table)
+    if reasons := unfit(table):
+        raise DataRefused(reasons[0])
     leaking = leaks(table)
     if not allow_leakage:
         refuse_leaks(leaking, table)
@@ -148,52 +147,18 @@ def reference_population(product: Product, forest: Forest, matrix: Matrix) -> Ma
     return matrix[np.sort(nearest)] if len(nearest) else matrix
 
 
-def _refuse_unfit(table: Table) -> None:
-    product, name = table.product, table.name
-    required = [factor.name for factor in product.required if factor.name in table.missing]
-    if required:
-        raise DataRefused(f"{name} lacks columns that {product.key} requires: {', '.join(required)}.")
-    if table.label is None:
-        raise DataRefused(f"{name} has no label: a column {product.label.name} with 1 where {product.label.meaning}.")
-    if len(table) < FEWEST_ROWS:
-        why = f" {table.rejected:,} were rejected, the first at {table.problems[0]}." if table.problems else ""
-        raise DataRefused(f"{name} has {len(table):,} good rows; training needs {FEWEST_ROWS} or more.{why}")
-    ones = int(table.label.sum())
-    if min(ones, len(table) - ones) < FEWEST_OF_EACH_LABEL:
-        raise DataRefused(
-            f"{name} has {ones:,} rows with {product.label.name} 1 and {len(table) - ones:,} with 0; "
-            f"training needs {FEWEST_OF_EACH_LABEL} or more of each."
-        )
-
-
 def split(table: Table, seed: int) -> tuple[Rows, Rows]:
     """Return the numbers of the training rows and of the test rows, a fifth, alike in their share of label 1.
 
-    All rows of one customer stand on one side; without CustomerId, rows alike in every scored factor count as one's.
-    `DataRefused` where too few customers have one of the labels.
+    All rows of one customer stand on one side. The table must be fit, see `check.unfit`.
     """
     assert table.label is not None
-    group = _customers(table)
+    group = customer_numbers(table)
     customers, first = np.unique(group, return_index=True)
     label = table.label[first]
-    if min(label.sum(), (1 - label).sum()) < FEWEST_OF_EACH_LABEL:
-        raise DataRefused(
-            f"{table.name} has fewer than {FEWEST_OF_EACH_LABEL} different customers of one label once repeated rows "
-            "are taken together."
-        )
     _, held_out = train_test_split(customers, test_size=TEST_SHARE, stratify=label, random_state=seed)
     in_test = np.isin(group, held_out)
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)
-
-
-def _customers(table: Table) -> Rows:
-    """Number the customers, (rows,); a row with a blank CustomerId is a customer of its own."""
-    if "CustomerId" not in table.columns:
-        return row_keys(table, [factor.name for factor in table.product.scored], label=False)
-    group = row_keys(table, ["CustomerId"], label=False)
-    unknown = blank(table.columns["CustomerId"])
-    group[unknown] = group.max(initial=0) + 1 + np.arange(unknown.sum())
-    return group
 
 
 def grow(

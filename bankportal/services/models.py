@@ -61,6 +61,15 @@ class Models:
                 why = str(error)
         raise NoActiveModel(f"There is no {product.key} model that can score. {why}")
 
+    def refusal(self, product: Product) -> str | None:
+        """Say why the version activated last does not serve; `None` where it does, or none was activated."""
+        for active in self.store.activated(product.key, 1):
+            try:
+                self.registry.model(product, active.version, active.manifest_digest)
+            except VersionRefused as error:
+                return str(error)
+        return None
+
     def _report(self, why: str) -> None:
         if why not in self._reported:
             self._reported.add(why)
@@ -87,16 +96,17 @@ class Models:
         return self._describe(product, self.store.get(product.key, version), self._serving_version(product))
 
     def add(self, trained: "Trained", *, activate: bool | None = None) -> ModelVersion:
-        """Register a trained forest; make it active where told, or where none is (`activate` not given)."""
+        """Register a trained forest; make it active where told, or where none can serve (`activate` not given)."""
         product = trained.product
         if activate is None:
-            activate = not self.store.activated(product.key, 1)
+            activate = self._serving_version(product) is None
         files = {
             ARRAYS: trained.forest.to_bytes(),
             TABLES: trained.tables.to_bytes(),
             EFFECTS: trained.effects.to_bytes(),
         }
-        version, manifest_digest = self.registry.add(product, _manifest(trained), files)
+        taken = [known.version for known in self.store.all(product.key)]
+        version, manifest_digest = self.registry.add(product, _manifest(trained), files, taken)
         self._refuse_unfit(product, version, manifest_digest)
         self.store.register(product.key, version, manifest_digest, activate=activate)
         return self.get(product, version)

@@ -17,10 +17,11 @@ from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 from bankportal.domain.receipt import Receipt, receipt
-from bankportal.domain.schema import Customer
+from bankportal.domain.schema import Customer, Values
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, protected_values, receipts
 
+ID_LENGTH = 26
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
 
 
@@ -47,6 +48,11 @@ def new_id() -> str:
     return "".join(ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5))
 
 
+def is_id(text: str) -> bool:
+    """Say whether a text could be a decision's number."""
+    return len(text) == ID_LENGTH and set(text) <= set(ALPHABET)
+
+
 def submission_digest(token: str, customer: Customer) -> str:
     """Return what identifies a submission: the form's one-time token together with what was sent."""
     canonical = json.dumps([token, customer.product.key, customer.all_values()], sort_keys=True)
@@ -54,7 +60,7 @@ def submission_digest(token: str, customer: Customer) -> str:
 
 
 class Decisions:
-    """The recorded decisions."""
+    """The recorded decisions. Protected values are read by `chain` alone; elsewhere `Customer.apart` is empty."""
 
     def __init__(self, database: Database):
         self.database = database
@@ -86,18 +92,18 @@ class Decisions:
     def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
         """Return one decision; `NotFound` if there is none."""
         with self.database.read() as connection:
-            row = connection.execute(_read().where(decisions.c.id == id)).first()
+            row = connection.execute(_read().where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
-            raise NotFound(f"There is no decision {id[:40]}.")
+            raise NotFound("There is no such decision.")
         return _decision(row)
 
     def receipt(self, id: str) -> Receipt:  # noqa: A002
         """Return a decision's place in the chain; `NotFound` if it has none."""
         query = select(receipts.c.number, receipts.c.digest, receipts.c.previous).join(decisions)
         with self.database.read() as connection:
-            row = connection.execute(query.where(decisions.c.id == id)).first()
+            row = connection.execute(query.where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
-            raise NotFound(f"There is no receipt for a decision {id[:40]}.")
+            raise NotFound("There is no receipt for such a decision.")
         return Receipt(*row)
 
     def head(self) -> Receipt | None:
@@ -108,8 +114,13 @@ class Decisions:
     def chain(self) -> Iterator[Link]:
         """Yield the chain in its order, what is missing as `None`; then what stands outside it."""
         with self.database.read() as connection:
-            query = _read(isouter=True).add_columns(*_receipt_columns(), protected_values.c.salt)
-            inside = query.join(receipts, isouter=True).order_by(receipts.c.number.nulls_last(), decisions.c.number)
+            apart = protected_values.c["values"].label("apart")
+            query = _read().add_columns(*_receipt_columns(), apart, protected_values.c.salt)
+            inside = (
+                query.join(protected_values, isouter=True)
+                .join(receipts, isouter=True)
+                .order_by(receipts.c.number.nulls_last(), decisions.c.number)
+            )
             # One at a time, so that what cannot be read is named and not the block it stands in.
             found = connection.execution_options(yield_per=1).execute(inside)
             for row in found:
@@ -123,7 +134,9 @@ class Decisions:
         return self.page(product, None, count).items
 
     def page(self, product: str | None, before: str | None, size: int) -> Page:
-        """Return up to `size` decisions older than the decision `before`, newest first."""
+        """Return up to `size` decisions older than the decision `before`, newest first; none if there is no such."""
+        if before and not is_id(before):
+            return Page([], None)
         query = _read().order_by(decisions.c.number.desc()).limit(size + 1)
         if product:
             query = query.where(decisions.c.product == product)
@@ -148,9 +161,8 @@ class Decisions:
         }
 
 
-def _read(*, isouter: bool = False) -> Select[Any]:
-    columns = select(decisions, protected_values.c["values"].label("apart"))
-    return columns.select_from(decisions).join(protected_values, isouter=isouter)
+def _read() -> Select[Any]:
+    return select(decisions).select_from(decisions)
 
 
 def _receipt_columns() -> tuple[Any, ...]:
@@ -160,7 +172,7 @@ def _receipt_columns() -> tuple[Any, ...]:
 
 def _link(row: Row[Any]) -> Link:
     place = Receipt(row.place, row.digest, row.previous) if row.place is not None else None
-    return Link(_decision(row), place, row.salt)
+    return Link(_decision(row, row.apart), place, row.salt)
 
 
 def _head(connection: Connection) -> Receipt | None:
@@ -192,9 +204,10 @@ def _row(decision: Decision, submission: str) -> dict[str, Any]:
     }
 
 
-def _decision(row: Row[Any]) -> Decision:
+def _decision(row: Row[Any], apart: Values | None = None) -> Decision:
+    """Return a stored decision; without the protected values unless they are given."""
     product = PRODUCTS[row.product]
-    customer = Customer(product, row.carried, row.scored, row.policy, row.apart)
+    customer = Customer(product, row.carried, row.scored, row.policy, {} if apart is None else apart)
     outcome = Outcome(
         product=product,
         score=row.score,

@@ -4,12 +4,12 @@ from alembic import command
 from alembic.config import Config
 
 from bankportal.resources import resource
-from bankportal.store.sessions import Database, prepare_folder
+from bankportal.store.sessions import Database
 
 
 def upgrade(database: Database) -> None:
     """Run the migrations that the database lacks, in one transaction; nothing to do is fine."""
-    prepare_folder(database.url.render_as_string(hide_password=False))
+    database.prepare_folder()
     config = Config()
     config.set_main_option("script_location", str(resource("migrations_data") / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 
 # Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
 WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
@@ -18,10 +18,12 @@ CHAIN = 0x62616E6B
 class Database:
     """Hands out transactions. Reading never waits for long; a write transaction takes the write lock at once."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str | URL):
         self.url = make_url(url)
         self.engine = (
-            _sqlite_engine(url) if self.url.get_backend_name() == "sqlite" else create_engine(url, pool_pre_ping=True)
+            _sqlite_engine(self.url)
+            if self.url.get_backend_name() == "sqlite"
+            else create_engine(self.url, pool_pre_ping=True)
         )
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -39,12 +41,30 @@ class Database:
         if self.engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(CHAIN)))
 
+    def prepare_folder(self) -> None:
+        """Make the folder of an SQLite file; nothing for other databases."""
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    def require_writable(self) -> None:
+        """Raise an SQLAlchemy error or `OSError` where nothing could be recorded now."""
+        if self._file:
+            self._file.stat()  # an open connection would still answer after the file is gone
+        with self.write():
+            pass
+
+    @property
+    def _file(self) -> Path | None:
+        """The file of an SQLite database."""
+        is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
+        return Path(str(self.url.database)) if is_file else None
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -66,10 +86,3 @@ def _begin_sqlite(connection: Connection) -> None:
     # The busy timeout does not cover the step from reading to writing, so a writer takes the lock at its start.
     writes = connection.get_execution_options().get("bankportal_writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def prepare_folder(url: str) -> None:
-    """Make the folder of an SQLite file; nothing for other databases."""
-    database = make_url(url)
-    if database.get_backend_name() == "sqlite" and database.database:
-        Path(database.database).parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ class Versions:
     def get(self, product: str, version: str) -> Registered:
         """Return one registered version; `NotFound` if there is none."""
         with self.database.read() as connection:
-            row = connection.execute(_read().where(*_is(product, version))).first()
+            row = connection.execute(_read().where(*_is(product, version))).first() if version.isalnum() else None
         if row is None:
             raise NotFound(f"There is no {product} model version {version[:20]}.")
         return Registered(*row)
