@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from bankportal.domain.errors import NoActiveModel, NotFound, VersionRefused
 from bankportal.domain.products import CHURN
 from bankportal.ml import registry as registry_module
-from bankportal.ml.registry import ARRAYS, MANIFEST, Registry
+from bankportal.ml.registry import ARRAYS, EFFECTS, MANIFEST, TABLES, Registry
 
 
 def folder(services, version="v1"):
@@ -154,13 +155,27 @@ def test_a_folder_without_a_registration_is_passed_over(services, trained) -> No
 def test_random_corruptions_never_score(services) -> None:
     """Whatever happens to a file, it is refused by name, or its hash would have to collide."""
     draw = random.Random(5)
-    original = (folder(services) / ARRAYS).read_bytes()
-    for _ in range(200):
-        content = bytearray(original)
+    originals = {name: (folder(services) / name).read_bytes() for name in (MANIFEST, ARRAYS, EFFECTS, TABLES)}
+    names = [MANIFEST, ARRAYS, EFFECTS] * 320 + [TABLES] * 40  # the tables are large: each of theirs takes its time
+    for name in names:
+        content = bytearray(originals[name])
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-        (folder(services) / ARRAYS).write_bytes(content[: draw.choice([len(content), draw.randrange(len(content))])])
-        with pytest.raises(VersionRefused, match="Churn model v1"):
+        (folder(services) / name).write_bytes(content[: draw.choice([len(content), draw.randrange(len(content))])])
+        with pytest.raises(VersionRefused, match=f"Churn model v1 is refused: {name}"):
             load(services)
+        (folder(services) / name).write_bytes(originals[name])
+    assert load(services).version == "v1"
+
+
+def test_tables_of_another_forest_are_refused(services, trained) -> None:
+    """Hashes that are right do not make tables belong to a forest."""
+    v1 = folder(services)
+    other = replace(trained["churn"].forest, value=trained["churn"].forest.value / 2)
+    files = {ARRAYS: other.to_bytes(), TABLES: (v1 / TABLES).read_bytes(), EFFECTS: (v1 / EFFECTS).read_bytes()}
+    manifest = json.loads((v1 / MANIFEST).read_text())
+    version, digest = services.models.registry.add(CHURN, manifest, files)
+    with pytest.raises(VersionRefused, match=f"Churn model {version} is refused"):
+        services.models.registry.model(CHURN, version, digest)
 
 
 def test_loading_brings_no_training_library() -> None:
