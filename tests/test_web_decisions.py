@@ -17,8 +17,8 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-@pytest.fixture
-def decided(client, examples):
+@pytest.fixture(name="decided")
+def decided_fixture(client, examples):
     """Record the example customer of a product, with changes; return the decision's address."""
 
     def decide(key: str, **changes: str) -> str:

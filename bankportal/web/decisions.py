@@ -38,7 +38,7 @@ def index() -> str:
 def show(decision_id: str) -> str:
     """Show one decision in full; `what-if` chooses the factor of the curve."""
     decision = services().decisions.get(decision_id)
-    outcome, found = decision.outcome, grounds(decision, request.args.get("what-if"))
+    outcome, found = decision.outcome, grounds(decision, request.args.get("what-if") or None)
     return render_template(
         "decision.html",
         decision=decision,

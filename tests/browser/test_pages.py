@@ -8,6 +8,9 @@ PAGES = (
     "/allowance/?example=1",
     "/decisions/",
     "decision",
+    "decision/letter",
+    "decision/compare?CreditScore=560&LatePayments=2",
+    "decision/compare?CreditScore=1",
     "/models/",
     "/models/allowance/v1",
     "/not-there",
@@ -27,6 +30,10 @@ def decision(shared_portal, browser) -> str:
     return address
 
 
+def address(path: str, decision: str) -> str:
+    return decision + path.removeprefix("decision") if path.startswith("decision") else path
+
+
 def serious(page) -> list[str]:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
@@ -42,7 +49,7 @@ def test_axe_finds_nothing_serious(shared_portal, new_page, decision, theme) -> 
     page = new_page(color_scheme=theme, bypass_csp=True)
     faults = {}
     for path in PAGES:
-        page.goto(shared_portal + (decision if path == "decision" else path))
+        page.goto(shared_portal + address(path, decision))
         if found := serious(page):
             faults[path] = found
     page.goto(f"{shared_portal}/churn/?example=1")
@@ -59,7 +66,7 @@ def test_no_page_scrolls_sideways_and_each_has_its_landmarks(shared_portal, new_
     page = new_page(viewport={"width": width, "height": 844})
     wide = {}
     for path in PAGES:
-        page.goto(shared_portal + (decision if path == "decision" else path))
+        page.goto(shared_portal + address(path, decision))
         if (needed := page.evaluate("document.documentElement.scrollWidth")) > width:
             wide[path] = needed
         assert [page.locator(each).count() for each in ("h1", "main", "nav[aria-label=Main]", "[style]")] == [
