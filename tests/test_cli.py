@@ -183,6 +183,13 @@ def test_models(run, bank_files) -> None:
     assert "v2 is active" in run("models", "activate", "churn", "v2")
 
 
+def test_the_words_of_reasons_can_be_edited(run, config) -> None:
+    printed = run("models", "reasons")
+    config.reasons.write_text(printed.replace("late payments in 12 months", "payments came late"), encoding="utf-8")
+    edited = wiring.catalogue(config)
+    assert edited.sentence(CHURN, "LatePayments", 2, raises=True) == "2 payments came late raise the risk"
+
+
 def test_verify_names_what_was_changed(run, config) -> None:
     path = config.models / "churn" / "v1" / "forest.npz"
     path.write_bytes(path.read_bytes()[:-1] + b"x")

@@ -61,6 +61,13 @@ def activate(product: Product, version: str) -> None:
 
 @models.command()
 @reported
+def reasons() -> None:
+    """Print the words of all reasons, as the file reasons.toml in the instance folder in which a bank edits them."""
+    click.echo(services().models.catalogue.to_toml(), nl=False)
+
+
+@models.command()
+@reported
 def verify() -> None:
     """Check the files of all versions; exit with 1 where one is not what was registered."""
     portal = services()

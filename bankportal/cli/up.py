@@ -39,6 +39,7 @@ def prepare() -> Config:
             portal.models.serving(product)
         except NoActiveModel:
             train_product(portal, product, activate=True)
+    portal.explaining.warm_up()  # compiled kernels are kept on disk: the web server finds them ready
     return load()
 
 

@@ -5,11 +5,12 @@ All of it is worked out anew from the decision's own inputs and model version, s
 
 from collections.abc import Mapping
 
-from bankportal.domain.errors import NotFound
+from bankportal.domain.errors import NoActiveModel, NotFound
 from bankportal.domain.outcome import Decision
+from bankportal.domain.products import PRODUCTS
 from bankportal.ml.curve import Curve, curve
 from bankportal.ml.population import Spread
-from bankportal.ml.recourse import Recourse, recourse
+from bankportal.ml.recourse import Recourse, kernels, recourse
 from bankportal.ml.registry import Model
 from bankportal.services.models import Models
 
@@ -19,6 +20,15 @@ class Explaining:
 
     def __init__(self, models: Models):
         self.models = models
+
+    def warm_up(self) -> None:
+        """Load every product's model and compile its kernels, or load them compiled; no model is fine."""
+        kernels()
+        for product in PRODUCTS.values():
+            try:
+                self.models.serving(product).warm_up()
+            except NoActiveModel:
+                continue
 
     def model(self, decision: Decision) -> Model:
         """Return the very model version that decided."""
