@@ -135,6 +135,22 @@ def test_a_value_far_off_is_marked_at_the_side() -> None:
     assert (low.own, low.at.x, low.anchor) == (0, 0, "start")
 
 
+@pytest.mark.parametrize(
+    ("own", "right", "anchor"),
+    [(1.0, True, "start"), (20.0, True, "start"), (60.0, False, "start"), (150.0, False, "end"), (199.0, False, "end")],
+)
+def test_labels_stand_apart(own, right, anchor) -> None:
+    drawn = curves.drawing(ALLOWANCE, curve_of(steps=(Step(0.0, 1000.0, 0.3),), own=own))
+    assert (drawn.labels_right, drawn.anchor) == (right, anchor)
+
+
+def test_labels_leave_the_curve_free() -> None:
+    high_left = (Step(0.0, 20.0, 0.83), Step(20.0, 1000.0, 0.3))
+    drawn = curves.drawing(ALLOWANCE, curve_of(steps=high_left, own=100.0))
+    assert drawn.labels_right
+    assert drawn.anchor == "end"
+
+
 def test_a_value_near_by_widens_the_window() -> None:
     assert curves.drawing(ALLOWANCE, curve_of(own=390.0)).high == "420"
 

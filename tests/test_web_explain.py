@@ -216,6 +216,13 @@ def test_nothing_changed(client, decided) -> None:
     assert "Take into the form" not in text
 
 
+def test_a_changed_request_changes_the_limit_alone(client, decided) -> None:
+    page = client.get(f"{decided('allowance', RequestedLimit='5000')}/compare?RequestedLimit=700").text
+    assert ">changed</span>" in page
+    assert "The score moves by 0 percentage points." in page
+    assert "EUR 700" in text_of(page)
+
+
 @EACH_PRODUCT
 def test_what_was_compared_goes_into_the_form(client, decided, product) -> None:
     page = html.unescape(client.get(f"{decided(product.key)}/compare", query_string=CHANGES[product.key]).text)

@@ -77,10 +77,11 @@ def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
 def rows(decision: Decision, customer: Customer, after: Outcome) -> tuple[Row, ...]:
     """Return what differs or weighs: changed values first, then by the larger contribution."""
     product, before = decision.outcome.product, decision.outcome.contributions
+    was, now = (each.scored | each.policy for each in (decision.customer, customer))
     found = []
-    for name in dict.fromkeys([*before, *after.contributions]):
+    for name in dict.fromkeys([*before, *after.contributions, *customer.policy]):
         parts = before.get(name, 0.0), after.contributions.get(name, 0.0)
-        row = _row(product, name, (decision.customer.scored.get(name), customer.scored.get(name)), parts)
+        row = _row(product, name, (was.get(name), now.get(name)), parts)
         weight = max(map(abs, parts))
         if row.changed or weight >= NOTHING:
             found.append((not row.changed, -weight, row))

@@ -19,7 +19,7 @@ from bankportal.web.gauge import cut_off_text
 from bankportal.web.words import as_typed, number, value_words
 
 PADDING = 0.06  # of the training data's width, shown on each side of it
-EDGE = 12.0  # a label this near to a side is anchored there
+ROOM = 36.0  # the width that the customer's label takes on a phone
 LABELS = 24.0  # the width that the bands' labels take, and how far above their line they stand
 ABOVE = 4.0
 
@@ -85,8 +85,10 @@ class Drawing:
 
     @property
     def anchor(self) -> str:
-        """How the label over the customer's own value is aligned, so that it stays inside."""
-        return "start" if self.at.x < EDGE else "end" if self.at.x > 100 - EDGE else "middle"
+        """On which side of its line the customer's label stands: inside, and away from the bands' labels if it can."""
+        if self.labels_right:
+            return "end" if self.at.x > ROOM else "start"
+        return "start" if self.at.x < 100 - ROOM else "end"
 
     @property
     def labels_right(self) -> bool:
