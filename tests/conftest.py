@@ -61,6 +61,7 @@ def ready_instance(trained, tmp_path_factory) -> Path:
     upgrade(built.database)
     for forest in trained.values():
         built.models.add(forest)
+    built.explaining.warm_up()  # so that no test waits for compilers
     built.database.close()
     return instance
 

@@ -65,7 +65,7 @@ EDITS = {
     "a contribution": "contributions = json_set(contributions, '$.CreditScore', 0.5)",
     "the model": "model_version = 'v2'",
     "the policy": "policy_version = 'other'",
-    "the number shown": "id = '0' || substr(id, 2, 24) || 'x'",
+    "the number shown": "id = substr(id, 1, 25) || CASE substr(id, 26) WHEN 'x' THEN 'y' ELSE 'x' END",
     "unreadable": "scored = 'not json'",
     "an unknown product": "product = 'loans'",
 }
