@@ -16,8 +16,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from bankportal.cli.train import MADE_ROWS, MADE_SEED, SHIPPED
 from bankportal.domain.products import CHURN, PRODUCTS, Product
-from bankportal.ml.check import area_under_curve, separations
+from bankportal.ml.check import separations
 from bankportal.ml.encoding import Encoding
+from bankportal.ml.measures import area_under_curve
 from bankportal.ml.read import Table, read
 from bankportal.ml.recipe import augment_file, simulate_file, truth_for
 from bankportal.ml.training import Trained, grow, train

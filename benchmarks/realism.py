@@ -25,8 +25,8 @@ from sklearn.model_selection import train_test_split
 
 from bankportal.domain.products import CHURN
 from bankportal.ml import bank, recipe
+from bankportal.ml.measures import area_under_curve
 from bankportal.ml.read import Table, read
-from bankportal.ml.simulate import rank_auc
 from bankportal.resources import resource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,7 @@ def masked_too(table: Table, rows: NDArray[np.int64]) -> RandomForestClassifier:
 
 def auc(forest: RandomForestClassifier, inputs: Floats, labels: Floats) -> float:
     """Return the forest's ROC AUC."""
-    return rank_auc(labels, forest.predict_proba(inputs)[:, 1])
+    return area_under_curve(forest.predict_proba(inputs)[:, 1], labels)
 
 
 def splits(table: Table) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -75,7 +75,7 @@ def transfer(shipped: Table, real: Table) -> None:
     forest = masked_too(shipped, np.arange(len(shipped)))
     print(f"a. trained on simulated, scored on real: AUC {auc(forest, encoded(real), real.label):.4f} (at least 0.845)")
     known = {name: real.columns[name] for name in bank.BASE_ORDER}
-    best = rank_auc(real.label, bank.best_chance_of_leaving(known))
+    best = area_under_curve(bank.best_chance_of_leaving(known), real.label)
     print(f"   the simulator's own probabilities on real: AUC {best:.4f}")
 
 
@@ -97,7 +97,7 @@ def single_factors(table: Table) -> Iterator[tuple[str, float]]:
     for name, values in table.columns.items():
         if values.dtype.kind == "f":
             known = ~np.isnan(values)
-            alone = rank_auc(table.label[known], values[known])
+            alone = area_under_curve(values[known], table.label[known])
             yield name, max(alone, 1 - alone)
 
 
@@ -110,7 +110,7 @@ def against_ceiling(path: Path, shipped: Table) -> None:
     for train, test in splits(shipped):
         aucs.append(auc(masked_too(shipped, train), inputs[test], labels[test]))
         for kind, reached in shares.items():
-            reached.append(aucs[-1] / rank_auc(labels[test], getattr(simulated, kind)[test]))
+            reached.append(aucs[-1] / area_under_curve(getattr(simulated, kind)[test], labels[test]))
     print(f"c. shipped file, test AUC of a forest, {len(aucs)} splits: {said(aucs)}")
     print(f"   share of the best achievable: {said(shares['achievable'])} (at least 0.97)")
     print(f"   share of the truth: {said(shares['truth'])}")

@@ -13,6 +13,7 @@ from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.ml import bank, credit, simulate
 from bankportal.ml.likelihoods import Bernoulli, Count, LogNormal, Normal, Ordinal, sigmoid
+from bankportal.ml.measures import area_under_curve
 from bankportal.ml.recipe import columns_sha256, write_csv
 
 ROWS = 40_000
@@ -152,7 +153,7 @@ def test_the_behaviours_are_all_declared_and_one_by_one_tell_little(churn):
     for name in behavioural:
         values = churn.columns[name].astype(float)
         known = ~np.isnan(values)
-        auc = simulate.rank_auc(churn.labels[known], values[known])
+        auc = area_under_curve(values[known], churn.labels[known])
         assert 0.02 < abs(auc - 0.5) < 0.3, name
 
 
@@ -180,7 +181,7 @@ def test_probabilities_are_calibrated(name, kind, request):
 
 def test_knowing_more_is_better(churn):
     base = bank.best_chance_of_leaving({name: churn.columns[name] for name in bank.BASE_ORDER})
-    aucs = [simulate.rank_auc(churn.labels, chances) for chances in (base, churn.achievable, churn.truth)]
+    aucs = [area_under_curve(chances, churn.labels) for chances in (base, churn.achievable, churn.truth)]
     briers = [simulate.ceiling(churn.labels, chances).brier for chances in (base, churn.achievable, churn.truth)]
     assert aucs == sorted(aucs)
     assert briers == sorted(briers, reverse=True)
@@ -273,13 +274,13 @@ def test_every_scored_factor_group_separates_those_who_repay(allowance):
         (allowance.columns["Tenure"], 0.52),
         (-allowance.columns["LatePayments"], 0.6),
     ):
-        assert simulate.rank_auc(allowance.labels, values) > least
+        assert area_under_curve(values, allowance.labels) > least
 
 
 def test_rank_auc_is_scikit_learn_s():
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, 2, 500).astype(float), generator.integers(0, 9, 500) / 9
-    assert simulate.rank_auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert area_under_curve(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_simulating_loads_neither_pandas_nor_scikit_learn():

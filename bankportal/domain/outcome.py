@@ -1,8 +1,9 @@
 """What the portal answers: a score, its band, and a limit where the product has one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Band, Product
@@ -51,6 +52,19 @@ class Outcome:
     model_version: str
     model_digest: str
     policy_version: str | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what is stored of the answer itself, as plain data."""
+        return {
+            "score": self.score,
+            "band": self.band.name,
+            "limit": asdict(self.limit) if self.limit else None,
+            "flags": [asdict(flag) for flag in self.flags],
+            "base": self.base,
+            "contributions": dict(self.contributions),
+            "reasons": [asdict(reason) for reason in self.reasons],
+            "policy_version": self.policy_version,
+        }
 
 
 @dataclass(frozen=True)

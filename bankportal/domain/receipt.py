@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bankportal.domain.outcome import Decision
@@ -47,7 +47,8 @@ def content(decision: Decision, salt: str, number: int, previous: str) -> str:
     """Return a decision's canonical content: what its receipt is the digest of."""
     customer, outcome = decision.customer, decision.outcome
     return canonical(
-        {
+        outcome.to_record()
+        | {
             "format": FORMAT,
             "number": number,
             "previous": previous,
@@ -57,14 +58,6 @@ def content(decision: Decision, salt: str, number: int, previous: str) -> str:
             "input": {"carried": customer.carried, "scored": customer.scored, "policy": customer.policy},
             "protected": protected_digest(salt, customer.apart),
             "model": {"version": outcome.model_version, "digest": outcome.model_digest},
-            "policy_version": outcome.policy_version,
-            "score": outcome.score,
-            "band": outcome.band.name,
-            "limit": asdict(outcome.limit) if outcome.limit else None,
-            "flags": [asdict(flag) for flag in outcome.flags],
-            "base": outcome.base,
-            "contributions": dict(outcome.contributions),
-            "reasons": [asdict(reason) for reason in outcome.reasons],
         }
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bankportal.domain.errors import DataRefused
 from bankportal.ml.encoding import blank
+from bankportal.ml.measures import area_under_curve
 from bankportal.ml.read import CellProblem, Table
 
 # A factor that alone separates the label better than this was made from it, or is the label by another name.
@@ -45,6 +46,11 @@ class Separation:
     def leaks(self) -> bool:
         """Say whether that is too good to be true."""
         return self.auc > LEAK_ABOVE
+
+    @property
+    def warning(self) -> str:
+        """Say what is wrong with a forest that learned from a leak."""
+        return f"{self.factor} alone separates the label with an AUC of {self.auc:.3f}: the data give the label away."
 
 
 @dataclass(frozen=True)
@@ -339,21 +345,3 @@ class LevelRates:
             return self.rates[place]
         seen = (self.levels[place] == known).astype(np.bool_)
         return np.where(seen, self.rates[place], self.rate_overall)
-
-
-def middle_ranks(score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each score's rank from 1, (rows,); equal scores share the middle of their ranks."""
-    place, count = np.unique(score, return_inverse=True, return_counts=True)[1:]
-    ranks: NDArray[np.float64] = (np.cumsum(count) - (count - 1) / 2)[place]
-    return ranks
-
-
-def area_under_curve(score: NDArray[np.float64], label: NDArray[np.float64]) -> float:
-    """Return the ROC AUC of a score, both (rows,): how often a 1 scores above a 0, ties counting half.
-
-    The labels must hold both 0 and 1.
-    """
-    ones = label == 1
-    positive, negative = int(ones.sum()), int((~ones).sum())
-    wins = middle_ranks(score)[ones].sum() - positive * (positive + 1) / 2
-    return float(wins / (positive * negative))

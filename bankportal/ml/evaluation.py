@@ -17,9 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bankportal.domain.products import Product
-from bankportal.ml.check import LevelRates, area_under_curve, middle_ranks
+from bankportal.ml.check import LevelRates
 from bankportal.ml.encoding import Encoding
 from bankportal.ml.forest import Forest
+from bankportal.ml.measures import area_under_curve, brier, middle_ranks
 from bankportal.ml.read import Table
 
 BINS = 10
@@ -79,11 +80,6 @@ def _label(table: Table) -> Numbers:
 
 def _measures(score: Numbers, label: Numbers) -> dict[str, float]:
     return {"average_precision": float(average_precision_score(label, score)), "brier": brier(score, label)}
-
-
-def brier(score: Numbers, label: Numbers) -> float:
-    """Return the mean squared distance of score and label, both (rows,)."""
-    return float(np.mean((score - label) ** 2))
 
 
 def auc_interval(score: Numbers, label: Numbers) -> dict[str, float]:

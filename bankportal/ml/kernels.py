@@ -48,15 +48,16 @@ def available() -> bool:
     return NUMBA is not None and os.environ.get(OFF) != "1"
 
 
-def _compiled(kernel: Kernel) -> Kernel:
+def compiled(kernel: Kernel) -> Kernel:
+    """Compile a kernel when first called, kept on disk, free of the interpreter lock; as it is without Numba."""
     if NUMBA is None:
         return kernel
-    compiled: Kernel
+    made: Kernel
     try:
-        compiled = NUMBA.njit(nogil=True, cache=True)(kernel)
+        made = NUMBA.njit(nogil=True, cache=True)(kernel)
     except RuntimeError:  # no folder that can be written to: compile for this process alone
-        compiled = NUMBA.njit(nogil=True)(kernel)
-    return compiled
+        made = NUMBA.njit(nogil=True)(kernel)
+    return made
 
 
 @cache
@@ -154,7 +155,7 @@ def _depths(forest: "Forest") -> NDArray[np.int32]:
     return np.maximum.reduceat(depth, forest.roots)
 
 
-@_compiled
+@compiled
 def score_rows(
     matrix: Any, scores: Any, column: Any, threshold: Any, child: Any, value: Any, roots: Any, depth: Any
 ) -> None:
@@ -195,7 +196,7 @@ def score_rows(
             scores[row] /= len(roots)
 
 
-@_compiled
+@compiled
 def code_rows(matrix: Any, thresholds: Any, starts: Any, codes: Any) -> None:
     """Write how many of its column's thresholds lie below each cell, (2 x columns, rows) uint16.
 
@@ -222,7 +223,7 @@ def code_rows(matrix: Any, thresholds: Any, starts: Any, codes: Any) -> None:
             codes[2 * column + 1, row] = low - start
 
 
-@_compiled
+@compiled
 def step_down(parent: Any, here: Any, codes: Any, code: Any, bit: Any, is_left: Any) -> None:
     """Write the rows' states at a child: the parent's, and the bit where the child's condition fails."""
     none = np.uint16(0)
@@ -234,7 +235,7 @@ def step_down(parent: Any, here: Any, codes: Any, code: Any, bit: Any, is_left: 
             here[row] = parent[row] | (none if codes[row] > code else bit)
 
 
-@_compiled
+@compiled
 def mark_right(state: Any, codes: Any, code: Any, bit: Any) -> None:
     """Set the bit in the states of rows that a node sends right."""
     none = np.uint16(0)
@@ -242,7 +243,7 @@ def mark_right(state: Any, codes: Any, code: Any, bit: Any) -> None:
         state[row] = state[row] | (bit if codes[row] > code else none)
 
 
-@_compiled
+@compiled
 def add_up(state: Any, offset: Any, values: Any, held: Any) -> None:
     """Add a group's contributions to the sums that the lanes hold, (rows, lanes): eight additions in two or so."""
     # Unsigned indices: signed ones would be tested for counting from the end.
@@ -259,7 +260,7 @@ def add_up(state: Any, offset: Any, values: Any, held: Any) -> None:
         held[row, 4], held[row, 5], held[row, 6], held[row, 7] = e, f, g, h
 
 
-@_compiled
+@compiled
 def put_down(held: Any, before: Any, after: Any, total: Any) -> None:
     """Where a lane is to hold another factor, add what it holds to its factor's totals, (factors + 1, rows)."""
     for lane in range(8):
@@ -270,7 +271,7 @@ def put_down(held: Any, before: Any, after: Any, total: Any) -> None:
                 held[row, lane] = 0.0
 
 
-@_compiled
+@compiled
 def add_up_one(found: Any, factor: Any, values: Any, out: Any) -> None:
     """Write one row's contributions from its cells, in the order of `explain_rows`."""
     touched = 0.0
@@ -293,7 +294,7 @@ def add_up_one(found: Any, factor: Any, values: Any, out: Any) -> None:
         out[place] = total[place]
 
 
-@_compiled
+@compiled
 def explain_rows(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inner: Any, values: Any) -> None:
     """Write the contributions (rows, factors) of a matrix's rows, group by group so that a table stays in cache.
 
@@ -329,7 +330,7 @@ def explain_rows(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, in
             out[row, place] = total[place, row]
 
 
-@_compiled
+@compiled
 def explain_one(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inner: Any, values: Any) -> None:
     """Write the contributions of a matrix's only row, with the bits of `explain_rows`.
 

@@ -4,30 +4,16 @@ The same search in NumPy, with the same answers to the last bit, is `recourse`'s
 mean. The kernels check no bounds: callers pass arrays derived from a checked forest.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from bankportal.ml.kernels import NUMBA, available
+from bankportal.ml.kernels import available, compiled
 
 __all__ = ["available", "cheapest"]
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-
-def _compiled(kernel: Kernel) -> Kernel:
-    if NUMBA is None:
-        return kernel
-    compiled: Kernel
-    try:
-        compiled = NUMBA.njit(nogil=True, cache=True)(kernel)
-    except RuntimeError:  # no folder that can be written to: compile for this process alone
-        compiled = NUMBA.njit(nogil=True)(kernel)
-    return compiled
-
-
-@_compiled
+@compiled
 def band_of(score: Any, cuts: Any) -> Any:
     """Return the number of the band that holds a score."""
     band = 0
@@ -36,7 +22,7 @@ def band_of(score: Any, cuts: Any) -> Any:
     return band
 
 
-@_compiled
+@compiled
 def leaves(nodes: Any, first: Any, second: Any, stack: Any, spans: Any, heights: Any) -> Any:
     """Write the leaves that can be reached: their candidates' spans (start and end of each factor) and heights.
 
@@ -77,7 +63,7 @@ def leaves(nodes: Any, first: Any, second: Any, stack: Any, spans: Any, heights:
     return count, lowest, highest
 
 
-@_compiled
+@compiled
 def cells(spans: Any, place: Any, side: Any, chosen: Any) -> Any:
     """Put together candidates that no leaf tells apart: number their cells in place of the spans' ends.
 
@@ -100,7 +86,7 @@ def cells(spans: Any, place: Any, side: Any, chosen: Any) -> Any:
     return len(starts)
 
 
-@_compiled
+@compiled
 def exact(nodes: Any, first: Any, candidate: Any, second: Any, other: Any) -> Any:
     """Return the score at two candidates, added up as `Forest.score` does."""
     kind, left, right, roots, value, _, goes_left, code = nodes
@@ -119,7 +105,7 @@ def exact(nodes: Any, first: Any, candidate: Any, second: Any, other: Any) -> An
     return total / len(roots)
 
 
-@_compiled
+@compiled
 def any_better(low: Any, high: Any, cuts: Any, better: Any) -> Any:
     """Say whether a band from one score to another is better."""
     found = False
@@ -128,7 +114,7 @@ def any_better(low: Any, high: Any, cuts: Any, better: Any) -> Any:
     return found
 
 
-@_compiled
+@compiled
 def settled(score: Any, near: Any, cuts: Any, better: Any) -> Any:
     """Return 1 or 0 where a score is surely in a better band or surely not, -1 where it is too near to a cut-off."""
     low, high = band_of(score - near, cuts), band_of(score + near, cuts)
@@ -137,7 +123,7 @@ def settled(score: Any, near: Any, cuts: Any, better: Any) -> Any:
     return 1 if better[low] else 0
 
 
-@_compiled
+@compiled
 def cheapest(nodes: Any, first: Any, second: Any, limit: Any, bands: Any, room: Any) -> Any:
     """Return the least effort below `limit` that reaches a better band, and the two candidates; -1, -1 for none."""
     cuts, better, unit, near = bands

@@ -15,6 +15,7 @@ import numpy as np
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.ml import bank, credit
 from bankportal.ml.likelihoods import Column, Columns, Floats, as_floats, draw_all
+from bankportal.ml.measures import area_under_curve, brier
 
 # The public file's name for the label of a base file.
 BASE_LABEL = "Exited"
@@ -69,16 +70,7 @@ BEST: Mapping[str, Callable[[Columns], Floats]] = MappingProxyType(
 
 def ceiling(labels: Floats, chances: Floats) -> Ceiling:
     """Return ROC AUC (ties count half) and Brier score of probabilities against labels 1 or 0, both (rows,)."""
-    return Ceiling(rank_auc(labels, chances), float(np.mean((chances - labels) ** 2)))
-
-
-def rank_auc(labels: Floats, scores: Floats) -> float:
-    """Return the ROC AUC from mean ranks (Mann and Whitney); NaN where all labels are equal."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
-    ones = float(np.sum(labels == 1))
-    pairs = ones * (len(labels) - ones)
-    return float((rank[labels == 1].sum() - ones * (ones + 1) / 2) / pairs) if pairs else float("nan")
+    return Ceiling(area_under_curve(chances, labels), brier(chances, labels))
 
 
 def churn(rows: int, seed: int) -> Simulated:

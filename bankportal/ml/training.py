@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
-from bankportal.ml.check import customer_numbers, leaks, refuse_leaks, repeated, unfit
+from bankportal.ml.check import Separation, customer_numbers, leaks, refuse_leaks, repeated, unfit
 from bankportal.ml.effects import Effects
 from bankportal.ml.encoding import Encoding, Seen
 from bankportal.ml.evaluation import Ceiling, behaviour_columns, evaluate
@@ -91,11 +91,7 @@ def train(
     missing, there are too few rows or too few of one label, or a factor gives the label away and `allow_leakage` is
     false.
     """
-    if reasons := unfit(table):
-        raise DataRefused(reasons[0])
-    leaking = leaks(table)
-    if not allow_leakage:
-        refuse_leaks(leaking, table)
+    leaking = _judged(table, allow_leakage=allow_leakage)
     kept = table.take(~repeated(table))
     train_rows, test_rows = split(kept, seed)
     learned, held_out = kept.take(train_rows), kept.take(test_rows)
@@ -107,10 +103,7 @@ def train(
     if progress:
         progress(PARAMETERS.trees, PARAMETERS.trees, "Making the tables that explain")
     reference = reference_population(table.product, forest, encoding.matrix(learned.columns))
-    evaluation["warnings"] += [
-        f"{leak.factor} alone separates the label with an AUC of {leak.auc:.3f}: the data give the label away."
-        for leak in leaking
-    ]
+    evaluation["warnings"] += [found.warning for found in leaking]
     return Trained(
         product=table.product,
         forest=forest,
@@ -119,17 +112,28 @@ def train(
         tables=build(forest, encoding, reference),
         effects=Effects.build(forest, encoding, reference),
         spreads=spreads(table.product, learned.columns),
-        reference={
-            "meaning": table.product.reference.meaning,
-            "rows": len(reference),
-            "sha256": hashlib.sha256(np.ascontiguousarray(reference).tobytes()).hexdigest(),
-        },
+        reference=_about_reference(table.product, reference),
         evaluation=evaluation,
         parameters=asdict(PARAMETERS),
         seed=seed,
         data=_facts(table, kept, learned, held_out) | {"leaks": [asdict(leak) for leak in leaking]},
         libraries=libraries(),
     )
+
+
+def _judged(table: Table, *, allow_leakage: bool) -> tuple[Separation, ...]:
+    """Return the leaks that are allowed; `DataRefused` where a table is unfit or leaks and must not."""
+    if reasons := unfit(table):
+        raise DataRefused(reasons[0])
+    leaking = leaks(table)
+    if not allow_leakage:
+        refuse_leaks(leaking, table)
+    return leaking
+
+
+def _about_reference(product: Product, reference: Matrix) -> dict[str, Any]:
+    sha256 = hashlib.sha256(np.ascontiguousarray(reference).tobytes()).hexdigest()
+    return {"meaning": product.reference.meaning, "rows": len(reference), "sha256": sha256}
 
 
 def reference_population(product: Product, forest: Forest, matrix: Matrix) -> Matrix:

@@ -183,7 +183,7 @@ def _head(connection: Connection) -> Receipt | None:
 
 def _row(decision: Decision, submission: str) -> dict[str, Any]:
     customer, outcome = decision.customer, decision.outcome
-    return {
+    return outcome.to_record() | {
         "id": decision.id,
         "submission": submission,
         "at": decision.at,
@@ -191,16 +191,8 @@ def _row(decision: Decision, submission: str) -> dict[str, Any]:
         "carried": customer.carried,
         "scored": customer.scored,
         "policy": customer.policy,
-        "score": outcome.score,
-        "band": outcome.band.name,
-        "limit": asdict(outcome.limit) if outcome.limit else None,
-        "flags": [asdict(flag) for flag in outcome.flags],
-        "base": outcome.base,
-        "contributions": dict(outcome.contributions),
-        "reasons": [asdict(reason) for reason in outcome.reasons],
         "model_version": outcome.model_version,
         "model_digest": outcome.model_digest,
-        "policy_version": outcome.policy_version,
     }
 
 
