@@ -29,6 +29,10 @@ def test_an_older_model_in_service_is_said(app, client, trained) -> None:
     assert response.status_code == 200
     assert response.json["status"] == "an older model serves"
     assert "v2" in response.json["refused"]["churn"]
+    for page in ("/", "/models/"):
+        text = client.get(page).text
+        assert "Churn model v2 is refused" in text
+        assert "An earlier version answers" in text
 
 
 def test_a_portal_without_models_says_so(empty_app) -> None:

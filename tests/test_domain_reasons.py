@@ -29,7 +29,7 @@ def test_it_works() -> None:
         ("ComplaintsFiled", 1, True, "1 complaint in 12 months raises the risk"),
         ("ComplaintsFiled", 0, False, "No complaints in 12 months lower the risk"),
         ("ComplaintsFiled", None, True, "Not knowing of complaints raises the risk"),
-        ("Balance", 121_400.5, True, "A balance of EUR 121,400.5 raises the risk"),
+        ("Balance", 121_400.5, True, "A balance of EUR 121,400.50 raises the risk"),
         ("IsActiveMember", 0, True, "No account use in the last quarter raises the risk"),
         ("Geography", "Germany", True, "Banking in Germany raises the risk"),
         ("CustomerSatisfaction", 4.5, False, "A satisfaction of 4.5 lowers the risk"),

@@ -17,12 +17,14 @@ from bankportal.domain.policy import Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
 MOST = 4
+# How a phrase writes an amount.
+MONEY = f"{CURRENCY} {{value}}"
 NOTHING_ALONE = "Several values together, none of them by itself"
-# How a policy rule that decided is named. {ceiling} and {amount} are in EUR.
+# How a policy rule that decided is named. {ceiling} and {amount} come with their currency.
 RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
-        "ability-to-pay": "After living costs and obligations the salary carries no limit above {currency} {ceiling}",
-        "band": "The salary and the band {band} together set the limit of {currency} {amount}",
+        "ability-to-pay": "After living costs and obligations the salary carries no limit above {ceiling}",
+        "band": "The salary and the band {band} together set the limit of {amount}",
     }
 )
 
@@ -37,6 +39,16 @@ def spoken(value: Value) -> str:
         return "" if value is None else value
     text = f"{value:,.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def spoken_money(value: float) -> str:
+    """Write an amount with its currency, cents where there are any.
+
+    >>> spoken_money(85.2), spoken_money(62000.0)
+    ('EUR 85.20', 'EUR 62,000')
+    """
+    cents = f"{value:,.2f}"
+    return f"{CURRENCY} {cents.removesuffix('.00')}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,8 @@ def _subject(phrase: Phrase, value: Value) -> tuple[str, bool]:
         return phrase.one, False
     if value == 0 and phrase.zero:
         return phrase.zero, phrase.plural
+    if MONEY in phrase.many and isinstance(value, int | float):
+        return phrase.many.replace(MONEY, spoken_money(value)), phrase.plural
     return phrase.many.replace("{value}", spoken(value)), phrase.plural
 
 
@@ -165,6 +179,6 @@ def _rule_reason(limit: Limit | None, band: Band) -> Reason | None:
     if limit is None or limit.rule not in RULE_SENTENCES or not (limit.counteroffer or limit.amount == 0):
         return None
     sentence = RULE_SENTENCES[limit.rule].format(
-        currency=CURRENCY, ceiling=spoken(float(int(limit.ceiling))), amount=spoken(limit.amount), band=band.name
+        ceiling=spoken_money(float(int(limit.ceiling))), amount=spoken_money(limit.amount), band=band.name
     )
     return Reason(None, limit.rule, 0.0, sentence)

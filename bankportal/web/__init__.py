@@ -4,12 +4,11 @@ from flask import Flask
 
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
+from bankportal.version import BRAND
 from bankportal.web import decisions, models, overview, scoring, words
 from bankportal.web.bars import reason_mark
 from bankportal.web.charts import ICONS
 from bankportal.web.forms import range_of
-
-BRAND = "Elite Financial Intelligence Portal"
 
 
 def register(app: Flask) -> None:

@@ -14,7 +14,8 @@ blueprint = Blueprint("models", __name__, url_prefix="/models")
 def index() -> str:
     """List every product's versions."""
     versions = {product.key: services().models.versions(product) for product in PRODUCTS.values()}
-    return render_template("models.html", versions=versions, figures=figures)
+    refusals = {product.key: services().models.refusal(product) for product in PRODUCTS.values()}
+    return render_template("models.html", versions=versions, refusals=refusals, figures=figures)
 
 
 @blueprint.get("/<key>/<version>")

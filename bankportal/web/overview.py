@@ -17,11 +17,12 @@ blueprint = Blueprint("overview", __name__)
 
 @dataclass(frozen=True)
 class Holding:
-    """What the portal holds of one product: decisions by band, and the active model if there is one."""
+    """What the portal holds of one product: decisions by band, the model that serves, why not the newest one."""
 
     product: Product
     slices: tuple[Slice, ...]
     figures: Figures | None
+    refusal: str | None
 
     @property
     def total(self) -> int:
@@ -34,7 +35,12 @@ def index() -> str:
     """Show products, active models and recent decisions."""
     counts = services().decisions.counts()
     holdings = [
-        Holding(product, slices(product, counts.get(product.key, {})), active_figures(product))
+        Holding(
+            product=product,
+            slices=slices(product, counts.get(product.key, {})),
+            figures=active_figures(product),
+            refusal=services().models.refusal(product),
+        )
         for product in PRODUCTS.values()
     ]
     return render_template("overview.html", holdings=holdings, decisions=services().decisions.latest(RECENT))
