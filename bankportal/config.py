@@ -52,6 +52,11 @@ SETTINGS = (
     Setting("PORT", "8000", "Port of the web server, on the loopback interface: there are no accounts yet."),
     Setting("THREADS", "8", "Threads of the web server, from 1 to 64."),
     Setting("TRUSTED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names that requests may use, separated by commas."),
+    Setting(
+        "NO_NUMBA",
+        None,
+        "`1` switches the compiled kernels off: the same answers, slower. Read from the environment alone.",
+    ),
     Setting("LOG_FORMAT", "console", "`console` for people or `json` for machines."),
 )
 FORMATS = ("console", "json")

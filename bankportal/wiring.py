@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bankportal.config import Config
+from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.reasons import Catalogue
 from bankportal.ml.registry import Registry
 from bankportal.services.audit import Audit
@@ -46,4 +47,7 @@ def build(config: Config) -> Services:
 def catalogue(config: Config) -> Catalogue:
     """Return the words of reasons: as declared, with the bank's own over them where the instance folder has a file."""
     own = config.reasons
-    return Catalogue.edited(own.read_text(encoding="utf-8")) if own.is_file() else Catalogue.declared()
+    try:
+        return Catalogue.edited(own.read_text(encoding="utf-8-sig")) if own.is_file() else Catalogue.declared()
+    except UnicodeDecodeError as error:
+        raise SettingsRefused(f"{own} is not written in UTF-8.") from error

@@ -4,7 +4,8 @@
 
 Each line of EXPORT (`flask audit export`) is a JSON object: `content`, the canonical text of one decision, and
 `digest`, its SHA-256. The content holds its `number`, from 1 without gaps, and `previous`, the digest of the line
-before (64 zeros at the start). NUMBER:DIGEST is a head kept from earlier (`flask audit head`): the chain must still hold it.
+before (64 zeros at the start). NUMBER:DIGEST is a head kept from earlier (`flask audit head`): the chain must still
+hold it.
 """
 
 import hashlib
@@ -12,20 +13,35 @@ import json
 import sys
 
 
+def once(pairs):
+    """Refuse an object that names a key twice: which of the two counts would be a matter of taste."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
 def check(lines, head=None):
     """Return the last line's NUMBER:DIGEST; raise ValueError at the first line that is not right."""
     number, previous, seen = 0, "0" * 64, head is None
     for number, line in enumerate(lines, start=1):
-        receipt = json.loads(line)
-        content = json.loads(receipt["content"])
-        if hashlib.sha256(receipt["content"].encode()).hexdigest() != receipt["digest"]:
-            raise ValueError(f"line {number}: the digest is not that of the content")
-        if content["number"] != number or content["previous"] != previous:
-            raise ValueError(f"line {number}: it does not follow the line before")
+        try:
+            receipt = json.loads(line, object_pairs_hook=once)
+            if set(receipt) != {"digest", "content"}:
+                raise ValueError("it must hold digest and content, and nothing else")
+            if hashlib.sha256(receipt["content"].encode()).hexdigest() != receipt["digest"]:
+                raise ValueError("the digest is not that of the content")
+            content = json.loads(receipt["content"], object_pairs_hook=once)
+            place = content["number"], content["previous"]
+            if type(place[0]) is not int or place != (number, previous):
+                raise ValueError("it does not follow the line before")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from None
         previous = receipt["digest"]
         seen = seen or f"{number}:{previous}" == head
     if not seen:
         raise ValueError(f"the chain does not hold the head {head}")
+    if not number:
+        raise ValueError("there is no receipt in it")
     return f"{number}:{previous}"
 
 
@@ -35,5 +51,5 @@ if __name__ == "__main__":
     try:
         with open(sys.argv[1], encoding="utf-8") as file:
             print("right up to", check(file, *sys.argv[2:]))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"not right: {error}")

@@ -67,6 +67,14 @@ EDITS = {
     "the policy": "policy_version = 'other'",
     "the number shown": "id = substr(id, 1, 25) || CASE substr(id, 26) WHEN 'x' THEN 'y' ELSE 'x' END",
     "unreadable": "scored = 'not json'",
+    "an infinite score": "score = 9e999",
+    "a score of bytes": "score = x'00'",
+    "a contribution of NaN": """contributions = '{"CreditScore": NaN}'""",
+    "contributions as a list": "contributions = '[1]'",
+    "half a character": r"""carried = '{"Surname": "\ud800"}'""",
+    "nested without end": "carried = replace(hex(zeroblob(50000)), '00', '[')",
+    "a band of bytes": "band = cast(x'ff' as text)",
+    "the submission": "submission = 'another'",
     "an unknown product": "product = 'loans'",
 }
 
@@ -164,8 +172,12 @@ def test_the_script_checks_an_export(services, decided) -> None:
         lambda lines: [lines[0].replace("Nuñez", "Munez"), *lines[1:]],
         lambda lines: [*lines, lines[-1]],
         lambda lines: lines[1:],
+        lambda lines: [lines[0].replace('{"digest"', '{"content": "FAKE", "digest"'), *lines[1:]],
+        lambda lines: [lines[0].replace('{"digest"', '{"score": 0.01, "digest"'), *lines[1:]],
+        lambda lines: ["[" * 100_000, *lines[1:]],
+        lambda lines: ["{}", *lines[1:]],
     ],
-    ids=["deleted", "reordered", "edited", "repeated", "beginning cut"],
+    ids=["deleted", "reordered", "edited", "repeated", "beginning cut", "a key twice", "a key more", "nested", "empty"],
 )
 def test_the_script_finds_what_is_wrong(services, decided, spoil) -> None:
     with pytest.raises(ValueError, match="line"):
@@ -181,6 +193,17 @@ def test_the_script_finds_a_cut_tail(services, decided) -> None:
 def test_replay_names_the_first_that_differs(services, decided, tamper) -> None:
     tamper("UPDATE decisions SET score = score / 2 WHERE number >= 3")
     with pytest.raises(ReplayDiffers, match=f"{decided[2].id} recomputed differs in score"):
+        services.audit.replay()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["json_remove(scored, '$.EstimatedSalary')", "json_set(scored, '$.EstimatedSalary', 'abc')", "'[]'"],
+    ids=["a factor removed", "a text for a number", "no object"],
+)
+def test_replay_names_what_cannot_be_recomputed(services, decided, tamper, edit) -> None:
+    tamper(f"UPDATE decisions SET scored = {edit} WHERE number = 4")
+    with pytest.raises(ReplayDiffers, match=decided[3].id):
         services.audit.replay()
 
 

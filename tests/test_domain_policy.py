@@ -41,6 +41,20 @@ def test_no_income_left_no_limit() -> None:
     assert (limit.amount, limit.rule) == (0.0, "ability-to-pay")
 
 
+def test_without_a_salary_the_ability_to_pay_refuses_and_not_the_band() -> None:
+    limit = suggest(salary=0.0, obligations=100.0, requested=2_000.0)
+    assert (limit.amount, limit.rule, limit.declined, limit.cut) == (0.0, "ability-to-pay", True, True)
+
+
+@given(
+    limit=st.integers(10, 2_000).map(lambda steps: 50.0 * steps), salary=st.floats(1_000, 1e6), bound=st.floats(0, 1e5)
+)
+def test_what_carries_a_limit_is_worked_back(limit, salary, bound) -> None:
+    assert POLICY.ceiling(salary, POLICY.obligations_for(limit, salary)) == pytest.approx(limit)
+    assert POLICY.ceiling(POLICY.salary_for(limit, bound), bound) == pytest.approx(limit)
+    assert POLICY.ceiling(POLICY.salary_for(limit, None), None) == pytest.approx(limit)
+
+
 def test_unknown_obligations_are_assumed_and_said() -> None:
     limit = suggest()
     assert limit.obligations_assumed

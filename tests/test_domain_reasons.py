@@ -93,6 +93,31 @@ def test_the_ability_to_pay_is_named_and_stands_alone() -> None:
     assert "no limit above EUR 0" in found[0].sentence
 
 
+def test_no_salary_is_no_ability_to_pay() -> None:
+    found = of_allowance("Standard", explained(LatePayments=0.1, Balance=0.3), limit("Standard", 0, 100, 2_000))
+    assert [reason.rule for reason in found] == ["ability-to-pay"]
+    assert "none is granted" in found[0].sentence
+
+
+def test_a_limit_too_small_to_grant_is_named() -> None:
+    found = of_allowance("Standard", explained(LatePayments=-0.1, Balance=0.3), limit("Standard", 3_000, 0, 2_000))
+    assert [(reason.rule, reason.factor) for reason in found] == [("band", None), (None, "LatePayments")]
+    assert found[0].sentence.startswith("The salary together with the score leads to less than EUR 500")
+
+
+def test_what_weighs_next_to_nothing_is_no_principal_reason() -> None:
+    names = [reason.factor for reason in of_churn({}, explained(Age=0.3, Balance=0.016, Tenure=0.014, HasLoan=-0.001))]
+    assert names == ["Age", "Balance"]
+    assert len(of_churn({}, explained(Age=0.0001))) == 1, "the weightiest is named, however little it weighs"
+
+
+def test_a_bank_edits_the_rules() -> None:
+    edited = Catalogue.edited('[rules]\nability-to-pay = "No more than {ceiling} fits the budget"\n')
+    allowed = limit("Elite", 60_000, 1_000, 50_000)
+    (only,) = reasons(edited, ALLOWANCE, ALLOWANCE.bands[-1], {}, explained(Balance=0.3), allowed)
+    assert only.sentence == "No more than EUR 8,333 fits the budget"
+
+
 def test_a_counteroffer_by_the_band_names_the_rule_and_what_pulls_below() -> None:
     allowed = limit("Standard", 60_000, 0, 50_000)
     assert allowed.counteroffer
@@ -117,7 +142,17 @@ def test_the_whole_catalogue_can_be_written_and_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["no toml", '[Colour]\nmany = "{value}"', "[Age]\nmany = 3", '[Age]\nsome = "x"', "Age = 3", '[Age]\nmany = "x"'],
+    [
+        "no toml",
+        '[Colour]\nmany = "{value}"',
+        "[Age]\nmany = 3",
+        '[Age]\nsome = "x"',
+        "Age = 3",
+        '[Age]\nmany = "x"',
+        "rules = 3",
+        '[rules]\nmood = "x"',
+        '[rules]\nband = "{age}"',
+    ],
 )
 def test_what_has_no_meaning_is_named(text) -> None:
     with pytest.raises(SettingsRefused, match="catalogue of reasons"):

@@ -146,6 +146,40 @@ def test_a_decisions_curve_recourse_and_standing(services, customers) -> None:
             services.explaining.curve(decision, "Gender")
 
 
+POOR = {"CreditScore": "820", "LatePayments": "0", "EstimatedSalary": "24000", "MonthlyObligations": "900"}
+
+
+@pytest.mark.parametrize("requested", ["", "5000"])
+def test_what_lifts_a_limit_that_the_ability_to_pay_refused(services, examples, requested) -> None:
+    raw = examples["allowance"] | POOR | {"RequestedLimit": requested, "CardUtilisation": "5"}
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Door.TEXT), "token")
+    assert decision.outcome.limit.rule == "ability-to-pay"
+    assert decision.outcome.limit.declined
+    lifts = services.explaining.lifts(decision)
+    assert [change.factor.name for lift in lifts for change in lift.changes] == [
+        "MonthlyObligations",
+        "EstimatedSalary",
+    ]
+    for lift in lifts:
+        (change,) = lift.changes
+        again = validate(ALLOWANCE, raw | {change.factor.name: str(change.new)}, Door.TEXT)
+        after = services.scoring.score(again)
+        assert after.score == lift.score
+        assert after.limit == services.explaining.limit_after(decision, lift)
+        assert after.limit.amount >= 500
+        step = change.factor.change.step * (1 if change.new > change.old else -1)
+        less = validate(ALLOWANCE, raw | {change.factor.name: str(change.new - step)}, Door.TEXT)
+        assert services.scoring.score(less).limit.amount == 0, "a step less lifts nothing"
+
+
+def test_nothing_lifts_what_the_ability_to_pay_did_not_cut(services, examples) -> None:
+    for key in PRODUCTS:
+        decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Door.TEXT), "token")
+        limit = decision.outcome.limit
+        assert limit is None or not limit.declined
+        assert services.explaining.lifts(decision) == () or limit.counteroffer
+
+
 def test_the_bank_own_words_are_read_from_the_instance(config, customers) -> None:
     from bankportal import wiring
 

@@ -325,3 +325,18 @@ def test_the_preview_says_its_reasons(app, client, examples, product) -> None:
 
 def test_blank_forms_have_no_reasons(client) -> None:
     assert "data-fold" not in client.get("/churn/").text
+
+
+def test_a_refusal_by_the_ability_to_pay_is_headlined_and_says_what_lifts_it(client, examples):
+    changes = {"CreditScore": "820", "EstimatedSalary": "24000", "MonthlyObligations": "900", "CardUtilisation": "5"}
+    response = client.post("/allowance/", data=examples["allowance"] | changes)
+    page = html.unescape(client.get(response.location).text)
+    assert "<span>No limit</span>" in page
+    assert "outcome tone-bad" in page
+    assert "nothing to change" not in page
+    assert "The smallest changes that lift the limit." in page
+    assert "Monthly obligations from 900" in page
+    assert "The band is not eligible" not in page
+    letter = html.unescape(client.get(f"{response.location}/letter").text)
+    assert "speaks for" not in letter
+    assert "none is granted" in letter

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 Value = int | float | str | None
 SMALLEST_LIMIT = 500
+ABILITY_TO_PAY = "ability-to-pay"
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,21 @@ class Limit:
     counteroffer: bool
     obligations_assumed: bool
 
+    @property
+    def declined(self) -> bool:
+        """Say whether no limit is granted."""
+        return self.amount == 0
+
+    @property
+    def cut(self) -> bool:
+        """Say whether less is granted than was or could be asked for: nothing, or a counteroffer."""
+        return self.declined or self.counteroffer
+
 
 RULES: Mapping[str, str] = MappingProxyType(
     {
         "band": "The band's share of the monthly salary sets this limit.",
-        "ability-to-pay": "The income left after living costs and obligations carries no more.",
+        ABILITY_TO_PAY: "The income left after living costs and obligations carries no more.",
         "requested": "The full limit that was asked for.",
         "ineligible": "The band is not eligible for a limit.",
     }
@@ -72,8 +83,8 @@ class LimitPolicy:
         assert not isinstance(obligations, str)
         ceiling = self.ceiling(salary, obligations)
         by_band = self.band_months[band] * salary / 12
-        offers = {"band": self._round(by_band), "ability-to-pay": self._round(ceiling)}
-        rule = min(offers, key=offers.__getitem__) if by_band else "ineligible"
+        offers = {ABILITY_TO_PAY: self._round(ceiling), "band": self._round(by_band)}
+        rule = min(offers, key=offers.__getitem__) if self.band_months[band] else "ineligible"
         amount = offers.get(rule, 0.0)
         if amount < self.smallest:
             amount = 0.0
@@ -81,6 +92,15 @@ class LimitPolicy:
             rule, amount = "requested", requested
         counteroffer = requested is not None and 0 < amount < requested
         return Limit(amount, ceiling, rule, requested, counteroffer, obligations is None)
+
+    def obligations_for(self, limit: float, salary: float) -> float:
+        """Return the largest monthly obligations, in EUR, with which a salary still carries a limit; may be below 0."""
+        return salary / 12 * (1 - self.living_share) - limit * self.minimum_payment / self.payment_share
+
+    def salary_for(self, limit: float, obligations: float | None) -> float:
+        """Return the smallest yearly salary, in EUR, that carries a limit beside the obligations (`None`: unknown)."""
+        left = 1 - self.living_share - (self.unknown_obligations_share if obligations is None else 0)
+        return (limit * self.minimum_payment / self.payment_share + (obligations or 0.0)) * 12 / left
 
     def _round(self, amount: float) -> float:
         return float(math.floor(amount / self.step) * self.step)

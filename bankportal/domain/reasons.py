@@ -4,27 +4,33 @@ The words are declared with the factors (`Phrase`) and products (`Verb`); `Catal
 them. Which contributions become reasons is decided here as well.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import CURRENCY, Factor, Phrase
 from bankportal.domain.outcome import Reason
-from bankportal.domain.policy import Limit, Value
+from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
 MOST = 4
 # How a phrase writes an amount.
 MONEY = f"{CURRENCY} {{value}}"
 NOTHING_ALONE = "Several values together, none of them by itself"
-# How a policy rule that decided is named. {ceiling} and {amount} come with their currency.
+# A contribution below either is no principal reason: half a percentage point, a share of the weightiest one.
+LEAST_POINTS, LEAST_SHARE = 0.005, 0.05
+# How a policy rule that cut or refused a limit is named; {ceiling}, {amount} and {smallest} come with their currency.
 RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
-        "ability-to-pay": "After living costs and obligations the salary carries no limit above {ceiling}",
-        "band": "The salary and the band {band} together set the limit of {amount}",
+        ABILITY_TO_PAY: "After living costs and obligations the salary carries no limit above {ceiling}",
+        f"{ABILITY_TO_PAY}-declined": "After living costs and obligations the salary carries no limit above {ceiling}; "
+        "below {smallest} none is granted",
+        "band": "The salary together with the score sets the limit of {amount}",
+        "band-declined": "The salary together with the score leads to less than {smallest}, and less is not granted",
     }
 )
 
@@ -53,9 +59,13 @@ def spoken_money(value: float) -> str:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The words for every factor that can be a reason. `phrases` maps a factor's name to its phrase."""
+    """The words for every factor that can be a reason, and for the policy's rules.
+
+    `phrases` maps a factor's name to its phrase, `rules` a rule's name to its sentence.
+    """
 
     phrases: Mapping[str, Phrase]
+    rules: Mapping[str, str] = field(default_factory=lambda: RULE_SENTENCES)
 
     @classmethod
     def declared(cls) -> "Catalogue":
@@ -66,17 +76,18 @@ class Catalogue:
     def edited(cls, text: str) -> "Catalogue":
         """Lay a bank's words over the declared ones.
 
-        `text` is TOML: a table a factor with any of `many`, `one`, `zero`, `unknown`, `plural`. Raises
-        `SettingsRefused` naming what has no meaning.
+        `text` is TOML: a table a factor with any of `many`, `one`, `zero`, `unknown`, `plural`, and a table `rules`.
+        Raises `SettingsRefused` naming what has no meaning.
         """
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise SettingsRefused(f"The catalogue of reasons is not TOML: {error}.") from None
+        rules = _edited_rules(tables.pop("rules", {}))
         phrases = dict(cls.declared().phrases)
         for name, words in tables.items():
             phrases[name] = _edited_phrase(name, words, phrases)
-        return cls(phrases)
+        return cls(phrases, rules)
 
     def missing(self, factors: tuple[str, ...]) -> list[str]:
         """Return which of the factors have no words."""
@@ -91,7 +102,8 @@ class Catalogue:
 
     def to_toml(self) -> str:
         """Write the words as the file that a bank edits."""
-        return "\n".join(_table(name, phrase) for name, phrase in self.phrases.items())
+        rules = "\n".join(["[rules]", *(f'{name} = "{sentence}"' for name, sentence in self.rules.items()), ""])
+        return "\n".join([*(_table(name, phrase) for name, phrase in self.phrases.items()), rules])
 
 
 def _factors() -> dict[str, Factor]:
@@ -110,6 +122,17 @@ def _edited_phrase(name: str, words: object, phrases: Mapping[str, Phrase]) -> P
     if "many" in words and "{value}" not in words["many"]:
         raise SettingsRefused(f"The catalogue of reasons needs {{value}} in {name}'s many.")
     return replace(phrases[name], **words) if name in phrases else Phrase(**words)
+
+
+def _edited_rules(given: object) -> Mapping[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(sentence, str) for sentence in given.values()):
+        raise SettingsRefused("The catalogue of reasons needs a table of sentences under rules.")
+    if unknown := set(given) - set(RULE_SENTENCES):
+        raise SettingsRefused(f"The catalogue of reasons has under rules: {', '.join(sorted(unknown))}.")
+    for name, sentence in given.items():
+        if set(re.findall(r"{([^}]*)}", sentence)) - {"ceiling", "amount", "smallest"}:
+            raise SettingsRefused(f"The catalogue of reasons has a name in braces in {name} that means nothing.")
+    return MappingProxyType({**RULE_SENTENCES, **given})
 
 
 def _subject(phrase: Phrase, value: Value) -> tuple[str, bool]:
@@ -148,6 +171,15 @@ class Explained:
         return sorted(held, key=lambda pair: (-abs(pair[1]), pair[0]))
 
 
+def principal(ordered: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Return the contributions that weigh enough to be named: the first always, the others where they count."""
+    if not ordered:
+        return []
+    first, *others = ordered[:MOST]
+    least = max(LEAST_POINTS, LEAST_SHARE * abs(first[1]))
+    return [first, *(pair for pair in others if abs(pair[1]) >= least)]
+
+
 def reasons(
     catalogue: Catalogue,
     product: Product,
@@ -162,11 +194,11 @@ def reasons(
     rule cut the limit, it is named first, and alone where it is the ability to pay. Elsewhere they are what weighs most
     either way.
     """
-    rule = _rule_reason(limit, band) if band.tone is not Tone.BAD else None
-    if rule and rule.rule == "ability-to-pay":
+    rule = _rule_reason(catalogue, product, band, limit)
+    if rule and rule.rule == ABILITY_TO_PAY:
         return (rule,)
     adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
-    chosen = [(name, share) for name, share in explained.honest() if not adverse or share < 0]
+    chosen = principal([(name, share) for name, share in explained.honest() if not adverse or share < 0])
     found = [
         Reason(name, None, share, catalogue.sentence(product, name, values.get(name), raises=share > 0))
         for name, share in chosen[: MOST - (rule is not None)]
@@ -174,11 +206,12 @@ def reasons(
     return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
 
 
-def _rule_reason(limit: Limit | None, band: Band) -> Reason | None:
-    """Return the policy rule that cut or refused a limit by itself."""
-    if limit is None or limit.rule not in RULE_SENTENCES or not (limit.counteroffer or limit.amount == 0):
+def _rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:
+    """Return the policy rule that cut or refused a limit by itself; the score's own refusal is none."""
+    if limit is None or product.policy is None or not limit.cut or band.tone is Tone.BAD:
         return None
-    sentence = RULE_SENTENCES[limit.rule].format(
-        ceiling=spoken_money(float(int(limit.ceiling))), amount=spoken_money(limit.amount), band=band.name
+    sentence = catalogue.rules[f"{limit.rule}-declined" if limit.declined else limit.rule]
+    amounts = {"ceiling": float(int(limit.ceiling)), "amount": limit.amount, "smallest": float(product.policy.smallest)}
+    return Reason(
+        None, limit.rule, 0.0, sentence.format(**{name: spoken_money(each) for name, each in amounts.items()})
     )
-    return Reason(None, limit.rule, 0.0, sentence)

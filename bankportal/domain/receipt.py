@@ -43,8 +43,8 @@ def protected_digest(salt: str, apart: Values) -> str:
     return sha256(salt + canonical(apart))
 
 
-def content(decision: Decision, salt: str, number: int, previous: str) -> str:
-    """Return a decision's canonical content: what its receipt is the digest of."""
+def content(decision: Decision, submission: str, salt: str, number: int, previous: str) -> str:
+    """Return a decision's canonical content: what its receipt is the digest of. `submission` is that of its form."""
     customer, outcome = decision.customer, decision.outcome
     return canonical(
         outcome.to_record()
@@ -53,6 +53,7 @@ def content(decision: Decision, salt: str, number: int, previous: str) -> str:
             "number": number,
             "previous": previous,
             "id": decision.id,
+            "submission": submission,
             "at": decision.at.isoformat(timespec="microseconds"),
             "product": customer.product.key,
             "input": {"carried": customer.carried, "scored": customer.scored, "policy": customer.policy},
@@ -62,7 +63,7 @@ def content(decision: Decision, salt: str, number: int, previous: str) -> str:
     )
 
 
-def receipt(decision: Decision, salt: str, before: Receipt | None) -> Receipt:
+def receipt(decision: Decision, submission: str, salt: str, before: Receipt | None) -> Receipt:
     """Return the receipt that follows the one before; `None` starts the chain."""
     number, previous = (before.number + 1, before.digest) if before else (1, START)
-    return Receipt(number, sha256(content(decision, salt, number, previous)), previous)
+    return Receipt(number, sha256(content(decision, submission, salt, number, previous)), previous)

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from bankportal.domain.errors import PortalError, VersionRefused
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import POLICIES
@@ -12,6 +14,9 @@ from bankportal.domain.receipt import START, Receipt, content, receipt
 from bankportal.services.models import Models
 from bankportal.services.scoring import answer
 from bankportal.store.decisions import Decisions, Link
+
+# What an edit can make of stored values, beyond making them wrong.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, SQLAlchemyError)
 
 
 class ChainBroken(PortalError):
@@ -78,9 +83,13 @@ class Audit:
             raise ReplayDiffers(f"Decision {decision.id}: limit policy {recorded.policy_version} is no longer known.")
         try:
             model = self.models.registry.model(customer.product, recorded.model_version, recorded.model_digest)
+            again = answer(customer, model, self.models.catalogue, policy)
         except VersionRefused as error:
             raise ReplayDiffers(f"Decision {decision.id} cannot be recomputed: {error}") from error
-        again = answer(customer, model, self.models.catalogue, policy)
+        except UNREADABLE as error:
+            raise ReplayDiffers(
+                f"Decision {decision.id} cannot be recomputed: its input is not what is scored."
+            ) from error
         if differing := _differences(recorded, again):
             raise ReplayDiffers(f"Decision {decision.id} recomputed differs in {', '.join(differing)}.")
 
@@ -91,7 +100,7 @@ class Audit:
         while True:
             try:
                 link = next(links, None)
-            except (ValueError, KeyError, TypeError) as error:
+            except UNREADABLE as error:
                 raise ChainBroken(f"The decision after receipt {place} cannot be read: it was edited.") from error
             if link is None:
                 return
@@ -108,7 +117,7 @@ class Audit:
             last = _checked(link, last)
             assert link.decision is not None
             assert link.salt is not None
-            text = content(link.decision, link.salt, last.number, last.previous)
+            text = content(link.decision, link.submission, link.salt, last.number, last.previous)
             yield json.dumps({"digest": last.digest, "content": text}, ensure_ascii=False)
 
 
@@ -123,9 +132,16 @@ def _checked(link: Link, last: Receipt | None) -> Receipt:
         raise ChainBroken(f"Receipt {expected} is missing: the next one there is {link.receipt.number}.")
     if link.receipt.previous != (last.digest if last else START):
         raise ChainBroken(f"Receipt {expected} does not follow the one before it.")
-    if link.salt is None or receipt(link.decision, link.salt, last) != link.receipt:
+    if not _is_recorded(link, link.decision, last):
         raise ChainBroken(f"Decision {link.decision.id} (receipt {expected}) is not what was recorded.")
     return link.receipt
+
+
+def _is_recorded(link: Link, decision: Decision, last: Receipt | None) -> bool:
+    try:
+        return link.salt is not None and receipt(decision, link.submission, link.salt, last) == link.receipt
+    except UNREADABLE:  # values that could never have been recorded
+        return False
 
 
 def _differences(recorded: Outcome, again: Outcome) -> list[str]:

@@ -3,16 +3,35 @@
 All of it is worked out anew from the decision's own inputs and model version, so it shows what was decided then.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 from bankportal.domain.errors import NoActiveModel, NotFound
+from bankportal.domain.factors import ESTIMATED_SALARY, MONTHLY_OBLIGATIONS, Factor
 from bankportal.domain.outcome import Decision
+from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolicy
 from bankportal.domain.products import PRODUCTS
 from bankportal.ml.curve import Curve, curve
 from bankportal.ml.population import Spread
-from bankportal.ml.recourse import Recourse, kernels, recourse
+from bankportal.ml.recourse import Recourse, Replacement, Suggestion, kernels, recourse
 from bankportal.ml.registry import Model
 from bankportal.services.models import Models
+
+
+def _lifting(decision: Decision, limit: Limit, policy: LimitPolicy) -> Iterator[tuple[Factor, float]]:
+    """Yield the factor and value that carry the smallest limit, or the requested one where some is granted."""
+    target = math.ceil((limit.requested or policy.smallest) / policy.step) * policy.step
+    target = policy.smallest if limit.declined else target
+    salary, bound = (decision.customer.scored[factor.name] for factor in (ESTIMATED_SALARY, MONTHLY_OBLIGATIONS))
+    if isinstance(salary, float) and isinstance(bound, float) and (less := policy.obligations_for(target, salary)) >= 0:
+        yield MONTHLY_OBLIGATIONS, _whole_steps(less, MONTHLY_OBLIGATIONS, math.floor)
+    known = bound if isinstance(bound, float) else None
+    yield ESTIMATED_SALARY, _whole_steps(policy.salary_for(target, known), ESTIMATED_SALARY, math.ceil)
+
+
+def _whole_steps(value: float, factor: Factor, rounded: Callable[[float], int]) -> float:
+    step = factor.change.step if factor.change else 1.0
+    return float(rounded(value / step) * step)
 
 
 class Explaining:
@@ -40,6 +59,40 @@ class Explaining:
         model = self.model(decision)
         values = decision.customer.scored
         return recourse(model.product, model.forest, model.encoding, values, model.seen.ranges)
+
+    def limit_after(self, decision: Decision, suggestion: Suggestion) -> Limit | None:
+        """Return the limit that the decision's policy would suggest after a change; `None` without a policy."""
+        policy = POLICIES.get(decision.outcome.policy_version or "")
+        if policy is None:
+            return None
+        values = decision.customer.scored | {change.factor.name: change.new for change in suggestion.changes}
+        requested = decision.customer.policy.get("RequestedLimit")
+        return policy.suggest(suggestion.band.name, values, requested if isinstance(requested, float) else None)
+
+    def lifts(self, decision: Decision) -> tuple[Suggestion, ...]:
+        """Return what lifts a limit that the ability to pay cut or refused: less to pay, or more salary.
+
+        Each is the smallest such change of the one factor, scored again, and does lead to a higher limit.
+        """
+        limit, policy = decision.outcome.limit, POLICIES.get(decision.outcome.policy_version or "")
+        if limit is None or policy is None or limit.rule != ABILITY_TO_PAY or not limit.cut:
+            return ()
+        made = (self._lift(decision, factor, value) for factor, value in _lifting(decision, limit, policy))
+        return tuple(lift for lift in made if lift and self._lifted(decision, lift) > limit.amount)
+
+    def _lift(self, decision: Decision, factor: Factor, new: float) -> Suggestion | None:
+        old = decision.customer.scored[factor.name]
+        if not isinstance(old, int | float) or factor.change is None:
+            return None
+        model = self.model(decision)
+        row = model.encoding.row(decision.customer.scored | {factor.name: new})
+        score = float(model.forest.score(row[None, :])[0])
+        effort = abs(new - old) * factor.change.effort
+        return Suggestion((Replacement(factor, old, new),), score, model.product.band(score), effort)
+
+    def _lifted(self, decision: Decision, lift: Suggestion) -> float:
+        after = self.limit_after(decision, lift)
+        return after.amount if after else 0.0
 
     def curve(self, decision: Decision, factor: str) -> Curve:
         """Return the score at every value of one factor, all others as they were; `NotFound` if it is not scored."""

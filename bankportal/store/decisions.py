@@ -31,7 +31,8 @@ class Link:
 
     decision: Decision | None
     receipt: Receipt | None
-    salt: str | None
+    submission: str = ""
+    salt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Decisions:
                 number = connection.execute(new).scalar_one()
                 apart = {"decision_number": number, "values": customer.apart, "salt": salt}
                 connection.execute(insert(protected_values).values(apart))
-                made = receipt(decision, salt, _head(connection))
+                made = receipt(decision, submission, salt, _head(connection))
                 connection.execute(insert(receipts).values(decision_number=number, **asdict(made)))
         except IntegrityError:  # two requests with one submission at once: the other was first
             if found := self.find(submission):
@@ -127,7 +128,7 @@ class Decisions:
                 yield _link(row)
             lost = select(receipts).join(decisions, isouter=True).where(decisions.c.number.is_(None))
             for row in connection.execute(lost.order_by(receipts.c.number)):
-                yield Link(None, Receipt(row.number, row.digest, row.previous), None)
+                yield Link(None, Receipt(row.number, row.digest, row.previous))
 
     def latest(self, count: int = 10, product: str | None = None) -> list[Decision]:
         """Return the newest decisions, newest first."""
@@ -172,7 +173,7 @@ def _receipt_columns() -> tuple[Any, ...]:
 
 def _link(row: Row[Any]) -> Link:
     place = Receipt(row.place, row.digest, row.previous) if row.place is not None else None
-    return Link(_decision(row, row.apart), place, row.salt)
+    return Link(_decision(row, row.apart), place, row.submission, row.salt)
 
 
 def _head(connection: Connection) -> Receipt | None:

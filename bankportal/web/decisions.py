@@ -1,14 +1,15 @@
 """The decisions: a list, newest first, and one page each."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from bankportal.domain.errors import NotFound
-from bankportal.domain.outcome import Decision
+from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Product
+from bankportal.domain.products import Product, Tone
 from bankportal.domain.receipt import Receipt
 from bankportal.web import forms, letters
 from bankportal.web.bars import bars
@@ -34,6 +35,23 @@ def index() -> str:
     return render_template("decisions.html", page=page, product=product, before=request.args.get("before"))
 
 
+@dataclass(frozen=True)
+class Headline:
+    """The outcome in words: what is good news or bad in it decides the tone."""
+
+    tone: Tone
+    words: str
+    meaning: str
+
+
+def headline(outcome: Outcome) -> Headline:
+    """Return the band; where its limit is refused all the same, the refusal."""
+    band = outcome.band
+    if outcome.limit and outcome.limit.declined and band.tone is not Tone.BAD:
+        return Headline(Tone.BAD, "No limit", f"{band.name} by the score, but no limit can be granted.")
+    return Headline(band.tone, band.name, band.meaning)
+
+
 @blueprint.get("/<decision_id>")
 def show(decision_id: str) -> str:
     """Show one decision in full; `what-if` chooses the factor of the curve."""
@@ -42,6 +60,7 @@ def show(decision_id: str) -> str:
     return render_template(
         "decision.html",
         decision=decision,
+        headline=headline(outcome),
         outcome=outcome,
         product=outcome.product,
         customer=who(decision.customer.carried),

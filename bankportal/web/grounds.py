@@ -1,18 +1,19 @@
 """What stands behind a decision, gathered for its page: all of it needs the files of the version that decided."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bankportal.domain.constraints import Flag
 from bankportal.domain.errors import NotFound, VersionRefused
 from bankportal.domain.outcome import Decision, percent
+from bankportal.domain.policy import Limit
 from bankportal.domain.products import Band, Product
 from bankportal.ml.population import Spread
 from bankportal.ml.recourse import Recourse, Replacement, Suggestion
 from bankportal.web.bars import NOTHING
 from bankportal.web.current import services
 from bankportal.web.curves import Drawing, drawing
-from bankportal.web.words import as_typed, capitalised, number, value_words, with_unit
+from bankportal.web.words import as_typed, capitalised, money, number, value_words, with_unit
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Advice:
     words: str
     score: str
     band: Band
+    limit: str
     typed: Mapping[str, str]
 
 
@@ -31,6 +33,7 @@ class Grounds:
 
     recourse: Recourse
     advice: tuple[Advice, ...]
+    lifts: tuple[Advice, ...]
     drawing: Drawing
     spreads: Mapping[str, Spread]
     compared: str
@@ -48,13 +51,20 @@ def grounds(decision: Decision, factor: str | None) -> Grounds | None:
         recourse = explaining.recourse(decision)
         return Grounds(
             recourse=recourse,
-            advice=tuple(advice(product, suggestion) for suggestion in recourse.found),
+            advice=all_advice(decision, recourse.found),
+            lifts=all_advice(decision, explaining.lifts(decision)),
             drawing=drawing(product, explaining.curve(decision, factor or heaviest(decision))),
             spreads=explaining.spreads(decision),
             compared=compared_with(explaining.reference(decision)),
         )
     except VersionRefused:
         return None
+
+
+def all_advice(decision: Decision, suggestions: Iterable[Suggestion]) -> tuple[Advice, ...]:
+    """Put a decision's suggestions in words."""
+    product, limit_after = decision.outcome.product, services().explaining.limit_after
+    return tuple(advice(product, suggestion, limit_after(decision, suggestion)) for suggestion in suggestions)
 
 
 def heaviest(decision: Decision) -> str:
@@ -75,14 +85,22 @@ def compared_with(reference: str) -> str:
     return f"{meaning} ({count})"
 
 
-def advice(product: Product, suggestion: Suggestion) -> Advice:
-    """Put a suggestion in words."""
+def advice(product: Product, suggestion: Suggestion, limit: Limit | None = None) -> Advice:
+    """Put a suggestion in words, with the limit it leads to where the product has limits."""
     return Advice(
         words=capitalised(" and ".join(replacement_words(change) for change in suggestion.changes)),
         score=percent(product, suggestion.score),
         band=suggestion.band,
+        limit=limit_words(limit) if limit else "",
         typed={change.factor.name: as_typed(change.new) for change in suggestion.changes},
     )
+
+
+def limit_words(limit: Limit) -> str:
+    """Say what limit a change leads to."""
+    if limit.declined:
+        return "still no limit: what is left of the salary carries too little"
+    return f"limit {money(limit.amount)}{' (a counteroffer)' if limit.counteroffer else ''}"
 
 
 def replacement_words(change: Replacement) -> str:

@@ -35,7 +35,7 @@ def is_due(decision: Decision) -> bool:
         return False
     if outcome.limit is None:
         return outcome.band.tone is Tone.BAD
-    return outcome.limit.amount == 0 or outcome.limit.counteroffer
+    return outcome.limit.cut
 
 
 def letter(decision: Decision) -> Letter:
