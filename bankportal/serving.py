@@ -12,9 +12,12 @@ workers = 2
 threads = _config.threads
 worker_class = "gthread"
 control_socket_disable = True
+WARM_UP_AFTER = 2.0  # seconds
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load the models beside the first requests, so that pages are there at once and the first score is fast."""
+    """Load the models a little later, so that the first page is there at once and the first score is fast."""
     services = worker.wsgi.extensions["bankportal"]
-    threading.Thread(target=services.explaining.warm_up, daemon=True).start()
+    warm_up = threading.Timer(WARM_UP_AFTER, services.explaining.warm_up)
+    warm_up.daemon = True
+    warm_up.start()

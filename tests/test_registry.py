@@ -203,3 +203,16 @@ def test_scores_do_not_depend_on_company(services) -> None:
     together = model.forest.score(rows)
     alone = [model.forest.score(row[None, :])[0] for row in rows[:300]]
     assert list(together[:300]) == alone
+
+
+def test_the_first_page_builds_no_model(config) -> None:
+    """Pages say which version serves from its verified files alone, so that a worker answers at once."""
+    code = (
+        "import sys; from bankportal import create_app; app = create_app(); "
+        "assert app.test_client().get('/').status_code == 200; "
+        "print(sorted({'numba', 'sklearn', 'pandas'} & set(sys.modules)), "
+        "len(app.extensions['bankportal'].models.registry._models))"
+    )
+    environment = {"BANKPORTAL_INSTANCE": str(config.instance), "BANKPORTAL_SECRET_KEY": "x" * 32, "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "[] 0"

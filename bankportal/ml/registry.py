@@ -69,6 +69,7 @@ class Registry:
     def __init__(self, folder: Path):
         self.folder = folder
         self._models: dict[tuple[str, str, str], Model] = {}
+        self._verified: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
 
     def add(
@@ -111,6 +112,20 @@ class Registry:
         loaded = self._models.get((product.key, version, manifest_digest))
         return loaded.manifest if loaded else self._read_manifest(product, version, manifest_digest)
 
+    def verify(self, product: Product, version: str, manifest_digest: str) -> None:
+        """Check a version's files without building the model, once a process; `VersionRefused` where one is not right.
+
+        Enough to say which version serves: what is registered was loaded once, and a product declared anew shows here.
+        """
+        key = (product.key, version, manifest_digest)
+        if key in self._models or key in self._verified:
+            return
+        manifest = self._read_manifest(product, version, manifest_digest)
+        for name in FILES:
+            self._read(product, version, name, str(manifest["files"].get(name)))
+        _described(product, version, manifest)
+        self._verified.add(key)
+
     def model(self, product: Product, version: str, manifest_digest: str) -> Model:
         """Return a version ready to score; `VersionRefused`, with its name and why, where its files fail a check."""
         key = (product.key, version, manifest_digest)
@@ -123,13 +138,11 @@ class Registry:
     def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
         manifest = self._read_manifest(product, version, manifest_digest)
         content = {name: self._read(product, version, name, str(manifest["files"].get(name))) for name in FILES}
+        encoding, seen, spreads = _described(product, version, manifest)
         try:
-            encoding = Encoding.from_json(manifest["encoding"], product)
-            seen = Seen.from_json(manifest["seen"], product)
             forest = Forest.from_bytes(content[ARRAYS], len(encoding.columns))
             explainer = Explainer(forest, encoding, Tables.from_bytes(content[TABLES], forest, encoding))
             effects = Effects.from_bytes(content[EFFECTS], forest, encoding)
-            spreads = population.from_json(manifest["population"])
         except (ValueError, KeyError, TypeError) as error:
             raise refused(product, version, str(error)) from error
         return Model(
@@ -161,6 +174,17 @@ class Registry:
         if digest(content) != expected:
             raise refused(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
         return content
+
+
+def _described(
+    product: Product, version: str, manifest: Mapping[str, Any]
+) -> tuple[Encoding, Seen, Mapping[str, Spread]]:
+    """Return what the manifest says of the columns, as the product declares them today."""
+    try:
+        encoding = Encoding.from_json(manifest["encoding"], product)
+        return encoding, Seen.from_json(manifest["seen"], product), population.from_json(manifest["population"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise refused(product, version, str(error)) from error
 
 
 def refused(product: Product, version: str, why: str) -> VersionRefused:

@@ -1,9 +1,9 @@
 """The model versions: registering, activating, and the one that serves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # training brings scikit-learn, which a serving process never
     from bankportal.ml.training import Trained
 
 log = structlog.get_logger()
+Used = TypeVar("Used")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,18 @@ class Models:
 
         Raises `NoActiveModel` where no activated version can be loaded.
         """
+        return self._newest(product, self.registry.model)[1]
+
+    def _serves(self, product: Product) -> Registered:
+        """Return the version that `serving` loads, without building it: pages need its figures alone."""
+        return self._newest(product, self.registry.verify)[0]
+
+    def _newest(self, product: Product, use: Callable[[Product, str, str], Used]) -> tuple[Registered, Used]:
+        """Return the version activated last that can be used, and what came of it."""
         why = f"Run: flask train {product.key}"
         for registered in self.store.activated(product.key):
             try:
-                return self.registry.model(product, registered.version, registered.manifest_digest)
+                return registered, use(product, registered.version, registered.manifest_digest)
             except VersionRefused as error:
                 self._report(str(error))
                 why = str(error)
@@ -65,7 +74,7 @@ class Models:
         """Say why the version activated last does not serve; `None` where it does, or none was activated."""
         for active in self.store.activated(product.key, 1):
             try:
-                self.registry.model(product, active.version, active.manifest_digest)
+                self.registry.verify(product, active.version, active.manifest_digest)
             except VersionRefused as error:
                 return str(error)
         return None
@@ -77,8 +86,8 @@ class Models:
 
     def active(self, product: Product) -> ModelVersion:
         """Describe the version that serves; `NoActiveModel` if there is none."""
-        model = self.serving(product)
-        return self._describe(product, self.store.get(product.key, model.version), model.version)
+        serving = self._serves(product)
+        return self._describe(product, serving, serving.version)
 
     def versions(self, product: Product) -> list[ModelVersion]:
         """Describe all registered versions whose manifest can be read, newest first."""
@@ -131,7 +140,7 @@ class Models:
 
     def _serving_version(self, product: Product) -> str | None:
         try:
-            return self.serving(product).version
+            return self._serves(product).version
         except NoActiveModel:
             return None
 
