@@ -47,7 +47,7 @@ def test_it_works(app, client, decided, product) -> None:
     decision, text = latest(app), text_of(page)
     explaining = app.extensions["bankportal"].explaining
     assert all(reason.sentence in text for reason in decision.outcome.reasons)
-    assert f"Compared with {grounds.compared_with(explaining.reference(decision))}." in text
+    assert f"Compared with {explaining.reference(decision)}." in text
     assert f"{decision.outcome.base:.1%}" in text
     moving = [name for name, part in decision.outcome.contributions.items() if abs(part) >= bars.NOTHING]
     table = re.search(r'<table role="table" class="rows bars">.*?</table>', page, re.DOTALL)[0]

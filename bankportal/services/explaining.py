@@ -106,6 +106,6 @@ class Explaining:
         return self.model(decision).spreads
 
     def reference(self, decision: Decision) -> str:
-        """Say whom the customer was compared with: how many, and who they are."""
+        """Say whom the customer was compared with: who they are, and how many."""
         reference = self.model(decision).manifest["reference"]
-        return f"{reference['rows']:,}: {reference['meaning']}"
+        return f"{reference['meaning']} ({reference['rows']:,})"

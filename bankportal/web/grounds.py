@@ -55,7 +55,7 @@ def grounds(decision: Decision, factor: str | None) -> Grounds | None:
             lifts=all_advice(decision, explaining.lifts(decision)),
             drawing=drawing(product, explaining.curve(decision, factor or heaviest(decision))),
             spreads=explaining.spreads(decision),
-            compared=compared_with(explaining.reference(decision)),
+            compared=explaining.reference(decision),
         )
     except VersionRefused:
         return None
@@ -73,16 +73,6 @@ def heaviest(decision: Decision) -> str:
     scored = decision.outcome.product.scored
     able = [factor for factor in scored if factor.change and abs(contributions.get(factor.name, 0.0)) >= NOTHING]
     return max(able or scored, key=lambda factor: abs(contributions.get(factor.name, 0.0))).name
-
-
-def compared_with(reference: str) -> str:
-    """Turn "500: the applicants" around.
-
-    >>> compared_with("500: the applicants at the cut-off")
-    'the applicants at the cut-off (500)'
-    """
-    count, _, meaning = reference.partition(": ")
-    return f"{meaning} ({count})"
 
 
 def advice(product: Product, suggestion: Suggestion, limit: Limit | None = None) -> Advice:
