@@ -9,7 +9,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 .DEFAULT_GOAL := up
 
 up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
-	@$(BIN)/flask up
+	@$(BIN)/flask up $(if $(ENGINE),--engine=$(ENGINE))
 
 test: $(DEVELOPMENT)  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -38,6 +38,8 @@ bench: $(DEVELOPMENT)  ## measure, beside the peers and against the real data wh
 	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/recourse.py
+	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/api.py
 
 clean:  ## remove the virtual environment; instance/ stays
 	rm -rf $(VENV)

@@ -28,5 +28,5 @@ def lock(target: str, extras: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    lock("requirements.lock", ["postgres"])
-    lock("requirements-dev.lock", ["postgres", "test", "check"])
+    lock("requirements.lock", ["postgres", "fastapi"])
+    lock("requirements-dev.lock", ["postgres", "fastapi", "dask", "test", "check"])

@@ -1,28 +1,44 @@
 """The Flask app factory. Reads top to bottom: settings, services, pages, errors, headers."""
 
+import errno
 import hashlib
-import logging
 import secrets
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, jsonify, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask_wtf.csrf import CSRFProtect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
+from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge, SecurityError
 
-from bankportal import cli, web, wiring
+from bankportal import cli, logs, web, wiring
+from bankportal.api import flask_adapter
+from bankportal.api.handlers import state
 from bankportal.config import PREFIX, Config, load, require_secret
-from bankportal.domain.errors import NoActiveModel, NotFound, PortalError, VersionRefused
+from bankportal.domain.errors import (
+    Conflict,
+    DataRefused,
+    InvalidInput,
+    NoActiveModel,
+    NotFound,
+    PortalError,
+    TooLarge,
+    VersionRefused,
+)
 from bankportal.domain.products import PRODUCTS
 from bankportal.resources import resource
+from bankportal.services.batches import upload_limit
+from bankportal.services.replaying import FilesGone, ReplayDiffers
 from bankportal.version import __version__
 
-LARGEST_REQUEST = 1_000_000  # bytes; a form is a few thousand
+MEGABYTE = 1_000_000
+LARGEST_REQUEST = MEGABYTE  # a form is a few thousand bytes; uploads have a limit of their own
+UPLOAD = "batches.receive"
 YEAR = 365 * 24 * 3600
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -33,6 +49,19 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+}
+
+# How an expected failure is shown; others are logged and not told.
+ERRORS: Mapping[str, tuple[int, str]] = {
+    NotFound.code: (404, "Not found"),
+    NoActiveModel.code: (503, "No model to answer with"),
+    VersionRefused.code: (503, "No model to answer with"),
+    InvalidInput.code: (422, "This cannot be done as asked"),
+    DataRefused.code: (422, "The file cannot be read"),
+    TooLarge.code: (413, "The file is too large"),
+    Conflict.code: (409, "This cannot be done now"),
+    FilesGone.code: (410, "A file of this batch is gone"),
+    ReplayDiffers.code: (409, "The recorded answer does not come out again"),
 }
 
 log = structlog.get_logger()
@@ -57,49 +86,36 @@ def create_app(config: Config | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session: forms stay open over lunch
     )
     app.extensions["bankportal"] = wiring.build(config)
-    _configure_logs(config)
+    logs.configure(config)
+    app.before_request(_begin)
+    app.before_request(_allow_upload)  # before anything reads the form
     CSRFProtect(app)
     web.register(app)
+    flask_adapter.register(app, HEADERS)
     cli.register(app)
     app.add_url_rule("/healthz", "healthz", healthz)
     app.url_defaults(_name_static_version)
     app.context_processor(lambda: {"portal_version": __version__, "products": tuple(PRODUCTS.values())})
-    app.before_request(_begin)
     app.after_request(_finish)
     _handle_errors(app)
+    _handle_outages(app)
     return app
 
 
 def healthz() -> tuple[Response, int]:
     """Say whether the portal can score: its database answers and each product has a model."""
-    from flask import current_app
+    content = state(current_app.extensions["bankportal"])
+    return jsonify(content), 200 if all(content["models"].values()) else 503
 
+
+def _allow_upload() -> None:
+    if request.endpoint == UPLOAD:
+        request.max_content_length = _config().upload_megabytes * MEGABYTE + LARGEST_REQUEST
+
+
+def _config() -> Config:
     services: wiring.Services = current_app.extensions["bankportal"]
-    services.database.require_writable()
-    models: dict[str, str | None] = {}
-    for product in PRODUCTS.values():
-        try:
-            models[product.key] = services.models.serving(product).version
-        except NoActiveModel:
-            models[product.key] = None
-    ready = all(models.values())
-    refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
-    status = "no model" if not ready else "an older model serves" if refused else "ok"
-    return jsonify(status=status, models=models, refused=refused, version=__version__), 200 if ready else 503
-
-
-def _configure_logs(config: Config) -> None:
-    last: Any = structlog.processors.JSONRenderer() if config.log_format == "json" else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.dict_tracebacks] if config.log_format == "json" else []),
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+    return services.config
 
 
 def _begin() -> None:
@@ -135,23 +151,14 @@ def _static_digest(filename: str) -> str:
 def _handle_errors(app: Flask) -> None:
     @app.errorhandler(PortalError)
     def portal_error(error: PortalError) -> tuple[str, int]:
-        if isinstance(error, NotFound):
-            return _error_page(404, "Not found", str(error))
-        if isinstance(error, NoActiveModel | VersionRefused):
-            return _error_page(503, "No model to answer with", str(error))
+        if error.code in ERRORS:
+            status, title = ERRORS[error.code]
+            return _error_page(status, title, str(error))
         log.error("unexpected", exc_info=error)
         return _error_page(500, "Something went wrong", f"Nothing was recorded. Reference: {g.request_id}")
 
-    @app.errorhandler(DBAPIError)
-    @app.errorhandler(FileNotFoundError)
-    @app.errorhandler(PoolTimeout)
-    def database_error(error: Exception) -> tuple[str, int]:
-        log.error("database", exc_info=error)
-        message = f"Nothing was recorded. If the portal is new, run: flask up. Reference: {g.request_id}"
-        return _error_page(503, "The database does not answer", message)
-
     @app.errorhandler(SecurityError)
-    def host_error(error: SecurityError) -> tuple[str, int, dict[str, str]]:
+    def host_error(error: SecurityError) -> Any:
         # No page: without a trusted host no address can be built.
         return f"Not a host of this portal; see {PREFIX}TRUSTED_HOSTS.\n", 400, {"Content-Type": "text/plain"}
 
@@ -163,8 +170,30 @@ def _handle_errors(app: Flask) -> None:
         if isinstance(error, InternalServerError):
             message = f"Nothing was recorded. Reference: {g.get('request_id', 'none')}"
             return _error_page(500, "Something went wrong", message)
+        if isinstance(error, RequestEntityTooLarge) and request.endpoint == UPLOAD:
+            return portal_error(TooLarge(upload_limit(_config())))
         page, _ = _error_page(status, error.name, error.description or "")
         return page, status, [(k, v) for k, v in error.get_headers() if k not in {"Content-Type", "Content-Length"}]
+
+
+def _handle_outages(app: Flask) -> None:
+    @app.errorhandler(DBAPIError)
+    @app.errorhandler(FileNotFoundError)
+    @app.errorhandler(PoolTimeout)
+    def database_error(error: Exception) -> tuple[str, int]:
+        log.error("database", exc_info=error)
+        message = f"Nothing was recorded. If the portal is new, run: flask up. Reference: {g.request_id}"
+        return _error_page(503, "The database does not answer", message)
+
+    @app.errorhandler(OSError)
+    def storage_error(error: OSError) -> tuple[str, int]:
+        log.error("storage", exc_info=error)
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        title = "The disk is full" if full else "The storage cannot be used"
+        message = (
+            f"Nothing was kept. Whoever runs the portal finds in its log which folder it is. Reference: {g.request_id}"
+        )
+        return _error_page(507 if full else 503, title, message)
 
 
 def _error_page(status: int, title: str, message: str) -> tuple[str, int]:

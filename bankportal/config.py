@@ -5,6 +5,7 @@ has its default.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,8 +51,32 @@ SETTINGS = (
         "Database, as an SQLAlchemy URL: SQLite or PostgreSQL.",
     ),
     Setting("PORT", "8000", "Port of the web server, on the loopback interface: there are no accounts yet."),
-    Setting("THREADS", "8", "Threads of the web server, from 1 to 64."),
-    Setting("TRUSTED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names that requests may use, separated by commas."),
+    Setting("THREADS", "32", "Threads of the web server, from 1 to 64."),
+    Setting(
+        "STORAGE",
+        "{instance}/batches",
+        "Folder of uploaded files and their results. Web server and workers must reach the same one.",
+    ),
+    Setting("UPLOAD_MEGABYTES", "1024", "Largest file that may be uploaded, in millions of bytes."),
+    Setting("UPLOAD_COLUMNS", "200", "Most columns an uploaded file may have."),
+    Setting(
+        "LEASE_SECONDS",
+        "60",
+        "How long a worker may be silent before another takes over its chunk, from 2 to 3600.",
+    ),
+    Setting("TRUSTED_HOSTS", "localhost,127.0.0.1", "Host names that requests may use, separated by commas."),
+    Setting(
+        "LEGACY_API",
+        "0",
+        "`1` keeps the older system's paths answering: `POST /predict_churn`, `POST /predict_allowance`, and `GET /` "
+        "for whoever does not ask for `text/html`.",
+    ),
+    Setting(
+        "CORS_ORIGINS",
+        "",
+        "Origins whose pages may call the older system's paths from a browser, such as `https://crm.bank.example`, "
+        "separated by commas. None by default.",
+    ),
     Setting(
         "NO_NUMBA",
         None,
@@ -62,6 +87,7 @@ SETTINGS = (
 FORMATS = ("console", "json")
 BACKENDS = ("sqlite", "postgresql")
 SHORTEST_SECRET = 16
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -73,7 +99,13 @@ class Config:
     database_url: URL
     port: int
     threads: int
+    storage: Path
+    upload_megabytes: int
+    upload_columns: int
+    lease_seconds: int
     trusted_hosts: tuple[str, ...]
+    legacy_api: bool
+    cors_origins: tuple[str, ...]
     log_format: str
 
     @property
@@ -112,9 +144,28 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         database_url=_database_url(given["DATABASE_URL"], instance),
         port=_whole("PORT", values["PORT"], 1, 65_535),
         threads=_whole("THREADS", values["THREADS"], 1, 64),
-        trusted_hosts=tuple(host.strip() for host in values["TRUSTED_HOSTS"].split(",") if host.strip()),
+        storage=Path(given["STORAGE"] or instance / "batches").absolute(),
+        upload_megabytes=_whole("UPLOAD_MEGABYTES", values["UPLOAD_MEGABYTES"], 1, 1_000_000),
+        upload_columns=_whole("UPLOAD_COLUMNS", values["UPLOAD_COLUMNS"], 1, 10_000),
+        lease_seconds=_whole("LEASE_SECONDS", values["LEASE_SECONDS"], 2, 3600),
+        trusted_hosts=_listed(values["TRUSTED_HOSTS"]),
+        legacy_api=bool(_whole("LEGACY_API", values["LEGACY_API"], 0, 1)),
+        cors_origins=_origins(values["CORS_ORIGINS"]),
         log_format=values["LOG_FORMAT"],
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Return the origins as browsers write them; `*` is none, since these pages read customers' scores."""
+    origins = _listed(text)
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise SettingsRefused(f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin such as https://crm.bank.example.")
+    return origins
 
 
 def _written(path: Path) -> Mapping[str, str | None]:

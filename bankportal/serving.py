@@ -1,6 +1,5 @@
 """How gunicorn serves the portal; `flask up` starts it with this file as its configuration."""
 
-import threading
 from typing import Any
 
 from bankportal.config import HOST, load
@@ -12,12 +11,14 @@ workers = 2
 threads = _config.threads
 worker_class = "gthread"
 control_socket_disable = True
-WARM_UP_AFTER = 2.0  # seconds
+SILENCE = 10.0  # seconds; whoever stops in the middle of a body that long loses the thread that waits for it
+
+
+def pre_request(worker: Any, request: Any) -> None:
+    """Wait for the rest of a body for a while only: gunicorn's own timeout is for workers, not for clients."""
+    request.unreader.sock.settimeout(SILENCE)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load the models a little later, so that the first page is there at once and the first score is fast."""
-    services = worker.wsgi.extensions["bankportal"]
-    warm_up = threading.Timer(WARM_UP_AFTER, services.explaining.warm_up)
-    warm_up.daemon = True
-    warm_up.start()
+    """Load the models a little later."""
+    worker.wsgi.extensions["bankportal"].explaining.warm_up_later()

@@ -7,11 +7,16 @@ from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.reasons import Catalogue
 from bankportal.ml.registry import Registry
 from bankportal.services.audit import Audit
+from bankportal.services.batches import Batches
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
+from bankportal.services.working import Worker
+from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
+from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
+from bankportal.store.storage import Storage
 from bankportal.store.versions import Versions
 
 
@@ -26,12 +31,15 @@ class Services:
     scoring: Scoring
     explaining: Explaining
     audit: Audit
+    batches: Batches
+    worker: Worker
 
 
 def build(config: Config) -> Services:
     """Wire the services; of all files only the bank's own reasons are read, `SettingsRefused` where they cannot be."""
     database = Database(config.database_url)
     decisions = Decisions(database)
+    jobs, storage = JobStore(database), Storage(config.storage)
     models = Models(Registry(config.models), Versions(database), catalogue(config))
     return Services(
         config=config,
@@ -40,7 +48,9 @@ def build(config: Config) -> Services:
         models=models,
         scoring=Scoring(models, decisions),
         explaining=Explaining(models),
-        audit=Audit(decisions, models),
+        audit=Audit(Chain(database), models, jobs, storage),
+        batches=Batches(config, jobs, storage, models),
+        worker=Worker(config, jobs, storage, models),
     )
 
 

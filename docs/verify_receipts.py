@@ -2,10 +2,10 @@
 
     python verify_receipts.py EXPORT [NUMBER:DIGEST]
 
-Each line of EXPORT (`flask audit export`) is a JSON object: `content`, the canonical text of one decision, and
+Each line of EXPORT (`flask audit export`) is a JSON object: `content`, the canonical text of one decision or batch, and
 `digest`, its SHA-256. The content holds its `number`, from 1 without gaps, and `previous`, the digest of the line
-before (64 zeros at the start). NUMBER:DIGEST is a head kept from earlier (`flask audit head`): the chain must still
-hold it.
+before (64 zeros at the start); that of a batch has the `kind` "batch" and the digests of its files. NUMBER:DIGEST is a
+head kept from earlier (`flask audit head`): the chain must still hold it.
 """
 
 import hashlib
@@ -21,8 +21,11 @@ def once(pairs):
 
 
 def check(lines, head=None):
-    """Return the last line's NUMBER:DIGEST; raise ValueError at the first line that is not right."""
-    number, previous, seen = 0, "0" * 64, head is None
+    """Return the last line's NUMBER:DIGEST and how many decisions and batches there are.
+
+    Raise ValueError at the first line that is not right.
+    """
+    number, previous, seen, batches = 0, "0" * 64, head is None, 0
     for number, line in enumerate(lines, start=1):
         try:
             receipt = json.loads(line, object_pairs_hook=once)
@@ -34,6 +37,9 @@ def check(lines, head=None):
             place = content["number"], content["previous"]
             if type(place[0]) is not int or place != (number, previous):
                 raise ValueError("it does not follow the line before")
+            if content.get("kind", "batch") != "batch":
+                raise ValueError("it is neither a decision nor a batch")
+            batches += "kind" in content
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from None
         previous = receipt["digest"]
@@ -42,7 +48,7 @@ def check(lines, head=None):
         raise ValueError(f"the chain does not hold the head {head}")
     if not number:
         raise ValueError("there is no receipt in it")
-    return f"{number}:{previous}"
+    return f"{number}:{previous}", number - batches, batches
 
 
 if __name__ == "__main__":
@@ -50,6 +56,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         with open(sys.argv[1], encoding="utf-8") as file:
-            print("right up to", check(file, *sys.argv[2:]))
+            end, decisions, batches = check(file, *sys.argv[2:])
+        print(f"{decisions} decisions and {batches} batches, right up to {end}")
     except (ValueError, OSError) as error:
         sys.exit(f"not right: {error}")

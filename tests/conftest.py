@@ -1,6 +1,8 @@
 """One small bank for all tests: both products trained once on simulated customers, copied for each test."""
 
 import csv
+import os
+import secrets
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +10,18 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import create_engine, text
 
-from bankportal import create_app, wiring
+from bankportal import create_app, logs, wiring
 from bankportal.config import Config, load
 from bankportal.domain.products import PRODUCTS
 from bankportal.ml import simulate
 from bankportal.store.migrate import upgrade
+from bankportal.store.sessions import Database
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS = 1500
+POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL", "")
 SECRET = "for tests alone, not a secret"
 
 
@@ -135,3 +140,53 @@ def examples() -> dict[str, dict[str, str]]:
         product.key: {entry.factor.name: entry.factor.example for entry in product.entries}
         for product in PRODUCTS.values()
     }
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """An empty, migrated database on each back end."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path}/portal.sqlite3")
+        upgrade(database)
+        yield database
+        database.close()
+        return
+    if not POSTGRES:
+        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
+    yield from postgres_database()
+
+
+def postgres_database():
+    name = f"bankportal_test_{secrets.token_hex(6)}"
+    server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    database = Database(server.url.set(database=name).render_as_string(hide_password=False))
+    try:
+        upgrade(database)
+        yield database
+    finally:
+        database.close()
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
+@pytest.fixture
+def portal(config, database):
+    """The services on each back end, with the models of the test's instance registered there."""
+    logs.configure(config)
+    built = wiring.build(replace(config, database_url=database.url))
+    upgrade(built.database)
+    with_models(config, built)
+    yield built
+    built.database.close()
+
+
+def with_models(config, built) -> None:
+    """Register the instance's model versions in another database."""
+    first = wiring.build(config)
+    for product in PRODUCTS.values():
+        known = first.models.store.activated(product.key)[0]
+        built.models.store.register(product.key, known.version, known.manifest_digest, activate=True)
+    first.database.close()

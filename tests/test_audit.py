@@ -8,10 +8,15 @@ from sqlalchemy import text
 from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
-from bankportal.services.audit import ChainBroken, Head, ReplayDiffers
+from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
+from bankportal.services.replaying import ReplayDiffers
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]
+
+
+def exported(services) -> list[str]:
+    return [line for _, line in services.audit.export()]
 
 
 @pytest.fixture
@@ -41,16 +46,17 @@ def tamper(services):
 
 
 def test_it_works(services, decided) -> None:
-    head = services.audit.verify()
+    head = services.audit.head()
     assert head.number == 6
-    assert services.audit.replay() == 6
+    assert services.audit.verify() == Verified(6, 0, head)
+    assert services.audit.replay() == Replayed(6, 0, ())
     assert services.decisions.receipt(decided[-1].id) == head
 
 
 def test_an_empty_portal_is_right(empty_services) -> None:
-    assert empty_services.audit.verify() is None
-    assert empty_services.audit.replay() == 0
-    assert list(empty_services.audit.export()) == []
+    assert empty_services.audit.verify() == Verified(0, 0, None)
+    assert empty_services.audit.replay() == Replayed(0, 0, ())
+    assert exported(empty_services) == []
 
 
 EDITS = {
@@ -82,7 +88,7 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_edits_are_found(services, decided, tamper, edit) -> None:
     tamper(f"UPDATE decisions SET {edit} WHERE number = 4")
-    with pytest.raises(ChainBroken, match=rf"{decided[3].id[2:20]}|receipt 4|after receipt 3"):
+    with pytest.raises(ChainBroken, match=rf"{decided[3].id[2:20]}|receipt 4|follows receipt 3"):
         services.audit.verify()
 
 
@@ -94,7 +100,7 @@ def test_edited_protected_values_are_found(services, decided, tamper) -> None:
 
 def test_deleting_is_found(services, decided, tamper) -> None:
     tamper("DELETE FROM decisions WHERE number = 3")
-    with pytest.raises(ChainBroken, match="Receipt 3 is missing"):
+    with pytest.raises(ChainBroken, match="receipt 3 is of is not there: it was deleted"):
         services.audit.verify()
 
 
@@ -116,7 +122,7 @@ def test_deleting_and_closing_the_gap_is_found(services, decided, tamper) -> Non
 
 def test_deleting_only_the_last_decisions_row_is_found(services, decided, tamper) -> None:
     tamper("DELETE FROM decisions WHERE number = 6")
-    with pytest.raises(ChainBroken, match="Receipt 6 has no decision"):
+    with pytest.raises(ChainBroken, match="receipt 6 is of is not there: it was deleted"):
         services.audit.verify()
 
 
@@ -142,11 +148,11 @@ def test_inserting_is_found(services, decided, tamper) -> None:
 
 
 def test_a_cut_tail_is_found_against_an_exported_head(services, decided, tamper) -> None:
-    newest = services.decisions.head()
+    newest = services.audit.head()
     head = Head(newest.number, newest.digest)
-    assert services.audit.verify(head) == newest
+    assert services.audit.verify(head).head == newest
     tamper("DELETE FROM decisions WHERE number > 4", "DELETE FROM receipts WHERE number > 4")
-    assert services.audit.verify().number == 4, "without a head a shorter chain is a chain"
+    assert services.audit.verify().decisions == 4, "without a head a shorter chain is a chain"
     with pytest.raises(ChainBroken, match="ends at 4, before the exported head 6"):
         services.audit.verify(head)
 
@@ -157,10 +163,10 @@ def test_a_chain_written_anew_is_found_against_an_exported_head(services, decide
 
 
 def test_the_script_checks_an_export(services, decided) -> None:
-    lines = list(services.audit.export())
-    newest = services.decisions.head()
-    assert check(lines) == f"{newest.number}:{newest.digest}"
-    assert check(lines, f"3:{json.loads(lines[2])['digest']}") == f"{newest.number}:{newest.digest}"
+    lines = exported(services)
+    newest = services.audit.head()
+    assert check(lines) == (f"{newest.number}:{newest.digest}", 6, 0)
+    assert check(lines, f"3:{json.loads(lines[2])['digest']}") == check(lines)
     assert "Gender" not in "".join(lines)
 
 
@@ -181,13 +187,13 @@ def test_the_script_checks_an_export(services, decided) -> None:
 )
 def test_the_script_finds_what_is_wrong(services, decided, spoil) -> None:
     with pytest.raises(ValueError, match="line"):
-        check(spoil(list(services.audit.export())))
+        check(spoil(exported(services)))
 
 
 def test_the_script_finds_a_cut_tail(services, decided) -> None:
-    lines = list(services.audit.export())
+    lines = exported(services)
     with pytest.raises(ValueError, match="does not hold the head"):
-        check(lines[:3], f"6:{services.decisions.head().digest}")
+        check(lines[:3], f"6:{services.audit.head().digest}")
 
 
 def test_replay_names_the_first_that_differs(services, decided, tamper) -> None:
@@ -209,7 +215,7 @@ def test_replay_names_what_cannot_be_recomputed(services, decided, tamper, edit)
 
 def test_replay_uses_the_version_that_decided(services, decided, trained) -> None:
     services.models.add(trained["churn"], activate=True)
-    assert services.audit.replay() == 6
+    assert services.audit.replay().decisions == 6
 
 
 def test_replay_without_the_version_says_so(services, decided) -> None:
@@ -223,7 +229,7 @@ def test_words_edited_since_do_not_matter(services, decided) -> None:
     from bankportal.domain.reasons import Catalogue
 
     services.models.catalogue = Catalogue.edited('[CreditScore]\nmany = "The score {value}"\n')
-    assert services.audit.replay() == 6
+    assert services.audit.replay().decisions == 6
 
 
 def test_sqlite_and_python_agree_on_floats(services, decided) -> None:
@@ -238,8 +244,8 @@ def test_commands(app, client, examples, tmp_path) -> None:
     client.post("/churn/", data=examples["churn"])
     head = runner.invoke(args=["audit", "head"]).output.strip()
     assert f"Head: {head}" in runner.invoke(args=["audit", "verify", "--head", head]).output
-    assert "1 decisions recomputed" in runner.invoke(args=["audit", "replay"]).output
+    assert "1 decisions and 0 batches recomputed" in runner.invoke(args=["audit", "replay"]).output
     runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")])
-    assert check((tmp_path / "chain.jsonl").read_text(encoding="utf-8").splitlines()) == head
+    assert check((tmp_path / "chain.jsonl").read_text(encoding="utf-8").splitlines()) == (head, 1, 0)
     assert runner.invoke(args=["audit", "verify", "--head", "nonsense"]).exit_code == 2
     assert runner.invoke(args=["audit", "verify", "--head", f"2:{'0' * 64}"]).exit_code == 1

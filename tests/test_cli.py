@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,17 +110,34 @@ def test_scoring_a_file(run, services, tmp_path, examples) -> None:
     source = write_csv(tmp_path / "in.csv", {name: [good[name], bad[name], good[name]] for name in good})
     printed = run("score", "churn", source, tmp_path / "out.csv", "--rejects", tmp_path / "rejects.csv")
     assert "3 rows: 2 scored, 1 rejected." in printed
-    scored, rejected = rows_of(tmp_path / "out.csv"), rows_of(tmp_path / "rejects.csv")
-    assert [row["line"] for row in scored] == ["2", "4"]
-    assert rejected == [
-        {
-            "line": "3",
-            "column": "Age",
-            "code": "not-a-number",
-            "message": "must be a whole number in the digits 0 to 9, such as 60",
-            "found": "old",
-        }
-    ]
+    scored, (rejected,) = rows_of(tmp_path / "out.csv"), rows_of(tmp_path / "rejects.csv")
+    assert [row["Age"] for row in scored] == [good["Age"]] * 2
+    assert list(scored[0])[: len(good)] == list(rejected)[: len(good)] == list(good)
+    assert {name: rejected[name] for name in ("line", "column", "code", "message")} == {
+        "line": "3",
+        "column": "Age",
+        "code": "not-a-number",
+        "message": "must be a whole number in the digits 0 to 9, such as 60",
+    }
+    assert "To have them named: --rejects FILE" in run("score", "churn", source, tmp_path / "out.csv")
+
+
+def test_scoring_needs_columns_that_are_clear(run, tmp_path, examples) -> None:
+    good = examples["churn"]
+    without = {name: [value] for name, value in good.items() if name not in {"Age", "Tenure"}}
+    twice = {name: [value] for name, value in good.items() if name != "Age"} | {"AGE": ["40"], "a-g-e": ["41"]}
+    for columns, said in ((without, "no column for Age, Tenure"), (twice, "two columns that mean Age")):
+        source = write_csv(tmp_path / "in.csv", columns)
+        assert f"in.csv has {said}" in run("score", "churn", source, tmp_path / "out.csv", exits=1)
+        assert not (tmp_path / "out.csv").exists()
+
+
+def test_scoring_at_no_address(run, tmp_path, bank_files, monkeypatch) -> None:
+    monkeypatch.setattr("bankportal.services.cluster.WAIT", 1)
+    given = ("score", "churn", bank_files["churn"], tmp_path / "out.csv", "--scheduler")
+    pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in run(*given, "tcp://127.0.0.1:1", exits=1)
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_file_scores_as_the_form_does(run, app, client, tmp_path, examples) -> None:
@@ -139,6 +158,7 @@ def test_files_are_not_written_over_their_source(run, tmp_path, bank_files) -> N
     source.write_bytes(bank_files["churn"].read_bytes())
     for arguments in (
         ("score", "churn", source, source),
+        ("score", "churn", source, f"file://{source}"),
         ("score", "churn", source, tmp_path / "out.csv", "--rejects", tmp_path / "out.csv"),
         ("data", "augment", source, tmp_path / "." / "in.csv"),
     ):
@@ -148,11 +168,11 @@ def test_files_are_not_written_over_their_source(run, tmp_path, bank_files) -> N
 
 
 def test_formulas_are_neutral_in_exports(run, tmp_path, examples) -> None:
-    values = examples["churn"] | {"Surname": "=HYPERLINK(1)", "CustomerId": "-5"}
+    values = examples["churn"] | {"Surname": "=HYPERLINK(1)", "CustomerId": "-5+1", "BalanceChange3M": "-5"}
     source = write_csv(tmp_path / "in.csv", {name: [value] for name, value in values.items()})
     run("score", "churn", source, tmp_path / "out.csv")
     (row,) = rows_of(tmp_path / "out.csv")
-    assert (row["Surname"], row["CustomerId"]) == ("'=HYPERLINK(1)", "'-5")
+    assert (row["Surname"], row["CustomerId"], row["BalanceChange3M"]) == ("'=HYPERLINK(1)", "'-5+1", "-5")
 
 
 def test_what_cannot_be_written_is_said(run, tmp_path, bank_files) -> None:
@@ -272,3 +292,14 @@ def test_up_prepares_an_empty_machine(ready_instance, tmp_path, monkeypatch, ban
     assert made == ["models/allowance/v1/forest.npz", "models/churn/v1/forest.npz"]
     up.prepare()
     assert sorted(path.relative_to(config.instance).as_posix() for path in config.models.rglob("forest.npz")) == made
+
+
+def test_commands_start_without_what_they_may_not_need() -> None:
+    """Every command imports the modules of all: what compiles, trains or spreads out is imported where it is used."""
+    code = (
+        "import sys, importlib.metadata as m; [e.load() for e in m.entry_points(group='flask.commands')"
+        " if e.module.startswith('bankportal')]; "
+        "print(sorted({'numba', 'sklearn', 'pandas', 'dask', 'fsspec', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

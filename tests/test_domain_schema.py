@@ -51,6 +51,20 @@ def test_all_else_may_be_blank() -> None:
         }
 
 
+def test_white_space_is_no_typed_number() -> None:
+    typed = validate(CHURN, EXAMPLES["churn"], Door.TEXT).all_values()
+    assert problems(CHURN, typed | {"HasLoan": "", "Balance": " ", "Geography": ""}) == {
+        "HasLoan": "not-a-flag",
+        "Balance": "not-a-number",
+        "Geography": "not-a-choice",
+    }
+    assert validate(CHURN, typed | {"Surname": " "}, Door.TYPED).carried["Surname"] is None
+    assert problems(CHURN, typed | {"Surname": "\n", "CustomerId": 7}) == {
+        "Surname": "not-text",
+        "CustomerId": "not-text",
+    }
+
+
 def test_unknown_fields_are_named() -> None:
     values = validate(CHURN, EXAMPLES["churn"], Door.TEXT).all_values()
     assert problems(CHURN, values | {"Colour": "red"}) == {"Colour": "unknown-field"}

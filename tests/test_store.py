@@ -1,5 +1,4 @@
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -9,48 +8,19 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import NotFound
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
+from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions, new_id
 from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata
-
-POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL", "")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    """An empty, migrated database on each back end."""
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path}/portal.sqlite3")
-        upgrade(database)
-        yield database
-        database.close()
-        return
-    if not POSTGRES:
-        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
-    yield from postgres_database()
-
-
-def postgres_database():
-    name = f"bankportal_test_{secrets.token_hex(6)}"
-    server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    database = Database(server.url.set(database=name).render_as_string(hide_password=False))
-    try:
-        upgrade(database)
-        yield database
-    finally:
-        database.close()
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        server.dispose()
+from bankportal.store.versions import NOTICED_WITHIN, Versions
 
 
 def without_protected(decision):
@@ -72,8 +42,8 @@ def test_it_works(database, customer, outcome) -> None:
     decisions = Decisions(database)
     recorded = decisions.record(customer, outcome, "a" * 64)
     assert decisions.get(recorded.id) == without_protected(recorded)
-    (link,) = decisions.chain()
-    assert link.decision == recorded
+    (link,) = Chain(database).links()
+    assert link.entry.decision == recorded
 
 
 def test_migrations_make_the_declared_tables(database) -> None:
@@ -128,7 +98,7 @@ def test_pages_hold_every_decision_once_newest_first(database, customer, outcome
 
 def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch) -> None:
     """What fails after the decision's row takes the row with it."""
-    monkeypatch.setattr("bankportal.store.decisions.protected_values", None)
+    monkeypatch.setattr("bankportal.store.decisions._NEW_APART", None)
     with pytest.raises(Exception, match=r"."):
         Decisions(database).record(customer, outcome, "c" * 64)
     monkeypatch.undo()
@@ -142,6 +112,11 @@ def test_unknown_decision(database, id_) -> None:
     with pytest.raises(NotFound):
         Decisions(database).receipt(id_)
     assert Decisions(database).page(None, id_ or "?", 5).items == []
+
+
+def test_while_somebody_writes_a_portal_can_record(database) -> None:
+    with database.write():
+        database.require_writable()  # a second write transaction would wait for the first to end, and here for ever
 
 
 def test_a_portal_that_cannot_record_knows_it(tmp_path) -> None:
@@ -202,3 +177,29 @@ def test_churn_has_no_limit(database, services, examples) -> None:
     assert again.outcome.limit is None
     assert again.outcome.policy_version is None
     assert again == without_protected(recorded)
+
+
+def test_a_version_activated_elsewhere_is_noticed_within_a_second(database, monkeypatch) -> None:
+    ours, theirs = Versions(database), Versions(database)
+    now = [100.0]
+    monkeypatch.setattr("bankportal.store.versions.time.monotonic", lambda: now[0])
+
+    def active() -> str:
+        return ours.activated("churn")[0].version
+
+    ours.register("churn", "v1", "a" * 64, activate=True)
+    theirs.register("churn", "v2", "b" * 64, activate=False)
+    assert active() == "v1"
+    theirs.activate("churn", "v2")
+    assert [theirs.activated("churn")[0].version, active()] == ["v2", "v1"]
+    now[0] += NOTICED_WITHIN
+    assert active() == "v2"
+    ours.activate("churn", "v1")
+    assert active() == "v1", "what was activated here is known at once"
+
+
+def test_a_database_error_does_not_tell_what_was_sent(database) -> None:
+    with pytest.raises(DBAPIError) as raised, database.read() as connection:
+        connection.execute(text("SELECT * FROM nowhere WHERE surname = :surname"), {"surname": "Hargrave"})
+    assert "nowhere" in str(raised.value)
+    assert "Hargrave" not in str(raised.value)

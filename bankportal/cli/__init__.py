@@ -11,6 +11,7 @@ def register(app: Flask) -> None:
     from bankportal.cli.score import score
     from bankportal.cli.train import train
     from bankportal.cli.up import up
+    from bankportal.cli.worker import worker
 
-    for command in (train, data, models, score, audit, up):
+    for command in (train, data, models, score, audit, up, worker):
         app.cli.add_command(command)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from bankportal.cli.common import FILE, reported, services, writing
+from bankportal.domain.batch import Job
 from bankportal.files import replacing
 from bankportal.services.audit import Head
 
@@ -28,32 +29,44 @@ class HeadType(click.ParamType[Head]):
 
 @click.group()
 def audit() -> None:
-    """Check, recompute and export the recorded decisions."""
+    """Check, recompute and export the recorded decisions and batches."""
 
 
 @audit.command()
 @click.option("--head", type=HeadType(), help="A head exported earlier: finds a chain that was cut since.")
 @reported
 def verify(head: Head | None) -> None:
-    """Check the chain of receipts; exit with 1 and name the first decision that is not as recorded."""
-    last = services().audit.verify(head)
-    click.echo(
-        f"{last.number:,} receipts are right. Head: {last.number}:{last.digest}" if last else "No decisions yet."
-    )
+    """Check the chain of receipts; exit with 1 and name the first decision or batch that is not as recorded."""
+    found = services().audit.verify(head)
+    if found.head is None:
+        click.echo("No decisions yet.")
+        return
+    last = f"{found.head.number}:{found.head.digest}"
+    click.echo(f"{_counted(found.decisions, found.batches)}, {found.head.number:,} receipts: all right. Head: {last}")
 
 
 @audit.command()
 @reported
 def replay() -> None:
-    """Recompute every decision from its input and model version; exit with 1 and name the first that differs."""
-    click.echo(f"{services().audit.replay():,} decisions recomputed, equal to the last bit.")
+    """Recompute every decision and batch with its model version; exit with 1 and name the first that differs.
+
+    A batch of which a file was deleted is named and passed over.
+    """
+    found = services().audit.replay()
+    for gone in found.gone:
+        click.echo(gone)
+    click.echo(f"{_counted(found.decisions, found.batches)} recomputed, equal to the last bit.")
+
+
+def _counted(decisions: int, batches: int) -> str:
+    return f"{decisions:,} decisions and {batches:,} batches"
 
 
 @audit.command()
 @reported
 def head() -> None:
     """Print the chain's newest receipt; keep it where the portal cannot reach."""
-    newest = services().decisions.head()
+    newest = services().audit.head()
     click.echo(f"{newest.number}:{newest.digest}" if newest else "No decisions yet.")
 
 
@@ -62,10 +75,9 @@ def head() -> None:
 @reported
 def export(target: str) -> None:
     """Write the chain to OUT, a receipt a line; docs/verify_receipts.py checks it without the portal."""
-    count = 0
-    chain = services().audit.export()
+    batches = count = 0
     with writing(Path(target)), replacing(Path(target)) as file:
-        for line in chain:
+        for entry, line in services().audit.export():
             file.write(f"{line}\n")
-            count += 1
-    click.echo(f"{target}: {count:,} receipts.")
+            batches, count = batches + isinstance(entry, Job), count + 1
+    click.echo(f"{target}: {_counted(count - batches, batches)}.")

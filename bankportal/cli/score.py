@@ -1,86 +1,111 @@
-"""`flask score`: a file scored row by row, rejects named."""
+"""`flask score`: a file scored block by block, rejects named; here, or on a Dask cluster."""
 
-import csv
-from collections.abc import Iterable
-from pathlib import Path
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 
 import click
 
-from bankportal.cli.common import EXISTING, FILE, PRODUCT, refuse_overwriting, reported, services, writing
-from bankportal.domain.constraints import Door
-from bankportal.domain.errors import InvalidInput
-from bankportal.domain.outcome import Outcome
+from bankportal.cli.common import PRODUCT, console, refuse_overwriting, reported, services
+from bankportal.cli.train import progress_bar
+from bankportal.domain.batch import Span
+from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
-from bankportal.domain.schema import Customer, validate
-from bankportal.files import replacing
-from bankportal.ml.read import Rows, read_rows
-from bankportal.services.scoring import Scoring
+from bankportal.ml.read import recognise
+from bankportal.services import cluster
+from bankportal.services.chunks import Part, Work, rejects_header, score_block, scored_header
+from bankportal.services.sources import Source, absolute, name, source_at, writing
+from bankportal.wiring import Services
 
-REJECTED = ("line", "column", "code", "message", "found")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\x00")
-Line = tuple[object, ...]
+FILE_SCHEME = "file://"
+AT_ONCE = 2
 
 
 @click.command()
 @click.argument("product", type=PRODUCT)
-@click.argument("source", metavar="IN", type=EXISTING)
-@click.argument("target", metavar="OUT", type=FILE)
-@click.option("--rejects", type=FILE, help="Where to write the rows that could not be scored, with line and reason.")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--rejects", metavar="FILE", help="Where to write the rows that could not be scored, and why.")
+@click.option(
+    "--scheduler",
+    metavar="local|ADDRESS",
+    help="Score on a Dask cluster: at an address such as tcp://10.0.0.7:8786, or `local`, one on this machine.",
+)
 @reported
-def score(product: Product, source: str, target: str, rejects: str | None) -> None:
-    """Score the CSV file IN and write OUT: a row in, a row out, in the same order. Nothing is recorded."""
-    refuse_overwriting(source, target, rejects)
-    rows = read_rows(source, product)
-    scored, rejected = score_rows(services().scoring, product, rows)
-    _write(Path(target), ("line", *_answer_columns(product)), scored)
-    if rejects:
-        _write(Path(rejects), REJECTED, rejected)
-    bad = len({line[0] for line in rejected})
-    hint = "" if rejects or not bad else " To have them named: --rejects FILE"
-    click.echo(f"{rows.rows_in_file:,} rows: {len(scored):,} scored, {bad:,} rejected.{hint}")
+def score(product: Product, source: str, target: str, rejects: str | None, scheduler: str | None) -> None:
+    """Score the CSV or Parquet file IN and write OUT: a row in, a row out, in the same order. Nothing is recorded.
+
+    IN, OUT and FILE are paths, or any location that fsspec knows, such as s3://bank/customers.parquet.
+    """
+    rows, rejected = score_file(services(), product, source, target, rejects, scheduler)
+    hint = "" if rejects or not rejected else " To have them named: --rejects FILE"
+    click.echo(f"{rows:,} rows: {rows - rejected:,} scored, {rejected:,} rejected.{hint}")
 
 
-def score_rows(scoring: Scoring, product: Product, rows: Rows) -> tuple[list[Line], list[Line]]:
-    """Return a line for each scored row and one for each problem of a rejected row, in the file's order."""
-    scored: list[Line] = []
-    rejected: list[Line] = [(p.line, p.column, p.code, p.message, _neutral(p.text)) for p in rows.problems]
-    names = [rows.recognised.get(column) for column in rows.header]
-    known = {entry.factor.name for entry in product.entries}
-    columns = {name: column for column, name in rows.recognised.items()}
-    for line, fields in zip(rows.lines, rows.rows, strict=True):
-        raw = {name: text for name, text in zip(names, fields, strict=True) if name in known}
-        try:
-            customer = validate(product, raw, Door.TEXT)
-        except InvalidInput as error:
-            rejected += [
-                (line, columns.get(p.field, p.field), p.code, p.message, _neutral(p.found)) for p in error.problems
-            ]
-        else:
-            scored.append((line, *_answer(customer, scoring.score(customer))))
-    return scored, sorted(rejected, key=lambda problem: problem[0])  # type: ignore[arg-type, return-value]
+def score_file(
+    portal: Services, product: Product, source: str, target: str, rejects: str | None, scheduler: str | None = None
+) -> tuple[int, int]:
+    """Score a file into others; return how many rows it has, and how many of them were rejected."""
+    refuse_overwriting(*(location.removeprefix(FILE_SCHEME) for location in (source, target, rejects) if location))
+    found = source_at(absolute(source), product)
+    work = Work(
+        product=product,
+        layout=found.layout,
+        mapping=mapping_of(found, product),
+        model=portal.models.serving(product),
+        catalogue=portal.models.catalogue,
+        policy=product.policy,
+    )
+    with (
+        closing(_parts(portal, work, found, scheduler)) as parts,
+        writing(target) as write_scored,
+        writing(rejects) if rejects else nullcontext(_nowhere) as write_rejected,
+        progress_bar(console(stderr=True), product) as report,
+    ):
+        write_scored(scored_header(work))
+        write_rejected(rejects_header(work.layout))
+        rows = rejected = 0
+        for span, part in parts:
+            write_scored(part.scored)
+            write_rejected(part.rejects)
+            rows, rejected = rows + part.rows, rejected + part.rejected
+            report(span.end, found.size, "Scoring")
+        return rows, rejected
 
 
-def _answer_columns(product: Product) -> Line:
-    limit = ("limit", "limit_rule", "counteroffer", "policy_version") if product.policy else ()
-    carried = tuple(factor.name for factor in product.carried)
-    return (*carried, "score", "band", *limit, "flags", "model_version")
+def mapping_of(found: Source, product: Product) -> dict[str, str]:
+    """Map columns to factors by their names; `DataRefused` where two mean one, or a required one is missing."""
+    try:
+        meant = recognise(list(found.layout.header), product)
+    except DataRefused as refused:
+        raise DataRefused(f"{name(found.location)} {refused}") from None
+    mapping = {column: meaning for column, meaning in meant.items() if meaning != product.label.name}
+    required = [entry.factor.name for entry in product.entries if entry.required]
+    if missing := [factor for factor in required if factor not in mapping.values()]:
+        raise DataRefused(f"{name(found.location)} has no column for {', '.join(missing)}: nothing can be scored.")
+    return mapping
 
 
-def _answer(customer: Customer, outcome: Outcome) -> Line:
-    limit = outcome.limit
-    about_limit = (limit.amount, limit.rule, int(limit.counteroffer), outcome.policy_version) if limit else ()
-    carried = (_neutral(value) for value in customer.carried.values())
-    flags = " ".join(flag.message for flag in outcome.flags)
-    return (*carried, outcome.score, outcome.band.name, *about_limit, flags, outcome.model_version)
+def _parts(portal: Services, work: Work, found: Source, scheduler: str | None) -> Generator[tuple[Span, Part]]:
+    if scheduler:
+        yield from cluster.parts(scheduler, work, portal.config.models, found)
+    else:
+        yield from _here(work, found)
 
 
-def _neutral(value: object) -> object:
-    """Keep a spreadsheet from running a text as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def _here(work: Work, found: Source) -> Generator[tuple[Span, Part]]:
+    """Score block after block, two at a time: kernels work on one while the other's text is read and written."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        under_way: deque[tuple[Span, Future[Part]]] = deque()
+        for block in found.blocks():
+            under_way.append((block.span, pool.submit(score_block, work, block)))
+            if len(under_way) == AT_ONCE:
+                span, part = under_way.popleft()
+                yield span, part.result()
+        for span, part in under_way:
+            yield span, part.result()
 
 
-def _write(path: Path, header: Line, lines: Iterable[Line]) -> None:
-    with writing(path), replacing(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(lines)
+def _nowhere(line: bytes) -> None:
+    """Write nothing: rejects that nobody asked for."""

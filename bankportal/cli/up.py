@@ -3,7 +3,10 @@
 import os
 import secrets
 import socket
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 
 import click
 
@@ -15,15 +18,36 @@ from bankportal.files import replacing
 from bankportal.version import BRAND
 
 
+def _gunicorn(_: Config) -> list[str]:
+    return ["gunicorn", "--config=python:bankportal.serving"]
+
+
+def _uvicorn(config: Config) -> list[str]:
+    if find_spec("uvicorn") is None:
+        raise SettingsRefused("The FastAPI engine is not installed: pip install bankportal[fastapi]")
+    return ["uvicorn", "bankportal.asgi:app", f"--host={HOST}", f"--port={config.port}", "--no-access-log"]
+
+
+ENGINES: Mapping[str, Callable[[Config], list[str]]] = {"flask": _gunicorn, "fastapi": _uvicorn}
+ENGINE_HELP = "What serves: gunicorn with Flask, or uvicorn with FastAPI for the API and Flask for the pages."
+
+
 @click.command()
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="flask", show_default=True, help=ENGINE_HELP)
 @reported
-def up() -> None:
+def up(engine: str) -> None:
     """Bring this machine to a serving portal: settings, database, data, models, server. Run again, it only serves."""
     _require_free(load().port)
     config = prepare()
     click.echo(f"\n  {BRAND}:  http://{HOST}:{config.port}/\n")
     sys.stdout.flush()
-    serve()
+    serve(ENGINES[engine](config))
+
+
+def start_worker() -> None:
+    """Start `flask worker` as a process that ends with this one, which is to become the web server."""
+    command = [sys.executable, "-m", "flask", "worker", "--parent", str(os.getpid())]
+    subprocess.Popen(command)  # noqa: S603  # ourselves
 
 
 def prepare() -> Config:
@@ -66,6 +90,10 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def serve() -> None:
-    """Become the web server: a process that has never loaded the training libraries."""
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config=python:bankportal.serving"])  # noqa: S606
+def serve(server: list[str]) -> None:
+    """Start a worker and become the web server: processes that have never loaded the training libraries.
+
+    The worker ends with the server, however that ends.
+    """
+    start_worker()
+    os.execv(sys.executable, [sys.executable, "-m", *server])  # noqa: S606

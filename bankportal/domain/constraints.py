@@ -235,16 +235,17 @@ class Text:
         """Return the text without the white space around it, or raise `Broken`."""
         if not isinstance(value, str):
             raise Broken("not-text", f"must be {self.describe()}")
-        text = value.strip()
+        text = value.strip() if door is Door.TEXT else value
         if len(text) > self.longest:
             raise Broken("too-long", f"must have {self.longest} characters or fewer")
         if UNSEEN.search(text):
             raise Broken("not-text", "must not hold control characters, line breaks or unreadable characters")
-        return text
+        return text.strip()
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema."""
-        return {"type": "string", "maxLength": self.longest}
+        """Say the constraint as JSON Schema, whose texts have no half characters anyway."""
+        seen = UNSEEN.pattern.removeprefix("[").replace(r"\ud800-\udfff", "")
+        return {"type": "string", "maxLength": self.longest, "pattern": f"^[^{seen}*$"}
 
     def describe(self) -> str:
         """Say the constraint in words."""

@@ -68,6 +68,18 @@ class DataRefused(PortalError):
     code = "data-refused"
 
 
+class TooLarge(PortalError):
+    """A file is larger, or wider, than the settings allow; the message names the limit and its setting."""
+
+    code = "too-large"
+
+
+class Conflict(PortalError):
+    """What is asked for does not fit the state things are in; nothing was changed."""
+
+    code = "conflict"
+
+
 class SettingsRefused(PortalError):
     """The settings do not allow the portal to start."""
 

@@ -1,7 +1,7 @@
 """What the portal answers: a score, its band, and a limit where the product has one."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -58,11 +58,11 @@ class Outcome:
         return {
             "score": self.score,
             "band": self.band.name,
-            "limit": asdict(self.limit) if self.limit else None,
-            "flags": [asdict(flag) for flag in self.flags],
+            "limit": dict(vars(self.limit)) if self.limit else None,
+            "flags": [dict(vars(flag)) for flag in self.flags],
             "base": self.base,
             "contributions": dict(self.contributions),
-            "reasons": [asdict(reason) for reason in self.reasons],
+            "reasons": [dict(vars(reason)) for reason in self.reasons],
             "policy_version": self.policy_version,
         }
 

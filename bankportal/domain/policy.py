@@ -12,6 +12,8 @@ from types import MappingProxyType
 Value = int | float | str | None
 SMALLEST_LIMIT = 500
 ABILITY_TO_PAY = "ability-to-pay"
+# The factors that a policy reads.
+SALARY, OBLIGATIONS, REQUESTED = "EstimatedSalary", "MonthlyObligations", "RequestedLimit"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class LimitPolicy:
 
     def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
         """Return the limit for a band, the scored factors and the requested limit (`None`: not asked for)."""
-        salary, obligations = factors["EstimatedSalary"], factors["MonthlyObligations"]
+        salary, obligations = factors[SALARY], factors[OBLIGATIONS]
         assert isinstance(salary, float)
         assert not isinstance(obligations, str)
         ceiling = self.ceiling(salary, obligations)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from bankportal.domain import factors as f
 from bankportal.domain.factors import Factor, squeeze
@@ -124,7 +125,7 @@ class Product:
         if self.policy and set(self.policy.band_months) != {band.name for band in self.bands}:
             raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """All factors the product accepts, in their roles."""
         return tuple(self._entries())
@@ -136,12 +137,12 @@ class Product:
         yield from (Entry(factor, Role.POLICY) for factor in self.policy_factors)
         yield from (Entry(factor, Role.APART) for factor in self.apart)
 
-    @property
+    @cached_property
     def scored(self) -> tuple[Factor, ...]:
         """The factors the forest sees, in its order."""
         return self.required + self.optional
 
-    @property
+    @cached_property
     def cut_offs(self) -> tuple[float, ...]:
         """Where one band ends and the next begins."""
         return tuple(band.start for band in self.bands[1:])

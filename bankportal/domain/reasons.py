@@ -194,7 +194,7 @@ def reasons(
     rule cut the limit, it is named first, and alone where it is the ability to pay. Elsewhere they are what weighs most
     either way.
     """
-    rule = _rule_reason(catalogue, product, band, limit)
+    rule = rule_reason(catalogue, product, band, limit)
     if rule and rule.rule == ABILITY_TO_PAY:
         return (rule,)
     adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
@@ -206,7 +206,7 @@ def reasons(
     return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
 
 
-def _rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:
+def rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:
     """Return the policy rule that cut or refused a limit by itself; the score's own refusal is none."""
     if limit is None or product.policy is None or not limit.cut or band.tone is Tone.BAD:
         return None

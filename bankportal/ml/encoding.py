@@ -190,6 +190,25 @@ class Seen:
             if (value := values.get(factor.name)) is not None and (message := self._message(factor, value))
         )
 
+    def flags_of_rows(self, columns: Columns) -> dict[int, tuple[SeenFlag, ...]]:
+        """Return what `flags` says of many customers, by row, of those with a flag; arrays as for `Encoding.matrix`."""
+        found: dict[int, tuple[SeenFlag, ...]] = {}
+        for factor in self.product.scored:
+            for row in self._unlike(factor, columns[factor.name]) if factor.name in columns else ():
+                message = self._message(factor, columns[factor.name][row])
+                found[row] = (*found.get(row, ()), SeenFlag(factor.name, message))
+        return found
+
+    def _unlike(self, factor: Factor, values: NDArray[Any]) -> list[int]:
+        """Return the rows whose value is known and unlike all the forest has seen."""
+        unlike = ~blank(values)
+        if isinstance(factor.constraint, Choice):
+            unlike &= ~np.isin(values, self.options.get(factor.name, ()))
+        elif factor.name in self.ranges:
+            lowest, highest = self.ranges[factor.name]
+            unlike &= (values < lowest) | (values > highest)
+        return np.flatnonzero(unlike).tolist()
+
     def _message(self, factor: Factor, value: int | float | str) -> str:
         if isinstance(value, str):
             return self._about_option(factor, value)

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from math import factorial, fsum, inf
+from math import factorial, fsum, inf, prod
 from types import ModuleType
 from typing import Any
 
@@ -57,8 +57,11 @@ COMMON = 840
 BLANK_RIGHT = 65535
 # Leaves whose contributions are worked out at once.
 BATCH = 64
+PIECE = 1 << 20  # bytes of a file read at once
 # Rows at once on the NumPy path.
 BLOCK = 128
+# Up to so many rows the compiled kernels take one after the other: faster for so few than side by side.
+FEW_ROWS = 32
 
 Floats = NDArray[np.float64]
 Values = NDArray[np.float64] | NDArray[np.float32]
@@ -202,7 +205,7 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
         rows = sum(2 ** shape.bits(node) for node in groups)
         if rows * LANES * 8 <= MOST_BYTES:
             break
-    thresholds, starts, code = _codes(forest, len(encoding.columns))
+    thresholds, starts, code = codes(forest, len(encoding.columns))
     column = (2 * forest.feature + ~forest.missing_left).tolist()
     return Plan(
         factors=len(encoding.factors),
@@ -217,7 +220,7 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
     )
 
 
-def _codes(forest: Forest, columns: int) -> tuple[Floats, NDArray[np.int64], list[int]]:
+def codes(forest: Forest, columns: int) -> tuple[Floats, NDArray[np.int64], list[int]]:
     """Return each column's thresholds, where each column starts, and each node's threshold's number in its column."""
     code = np.zeros(len(forest.feature), dtype=np.int64)
     found = []
@@ -365,7 +368,7 @@ class Tables:
             with zipfile.ZipFile(io.BytesIO(content)) as members:
                 if sorted(members.namelist()) != sorted(f"{name}.npy" for name in names):
                     raise ValueError("the arrays are not those of tables")
-                tables = cls(**{name: _array(members.read(f"{name}.npy")) for name in names})
+                tables = cls(**{name: _array(members, f"{name}.npy") for name in names})
         except ValueError:
             raise
         except Exception as error:  # zipfile and NumPy raise many kinds on damaged files
@@ -374,16 +377,35 @@ class Tables:
         return tables
 
 
-def _array(member: bytes) -> NDArray[Any]:
-    """Read one array, whose checksum zipfile has compared, into memory that starts at a cache line."""
-    array = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
-    return _aligned(array) if array.ndim == 2 else array
+def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read one array piece by piece, so that it is in memory once; zipfile compares its checksum at the end."""
+    with members.open(name) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("an array is of another format")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        if by_column or dtype.hasobject:
+            raise ValueError("an array is not laid out as it should be")
+        array = _at_cache_line(shape, dtype)
+        left = array.reshape(-1).view(np.uint8)
+        while piece := file.read(PIECE):
+            left[: len(piece)] = np.frombuffer(piece, np.uint8)
+            left = left[len(piece) :]
+        if len(left):
+            raise ValueError("an array is cut short")
+    return array
+
+
+def _at_cache_line(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return an array in memory that starts at a cache line."""
+    size = prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, dtype=np.uint8)
+    start = -memory.ctypes.data % 64
+    array: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    memory = np.empty(array.nbytes + 64, dtype=np.uint8)
-    start = -memory.ctypes.data % 64
-    aligned = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned = _at_cache_line(array.shape, array.dtype)
     aligned[...] = array
     return aligned
 
@@ -554,8 +576,8 @@ class Explainer:
         if compiled is None:
             for start in range(0, len(matrix), BLOCK):
                 out[start : start + BLOCK] = self._add_up(matrix[start : start + BLOCK])
-        elif len(matrix) == 1:
-            self._call(compiled.explain_one, matrix, out)
+        elif len(matrix) <= FEW_ROWS:
+            self._call(compiled.explain_each, matrix, out)
         elif len(matrix):
             compiled.share_out(
                 lambda start, end: self._call(compiled.explain_rows, matrix[start:end], out[start:end]), len(matrix)
@@ -569,7 +591,7 @@ class Explainer:
 
     def warm_up(self) -> None:
         """Compile, or load what was compiled, so that the first request does not wait for it."""
-        blank = np.full((2, self._plan.columns), np.nan)
+        blank = np.full((FEW_ROWS + 1, self._plan.columns), np.nan)
         self.explain(blank)
         self.explain(blank[:1])
 

@@ -362,3 +362,10 @@ def explain_one(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inn
                 state |= np.int64(right[node]) * np.int64(inner_bit[node])
             found[number] = np.uint64(offset[number] + state)
     add_up_one(found, factor, values, out[0])
+
+
+@compiled
+def explain_each(matrix: Any, out: Any, cells: Any, visits: Any, groups: Any, inner: Any, values: Any) -> None:
+    """Write the contributions of a few rows, one after the other: the bits of `explain_rows`, faster for so few."""
+    for row in range(len(matrix)):
+        explain_one(matrix[row : row + 1], out[row : row + 1], cells, visits, groups, inner, values)

@@ -5,14 +5,10 @@ and named by its line, and a row with too many or too few fields never shifts a 
 never scored is named as well, but counts as unknown: nothing is learned from it, so the row is kept.
 """
 
-import csv
 import hashlib
 import io
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.domain import constraints
-from bankportal.domain.constraints import Broken, Choice, Door, Text
+from bankportal.domain.constraints import Broken, Door
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.factors import squeeze
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Entry, Product, Role
-from bankportal.domain.schema import LONGEST_FOUND, is_blank
+from bankportal.domain.products import Product, Role
+from bankportal.domain.schema import is_blank
+from bankportal.ml.columns import CellProblem as CellProblem  # part of what this module offers
+from bankportal.ml.columns import by_column, cell_problems, in_order, judge_column, judge_each, ragged_problem
+from bankportal.ml.stream import blocks_from, claims, layout_from
 
-DELIMITERS = (",", ";", "\t")
-UTF8_MARK = b"\xef\xbb\xbf"
-# How files begin that people take for CSV.
-FOREIGN = (
-    (b"PK\x03\x04", "is an Excel workbook or a ZIP archive"),
-    (b"PK\x05\x06", "is a ZIP archive"),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook"),
-    (b"\x1f\x8b", "is compressed with gzip"),
-    (b"BZh", "is compressed with bzip2"),
-    (b"\xfd7zXZ\x00", "is compressed with xz"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
-    (b"PAR1", "is a Parquet file"),
-    (b"%PDF", "is a PDF document"),
-    (b"SQLite format 3\x00", "is a SQLite database"),
-    (b"\xff\xfe", "is written in UTF-16"),
-    (b"\xfe\xff", "is written in UTF-16"),
-)
-SAVE_AS = 'Save it as "CSV UTF-8" and try again.'
+BLOCK = 50_000  # rows split at once
 LABEL = constraints.Flag()
-
-
-@dataclass(frozen=True)
-class CellProblem:
-    """Why a row was rejected: one bad cell, or the whole row (`column` is empty).
-
-    `line` counts from 1, the header's; `column` is the file's own name; `message` has no subject; `text` is what stood
-    there, cut short.
-    """
-
-    line: int
-    column: str
-    factor: str
-    code: str
-    message: str
-    text: str = ""
-
-    def __str__(self) -> str:
-        found = f" (found: {self.text})" if self.text else ""
-        return f"line {self.line}: {self.column or 'the row'} {self.message}{found}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,101 +119,21 @@ def _content(path: Path) -> bytes:
 
 
 def _read_rows(content: bytes, name: str, product: Product) -> Rows:
+    file = io.BytesIO(content)
+    layout = layout_from(file, product, most_columns=None, name=name)
+    header = list(layout.header)
     try:
-        text = _without_hint(_decoded(content))
-        return _rows(text, _delimiter(text, product), product)
+        recognised = recognise(header, product)
     except DataRefused as refused:
         raise DataRefused(f"{name} {refused}") from None
-
-
-def _decoded(content: bytes) -> str:
-    if not content.removeprefix(UTF8_MARK).strip():
-        raise DataRefused("is empty.")
-    for start, what in FOREIGN:
-        if content.startswith(start):
-            raise DataRefused(f"{what}, not CSV. {SAVE_AS}")
-    if b"\x00" in content:
-        line = content.count(b"\n", 0, content.index(b"\x00")) + 1
-        raise DataRefused(f"holds a NUL byte in line {line}: it is not CSV, or written in UTF-16. {SAVE_AS}")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataRefused(f"is not UTF-8 from line {line} on; it may be Windows-1252 or Latin-1. {SAVE_AS}") from None
-
-
-def _without_hint(text: str) -> str:
-    """Drop the line `sep=;` with which spreadsheets name the delimiter; it keeps its place in the count of lines."""
-    return re.sub(r"\Asep=[,;\t]\r?\n", "\n", text)
-
-
-def _delimiter(text: str, product: Product) -> str:
-    """Return the delimiter under which the header names the most known columns, then the most columns."""
-
-    def found(delimiter: str) -> tuple[int, int]:
-        try:
-            header = next(_records(text, delimiter))[1]
-        except DataRefused:
-            return 0, 0
-        return sum(_meanings(name, product) != [] for name in header), len(header)
-
-    return max(DELIMITERS, key=found)
-
-
-def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record that is not an empty line, with the line it starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error:
-        raise DataRefused(
-            f"has a quotation mark out of place in the row that starts on line {line}: it is never closed, or text "
-            'stands around it. A quotation mark within a quoted field is written twice ("").'
-        ) from None
-
-
-def _rows(text: str, delimiter: str, product: Product) -> Rows:
-    records = _records(text, delimiter)
-    _, header = next(records)
-    header = [name.strip() for name in header]
-    _check_header(header)
-    raw = Rows(header, recognise(header, product), [], [], [], [], 0)
-    position = -1
-    for position, (line, fields) in enumerate(records):
-        if len(fields) == len(header):
-            raw.rows.append(fields)
-            raw.lines.append(line)
-            raw.positions.append(position)
-        else:
-            message = f"has {len(fields)} fields where the header has {len(header)}"
-            raw.problems.append(CellProblem(line, "", "", "ragged", message, _cut(delimiter.join(fields))))
-    if position < 0:
-        raise DataRefused("has a header and no rows.")
-    return replace(raw, rows_in_file=position + 1)
-
-
-def _check_header(header: list[str]) -> None:
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise DataRefused(f"names a column twice: {', '.join(twice)}. Keep one of each.")
-
-
-@cache
-def _names(product: Product) -> dict[str, tuple[int, str]]:
-    """Return for each squeezed name its rank (0 exact, 1 alias) and the factor or label it means."""
-    known = [(entry.factor.name, entry.factor.aliases) for entry in product.entries]
-    known.append((product.label.name, product.label.aliases))
-    names = {squeeze(alias): (1, name) for name, aliases in known for alias in aliases}
-    return names | {squeeze(name): (0, name) for name, _ in known}
-
-
-def _meanings(column: str, product: Product) -> list[tuple[int, str]]:
-    meaning = _names(product).get(squeeze(column))
-    return [meaning] if meaning else []
+    raw = Rows(header, recognised, [], [], [], [], 0)
+    for block in blocks_from(file, layout, BLOCK, name=name):
+        raw.rows.extend(block.rows)
+        raw.lines.extend(block.lines)
+        raw.positions.extend(block.positions)
+        raw.problems.extend(ragged_problem(layout, ragged) for ragged in block.ragged)
+        raw = replace(raw, rows_in_file=block.span.position + block.span.rows)
+    return raw
 
 
 def recognise(header: list[str], product: Product) -> dict[str, str]:
@@ -261,20 +142,12 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
     Case, spaces, `_` and `-` never matter; a factor's own name wins over its aliases. `DataRefused` where two columns
     mean the same, or none means anything.
     """
-    claims: dict[str, list[tuple[int, str]]] = {}
-    for column in header:
-        for rank, name in _meanings(column, product):
-            claims.setdefault(name, []).append((rank, column))
-    if not claims:
-        names = ", ".join(factor.name for factor in product.scored[:4])
-        raise DataRefused(
-            f"names no column that {product.key} knows in its first line ({names}, …): is the header missing?"
-        )
-    for name, claim in claims.items():
+    found = claims(header, product)
+    for name, claim in found.items():
         best = [column for rank, column in claim if rank == min(claim)[0]]
         if len(best) > 1:
             raise DataRefused(f"has two columns that mean {name}: {' and '.join(best)}. Keep one.")
-    chosen = {min(claim)[1]: name for name, claim in claims.items()}
+    chosen = {min(claim)[1]: name for name, claim in found.items()}
     return {column: chosen[column] for column in header if column in chosen}
 
 
@@ -282,20 +155,18 @@ def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
     recognised = raw.recognised
     entries = {entry.factor.name: entry for entry in product.entries}
     beside = {name for name, entry in entries.items() if entry.role in {Role.CARRIED, Role.APART}}
-    texts = dict(zip(raw.header, zip(*raw.rows, strict=True), strict=True)) if raw.rows else {}
+    texts = by_column(raw.header, raw.rows)
     problems = list(raw.problems)
     columns: dict[str, NDArray[Any]] = {}
     good = np.ones(len(raw.rows), dtype=np.bool_)
     for column, meaning in recognised.items():
-        judge, dtype = _judge(entries.get(meaning))
-        values, broken = _column(texts.get(column, ()), judge, dtype)
-        columns[meaning] = values
+        cells = texts[column]
+        entry = entries.get(meaning)
+        judged = judge_column(entry, cells) if entry else judge_each(cells, set(cells), _label, np.float64)
+        columns[meaning] = judged.values
         if meaning not in beside:
-            good[list(broken)] = False
-        problems += [
-            CellProblem(raw.lines[row], column, meaning, error.code, error.message, _cut(texts[column][row]))
-            for row, error in broken.items()
-        ]
+            good[list(judged.broken)] = False
+        problems += cell_problems(judged, column, meaning, cells, raw.lines)
     label = columns.pop(product.label.name, None)
     table = Table(
         product=product,
@@ -308,7 +179,7 @@ def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
         recognised=recognised,
         unknown=_unknown(raw.header, recognised),
         missing=_missing(product, columns),
-        problems=tuple(sorted(problems, key=lambda problem: problem.line)),
+        problems=in_order(problems),
         rows_in_file=raw.rows_in_file,
     )
     return table if good.all() else table.take(good)
@@ -324,45 +195,7 @@ def _missing(product: Product, columns: Mapping[str, NDArray[Any]]) -> tuple[str
     return tuple(factor.name for factor in wanted if factor.name not in columns)
 
 
-def _judge(entry: Entry | None) -> tuple[Callable[[str], Value], type]:
-    """Return what gives a text its value, or raises `Broken`, and the type of the column; no entry: the label."""
-    if entry is None:
-        return _label, np.float64
-    constraint, required = entry.factor.constraint, entry.required
-
-    def judge(text: str) -> Value:
-        if not is_blank(text):
-            return constraint.validate(text, Door.TEXT)  # type: ignore[no-any-return]
-        if required:
-            raise Broken("required", "is required")
-        return None
-
-    return judge, object if isinstance(constraint, Choice | Text) else np.float64
-
-
 def _label(text: str) -> Value:
     if is_blank(text):
         raise Broken("no-label", "is blank: the row has no label to learn from")
     return LABEL.validate(text, Door.TEXT)
-
-
-def _column(
-    texts: tuple[str, ...], judge: Callable[[str], Value], dtype: type
-) -> tuple[NDArray[Any], dict[int, Broken]]:
-    """Judge each distinct text once; return the column, and by row what is wrong with it."""
-    verdicts = {text: _verdict(text, judge) for text in set(texts)}
-    found = [verdicts[text] for text in texts]
-    broken = {row: verdict for row, verdict in enumerate(found) if isinstance(verdict, Broken)}
-    values = [None if isinstance(verdict, Broken) else verdict for verdict in found]
-    return np.array(values, dtype=dtype), broken
-
-
-def _verdict(text: str, judge: Callable[[str], Value]) -> Value | Broken:
-    try:
-        return judge(text)
-    except Broken as broken:
-        return broken
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"

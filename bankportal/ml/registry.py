@@ -56,6 +56,7 @@ class Model:
         """Compile the kernels, or load them compiled, so that the first request does not wait."""
         self.forest.score(np.full((1, len(self.encoding.columns)), np.nan))
         self.explainer.warm_up()
+        self.effects.warm_up()
 
 
 def digest(content: bytes) -> str:

@@ -1,34 +1,23 @@
-"""Proving past answers: the chain of receipts checked, every decision recomputed, the chain exported."""
+"""Proving past answers: the chain of receipts checked and exported, every decision and batch recomputed."""
 
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from bankportal.domain.errors import PortalError, VersionRefused
-from bankportal.domain.outcome import Decision, Outcome
-from bankportal.domain.policy import POLICIES
-from bankportal.domain.receipt import START, Receipt, content, receipt
+from bankportal.domain.batch import Job
+from bankportal.domain.errors import PortalError
+from bankportal.domain.receipt import START, Entry, Receipt, Recorded, content, receipt
 from bankportal.services.models import Models
-from bankportal.services.scoring import answer
-from bankportal.store.decisions import Decisions, Link
-
-# What an edit can make of stored values, beyond making them wrong.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, SQLAlchemyError)
+from bankportal.services.replaying import FilesGone, replay_batch, replay_decision
+from bankportal.store.chain import UNREADABLE, Chain, Link
+from bankportal.store.jobs import JobStore
+from bankportal.store.storage import Storage
 
 
 class ChainBroken(PortalError):
     """The chain of receipts is not what was written; the message names the first place that differs."""
 
     code = "chain-broken"
-
-
-class ReplayDiffers(PortalError):
-    """A decision recomputed is not the decision recorded; the message names it and what differs."""
-
-    code = "replay-differs"
 
 
 @dataclass(frozen=True)
@@ -39,122 +28,131 @@ class Head:
     digest: str
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A chain that is right: how many decisions and batches it holds, and its newest receipt."""
+
+    decisions: int
+    batches: int
+    head: Receipt | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was recomputed and found equal; `gone` says of each batch whose files are gone that it was not."""
+
+    decisions: int
+    batches: int
+    gone: tuple[str, ...]
+
+
 class Audit:
-    """What an auditor asks of the recorded decisions."""
+    """What an auditor asks of the recorded decisions and batches."""
 
-    def __init__(self, decisions: Decisions, models: Models):
-        self.decisions = decisions
+    def __init__(self, chain: Chain, models: Models, jobs: JobStore, storage: Storage):
+        self.chain = chain
         self.models = models
+        self.jobs = jobs
+        self.storage = storage
 
-    def verify(self, head: Head | None = None) -> Receipt | None:
-        """Check the whole chain and return its newest receipt (`None`: no decisions).
+    def head(self) -> Receipt | None:
+        """Return the chain's newest receipt; `None` where nothing was recorded."""
+        return self.chain.head()
 
-        Raises `ChainBroken` naming the first decision that was edited, deleted, moved, inserted or, against a `head`
-        exported earlier, cut off.
+    def verify(self, head: Head | None = None) -> Verified:
+        """Check the whole chain: the database alone, not the files of batches.
+
+        Raises `ChainBroken` naming the first decision or batch that was edited, deleted, moved, inserted or, against a
+        `head` exported earlier, cut off.
         """
         last: Receipt | None = None
-        for link in self._links():
-            last = _checked(link, last)
+        batches = 0
+        for entry, last in self._checked():
+            batches += isinstance(entry, Job)
             if head and last.number == head.number and last.digest != head.digest:
                 raise ChainBroken(f"Receipt {last.number} is not the one of the exported head.")
-        if head and (last is None or last.number < head.number):
-            raise ChainBroken(
-                f"The chain ends at {last.number if last else 0}, before the exported head {head.number}."
-            )
-        return last
+        count = last.number if last else 0
+        if head and count < head.number:
+            raise ChainBroken(f"The chain ends at {count}, before the exported head {head.number}.")
+        return Verified(count - batches, batches, last)
 
-    def replay(self) -> int:
-        """Recompute every decision from its stored input and model version, and return how many there were.
+    def replay(self) -> Replayed:
+        """Recompute every decision from its stored input, every batch from its stored file, by their model versions.
 
         Raises `ReplayDiffers` naming the first that is not equal bit for bit. Sentences are not compared: the bank may
-        have edited its words since; the chain proves those.
+        have edited its words since; the chain proves those. A batch of which a file is gone is named and passed over.
         """
-        count = 0
+        count = {Recorded: 0, Job: 0}
+        gone = []
         for link in self._links():
-            if link.decision:
-                self._replay(link.decision)
-                count += 1
-        return count
+            try:
+                if link.entry:
+                    self._replay(link.entry)
+                    count[type(link.entry)] += 1
+            except FilesGone as error:
+                gone.append(str(error))
+        return Replayed(count[Recorded], count[Job], tuple(gone))
 
-    def _replay(self, decision: Decision) -> None:
-        customer, recorded = decision.customer, decision.outcome
-        policy = POLICIES.get(recorded.policy_version or "")
-        if recorded.policy_version and policy is None:
-            raise ReplayDiffers(f"Decision {decision.id}: limit policy {recorded.policy_version} is no longer known.")
-        try:
-            model = self.models.registry.model(customer.product, recorded.model_version, recorded.model_digest)
-            again = answer(customer, model, self.models.catalogue, policy)
-        except VersionRefused as error:
-            raise ReplayDiffers(f"Decision {decision.id} cannot be recomputed: {error}") from error
-        except UNREADABLE as error:
-            raise ReplayDiffers(
-                f"Decision {decision.id} cannot be recomputed: its input is not what is scored."
-            ) from error
-        if differing := _differences(recorded, again):
-            raise ReplayDiffers(f"Decision {decision.id} recomputed differs in {', '.join(differing)}.")
+    def _replay(self, entry: Entry) -> None:
+        if isinstance(entry, Recorded):
+            replay_decision(self.models, entry.decision)
+        else:
+            replay_batch(self.models, entry, self.storage, self.jobs.score_spans(entry))
+
+    def export(self) -> Iterator[tuple[Entry, str]]:
+        """Yield the chain: each decision or batch, and its line of JSON.
+
+        A line holds `digest`, and `content` as the very text that it is the SHA-256 of. Protected values are in it as a
+        digest only. Raises `ChainBroken` as `verify` does.
+        """
+        for entry, at in self._checked():
+            text = content(entry, at.number, at.previous)
+            yield entry, json.dumps({"digest": at.digest, "content": text}, ensure_ascii=False)
+
+    def _checked(self) -> Iterator[tuple[Entry, Receipt]]:
+        """Yield the chain as far as it is right; then raise `ChainBroken`."""
+        last: Receipt | None = None
+        for link in self._links():
+            entry, last = _followed(link, last)
+            yield entry, last
 
     def _links(self) -> Iterator[Link]:
         """Yield the chain; what an edit has made unreadable is a broken chain, not a fault of ours."""
         place = 0
-        links = self.decisions.chain()
+        links = self.chain.links()
         while True:
             try:
                 link = next(links, None)
             except UNREADABLE as error:
-                raise ChainBroken(f"The decision after receipt {place} cannot be read: it was edited.") from error
+                raise ChainBroken(f"What follows receipt {place} cannot be read: it was edited.") from error
             if link is None:
                 return
             place = link.receipt.number if link.receipt else place
             yield link
 
-    def export(self) -> Iterator[str]:
-        """Yield the chain as lines of JSON: `digest`, and `content` as the very text that it is the SHA-256 of.
 
-        Protected values are in it as a digest only. Raises `ChainBroken` as `verify` does.
-        """
-        last: Receipt | None = None
-        for link in self._links():
-            last = _checked(link, last)
-            assert link.decision is not None
-            assert link.salt is not None
-            text = content(link.decision, link.submission, link.salt, last.number, last.previous)
-            yield json.dumps({"digest": last.digest, "content": text}, ensure_ascii=False)
-
-
-def _checked(link: Link, last: Receipt | None) -> Receipt:
-    """Return the link's receipt where it follows the last one and is its decision's; else raise `ChainBroken`."""
+def _followed(link: Link, last: Receipt | None) -> tuple[Entry, Receipt]:
+    """Return what the link holds where its receipt follows the last one and is its entry's; else `ChainBroken`."""
     expected = last.number + 1 if last else 1
     if link.receipt is None:
-        raise ChainBroken(f"Decision {link.decision.id if link.decision else '?'} has no receipt: it was inserted.")
-    if link.decision is None:
-        raise ChainBroken(f"Receipt {link.receipt.number} has no decision: it was deleted.")
+        raise ChainBroken(f"{_name(link.entry)} has no receipt: it was inserted.")
     if link.receipt.number != expected:
         raise ChainBroken(f"Receipt {expected} is missing: the next one there is {link.receipt.number}.")
+    if link.entry is None:
+        raise ChainBroken(f"What receipt {expected} is of is not there: it was deleted.")
     if link.receipt.previous != (last.digest if last else START):
         raise ChainBroken(f"Receipt {expected} does not follow the one before it.")
-    if not _is_recorded(link, link.decision, last):
-        raise ChainBroken(f"Decision {link.decision.id} (receipt {expected}) is not what was recorded.")
-    return link.receipt
+    if not _is_recorded(link, link.entry, last):
+        raise ChainBroken(f"{_name(link.entry)} (receipt {expected}) is not what was recorded.")
+    return link.entry, link.receipt
 
 
-def _is_recorded(link: Link, decision: Decision, last: Receipt | None) -> bool:
+def _is_recorded(link: Link, entry: Entry, last: Receipt | None) -> bool:
     try:
-        return link.salt is not None and receipt(decision, link.submission, link.salt, last) == link.receipt
+        return receipt(entry, last) == link.receipt
     except UNREADABLE:  # values that could never have been recorded
         return False
 
 
-def _differences(recorded: Outcome, again: Outcome) -> list[str]:
-    """Name the fields in which two outcomes differ; numbers must be equal to the last bit."""
-    old, new = _without_sentences(recorded), _without_sentences(again)
-    return [name for name in old.__dataclass_fields__ if not _same(getattr(old, name), getattr(new, name))]
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other and math.copysign(1, one) == math.copysign(1, other)
-    return one == other
-
-
-def _without_sentences(outcome: Outcome) -> Outcome:
-    return replace(outcome, reasons=tuple(replace(reason, sentence="") for reason in outcome.reasons))
+def _name(entry: Entry | None) -> str:
+    return f"Batch {entry.id}" if isinstance(entry, Job) else f"Decision {entry.decision.id if entry else '?'}"

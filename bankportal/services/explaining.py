@@ -4,7 +4,11 @@ All of it is worked out anew from the decision's own inputs and model version, s
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.errors import NoActiveModel, NotFound
 from bankportal.domain.factors import ESTIMATED_SALARY, MONTHLY_OBLIGATIONS, Factor
@@ -16,6 +20,8 @@ from bankportal.ml.population import Spread
 from bankportal.ml.recourse import Recourse, Replacement, Suggestion, kernels, recourse
 from bankportal.ml.registry import Model
 from bankportal.services.models import Models
+
+WARM_UP_AFTER = 2.0  # seconds
 
 
 def _lifting(decision: Decision, limit: Limit, policy: LimitPolicy) -> Iterator[tuple[Factor, float]]:
@@ -39,6 +45,16 @@ class Explaining:
 
     def __init__(self, models: Models):
         self.models = models
+
+    def warm_up_later(self) -> None:
+        """Warm up beside the first requests: the first page is there at once, and the first score is fast."""
+        later = threading.Timer(WARM_UP_AFTER, self._warm_up_if_set_up)
+        later.daemon = True
+        later.start()
+
+    def _warm_up_if_set_up(self) -> None:
+        with suppress(SQLAlchemyError, OSError):  # a portal that is not set up yet says so when it is asked
+            self.warm_up()
 
     def warm_up(self) -> None:
         """Load every product's model and compile its kernels, or load them compiled; no model is fine."""

@@ -72,7 +72,7 @@ class Models:
 
     def refusal(self, product: Product) -> str | None:
         """Say why the version activated last does not serve; `None` where it does, or none was activated."""
-        for active in self.store.activated(product.key, 1):
+        for active in self.store.activated(product.key)[:1]:
             try:
                 self.registry.verify(product, active.version, active.manifest_digest)
             except VersionRefused as error:

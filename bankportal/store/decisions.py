@@ -4,35 +4,25 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
-from bankportal.domain.receipt import Receipt, receipt
+from bankportal.domain.receipt import Receipt, Recorded
 from bankportal.domain.schema import Customer, Values
+from bankportal.store.receipts import add_decisions
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, protected_values, receipts
 
 ID_LENGTH = 26
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
-
-
-@dataclass(frozen=True)
-class Link:
-    """A decision and its receipt as they are stored; `None` for what is not there."""
-
-    decision: Decision | None
-    receipt: Receipt | None
-    submission: str = ""
-    salt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ def submission_digest(token: str, customer: Customer) -> str:
 
 
 class Decisions:
-    """The recorded decisions. Protected values are read by `chain` alone; elsewhere `Customer.apart` is empty."""
+    """The recorded decisions. Protected values are read by the audit alone: here `Customer.apart` is empty."""
 
     def __init__(self, database: Database):
         self.database = database
@@ -70,25 +60,43 @@ class Decisions:
         """Return the decision that a submission digest led to, if it was recorded."""
         with self.database.read() as connection:
             row = connection.execute(_read().where(decisions.c.submission == submission)).first()
-        return _decision(row) if row else None
+        return decision_from(row) if row else None
 
     def record(self, customer: Customer, outcome: Outcome, submission: str) -> Decision:
-        """Write the decision and return it; the one already there where the submission was recorded before."""
-        decision, salt = Decision(new_id(), datetime.now(UTC), customer, outcome), secrets.token_hex(16)
-        try:
-            with self.database.write() as connection:
-                self.database.lock_chain(connection)
-                new = insert(decisions).values(_row(decision, submission)).returning(decisions.c.number)
-                number = connection.execute(new).scalar_one()
-                apart = {"decision_number": number, "values": customer.apart, "salt": salt}
-                connection.execute(insert(protected_values).values(apart))
-                made = receipt(decision, submission, salt, _head(connection))
-                connection.execute(insert(receipts).values(decision_number=number, **asdict(made)))
-        except IntegrityError:  # two requests with one submission at once: the other was first
-            if found := self.find(submission):
-                return found
-            raise
-        return decision
+        """Write the decision and return it; the one already there where the submission was recorded before.
+
+        Returns after the commit.
+        """
+        return self.record_all([(customer, outcome, submission)])[0]
+
+    def record_all(self, answered: Sequence[tuple[Customer, Outcome, str]]) -> list[Decision]:
+        """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
+        return self._write([_made(*each) for each in answered]) if answered else []
+
+    def _write(self, given: Sequence[Recorded]) -> list[Decision]:
+        """Write those that are new, in one transaction, and return each one's decision."""
+        with self.database.write() as connection:
+            self.database.lock_chain(connection)  # nobody else records now: what is not known here is new
+            rows = connection.execute(_KNOWN, {"submissions": [each.submission for each in given]})
+            decided = {row.submission: decision_from(row) for row in rows}
+            new = []
+            for each in given:
+                if each.submission not in decided:
+                    decided[each.submission] = each.decision
+                    new.append(each)
+            if new:
+                self._add(connection, new)
+        return [decided[each.submission] for each in given]
+
+    def _add(self, connection: Connection, new: Sequence[Recorded]) -> None:
+        numbers = self.database.next_numbers(connection, decisions, len(new))
+        rows = [(number, each, each.decision.customer.apart) for number, each in zip(numbers, new, strict=True)]
+        connection.execute(_NEW, [_row(each) | {"number": number} for number, each, _ in rows])
+        connection.execute(
+            _NEW_APART,
+            [{"decision_number": number, "values": apart, "salt": each.salt} for number, each, apart in rows],
+        )
+        add_decisions(connection, new, numbers)
 
     def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
         """Return one decision; `NotFound` if there is none."""
@@ -96,7 +104,7 @@ class Decisions:
             row = connection.execute(_read().where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
             raise NotFound("There is no such decision.")
-        return _decision(row)
+        return decision_from(row)
 
     def receipt(self, id: str) -> Receipt:  # noqa: A002
         """Return a decision's place in the chain; `NotFound` if it has none."""
@@ -106,29 +114,6 @@ class Decisions:
         if row is None:
             raise NotFound("There is no receipt for such a decision.")
         return Receipt(*row)
-
-    def head(self) -> Receipt | None:
-        """Return the newest receipt of the chain; `None` where nothing was decided."""
-        with self.database.read() as connection:
-            return _head(connection)
-
-    def chain(self) -> Iterator[Link]:
-        """Yield the chain in its order, what is missing as `None`; then what stands outside it."""
-        with self.database.read() as connection:
-            apart = protected_values.c["values"].label("apart")
-            query = _read().add_columns(*_receipt_columns(), apart, protected_values.c.salt)
-            inside = (
-                query.join(protected_values, isouter=True)
-                .join(receipts, isouter=True)
-                .order_by(receipts.c.number.nulls_last(), decisions.c.number)
-            )
-            # One at a time, so that what cannot be read is named and not the block it stands in.
-            found = connection.execution_options(yield_per=1).execute(inside)
-            for row in found:
-                yield _link(row)
-            lost = select(receipts).join(decisions, isouter=True).where(decisions.c.number.is_(None))
-            for row in connection.execute(lost.order_by(receipts.c.number)):
-                yield Link(None, Receipt(row.number, row.digest, row.previous))
 
     def latest(self, count: int = 10, product: str | None = None) -> list[Decision]:
         """Return the newest decisions, newest first."""
@@ -146,7 +131,7 @@ class Decisions:
             query = query.where(decisions.c.number < anchor)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-        items = [_decision(row) for row in rows[:size]]
+        items = [decision_from(row) for row in rows[:size]]
         return Page(items, items[-1].id if len(rows) > size else None)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -162,31 +147,25 @@ class Decisions:
         }
 
 
+def _made(customer: Customer, outcome: Outcome, submission: str) -> Recorded:
+    decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
+    return Recorded(decision, submission, secrets.token_hex(16))
+
+
 def _read() -> Select[Any]:
     return select(decisions).select_from(decisions)
 
 
-def _receipt_columns() -> tuple[Any, ...]:
-    columns = receipts.c
-    return columns.number.label("place"), columns.digest, columns.previous
+# Made once: SQLAlchemy keeps with a statement what it has worked out of it.
+_NEW, _NEW_APART = insert(decisions), insert(protected_values)
+_KNOWN = select(decisions).where(decisions.c.submission.in_(bindparam("submissions", expanding=True)))
 
 
-def _link(row: Row[Any]) -> Link:
-    place = Receipt(row.place, row.digest, row.previous) if row.place is not None else None
-    return Link(_decision(row, row.apart), place, row.submission, row.salt)
-
-
-def _head(connection: Connection) -> Receipt | None:
-    query = select(receipts.c.number, receipts.c.digest, receipts.c.previous).order_by(receipts.c.number.desc())
-    row = connection.execute(query.limit(1)).first()
-    return Receipt(*row) if row else None
-
-
-def _row(decision: Decision, submission: str) -> dict[str, Any]:
-    customer, outcome = decision.customer, decision.outcome
+def _row(recorded: Recorded) -> dict[str, Any]:
+    decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
     return outcome.to_record() | {
         "id": decision.id,
-        "submission": submission,
+        "submission": recorded.submission,
         "at": decision.at,
         "product": customer.product.key,
         "carried": customer.carried,
@@ -197,7 +176,7 @@ def _row(decision: Decision, submission: str) -> dict[str, Any]:
     }
 
 
-def _decision(row: Row[Any], apart: Values | None = None) -> Decision:
+def decision_from(row: Row[Any], apart: Values | None = None) -> Decision:
     """Return a stored decision; without the protected values unless they are given."""
     product = PRODUCTS[row.product]
     customer = Customer(product, row.carried, row.scored, row.policy, {} if apart is None else apart)

@@ -2,6 +2,8 @@
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from bankportal.resources import resource
 from bankportal.store.sessions import Database
@@ -10,9 +12,23 @@ from bankportal.store.sessions import Database
 def upgrade(database: Database) -> None:
     """Run the migrations that the database lacks, in one transaction; nothing to do is fine."""
     database.prepare_folder()
-    config = Config()
-    config.set_main_option("script_location", str(resource("migrations_data") / "migrations").replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    config = _config()
     with database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def is_migrated(database: Database) -> bool:
+    """Say whether the database has today's tables; an SQLAlchemy error where it does not answer."""
+    if database.is_missing():
+        return False
+    with database.read() as connection:
+        found = MigrationContext.configure(connection).get_current_heads()
+    return set(found) == set(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resource("migrations_data") / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -2,17 +2,25 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select, text
 
 # Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
 WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_SECONDS = 15
+# Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
+SQLITE_CONNECTIONS = 32
+# What is kept of the journal, which need not grow anew for each transaction; a large one is cut to that.
+JOURNAL_BYTES = 1_000_000
+# Errors reach the logs; what was sent to the database is customers' and does not.
+ENGINE_OPTIONS = {"hide_parameters": True}
 # The number of PostgreSQL's advisory lock on the chain of receipts.
 CHAIN = 0x62616E6B
+# Where SQLite keeps the largest number that a table has ever had.
+_LAST_NUMBER = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 
 
 class Database:
@@ -23,7 +31,7 @@ class Database:
         self.engine = (
             _sqlite_engine(self.url)
             if self.url.get_backend_name() == "sqlite"
-            else create_engine(self.url, pool_pre_ping=True)
+            else create_engine(self.url, pool_pre_ping=True, **ENGINE_OPTIONS)
         )
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -41,17 +49,44 @@ class Database:
         if self.engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(CHAIN)))
 
+    def next_numbers(self, connection: Connection, table: Table, count: int) -> list[int]:
+        """Take the next numbers of a numbered table, which nobody has had before, in order; for its rows to come.
+
+        On SQLite they are the caller's as long as its write transaction runs, for good where it inserts the rows.
+        """
+        if self.engine.dialect.name == "postgresql":
+            sequence = func.nextval(func.pg_get_serial_sequence(table.name, "number"))
+            return list(connection.scalars(select(sequence).select_from(func.generate_series(1, count))))
+        last = connection.execute(_LAST_NUMBER, {"table": table.name}).scalar() or 0
+        return list(range(last + 1, last + 1 + count))
+
     def prepare_folder(self) -> None:
         """Make the folder of an SQLite file; nothing for other databases."""
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
 
+    def is_missing(self) -> bool:
+        """Say whether an SQLite file is not there yet; opening it would make an empty one."""
+        return self._file is not None and not self._file.exists()
+
     def require_writable(self) -> None:
-        """Raise an SQLAlchemy error or `OSError` where nothing could be recorded now."""
+        """Raise an SQLAlchemy error or `OSError` where nothing could be recorded; waits for no other writer."""
         if self._file:
             self._file.stat()  # an open connection would still answer after the file is gone
-        with self.write():
-            pass
+        if not self._is_written():
+            with self.write():
+                pass
+
+    def _is_written(self) -> bool:
+        """Say whether somebody writes to an SQLite file at this moment."""
+        if not self._file:
+            return False
+        with closing(sqlite3.connect(self._file, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        return False
 
     @property
     def _file(self) -> Path | None:
@@ -65,7 +100,7 @@ class Database:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=SQLITE_CONNECTIONS, **ENGINE_OPTIONS)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -74,7 +109,8 @@ def _sqlite_engine(url: URL) -> Engine:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself; _begin_sqlite does
     for pragma in (
-        f"journal_mode={'WAL' if WAL_IS_SAFE else 'TRUNCATE'}",
+        f"journal_mode={'WAL' if WAL_IS_SAFE else 'PERSIST'}",
+        f"journal_size_limit={JOURNAL_BYTES}",
         "synchronous=FULL",
         "foreign_keys=ON",
         "mmap_size=0",

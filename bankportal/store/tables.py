@@ -5,6 +5,9 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Dialect,
@@ -15,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     UniqueConstraint,
 )
@@ -25,6 +29,7 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
 
@@ -83,14 +88,85 @@ protected_values = Table(
     Column("salt", String(32), nullable=False),
 )
 
-# The chain: one receipt a decision, each over the decision's content and the digest before (bankportal.domain.receipt).
+# A batch upload (bankportal.domain.batch.Job). Its rows stand in files of the storage; here are their digests.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(26), nullable=False, unique=True),
+    # SHA-256 of the idempotency key it was created with: the same creation is recorded once.
+    Column("key", String(64), unique=True),
+    Column("product", String(40), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("file_name", String(255), nullable=False),
+    Column("input_digest", String(64), nullable=False),
+    Column("input_bytes", BigInteger, nullable=False),
+    Column("header_digest", String(64), nullable=False),
+    Column("layout", JSON, nullable=False),
+    Column("mapping", JSON),
+    Column("start_when_checked", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("checked", JSON),
+    Column("model_version", String(20)),
+    Column("model_digest", String(64)),
+    Column("policy_version", String(40)),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("summary", JSON),
+    Column("files", JSON),
+    Index(None, "input_digest"),
+    Index(None, "product", "header_digest"),
+    sqlite_autoincrement=True,
+)
+
+# The units of a job's work, claimed by lease. `token` counts the claims and fences off the holders of older ones.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("job_number", ForeignKey("jobs.number"), nullable=False),
+    Column("step", String(10), nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("span", JSON),
+    Column("state", String(20), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("worker", String(100)),
+    # Seconds since 1970 by the database's own clock, which all workers share.
+    Column("lease_until", Float(53)),
+    # When it was first claimed, by the same clock.
+    Column("began", Float(53)),
+    Column("rows_done", Integer, nullable=False),
+    # How many rows were done when a worker was last lost over it: only a loss at the same place speaks against it.
+    Column("lost_at", Integer),
+    Column("scored", Integer),
+    Column("rejected", Integer),
+    Column("files", JSON),
+    UniqueConstraint("job_number", "step", "place"),
+    Index(None, "state", "place"),
+    sqlite_autoincrement=True,
+)
+
+# The chain: one receipt a decision or batch, each over its content and the digest before (bankportal.domain.receipt).
 receipts = Table(
     "receipts",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("decision_number", ForeignKey("decisions.number"), nullable=False, unique=True),
+    Column("decision_number", ForeignKey("decisions.number"), unique=True),
+    Column("job_number", ForeignKey("jobs.number"), unique=True),
     Column("digest", String(64), nullable=False),
     Column("previous", String(64), nullable=False),
+    CheckConstraint("(decision_number IS NULL) <> (job_number IS NULL)", name="one_subject"),
+)
+
+# Keys that callers make their calls repeatable with; both columns are SHA-256, of the key and of what it came with.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key_digest", String(64), primary_key=True),
+    Column("request_digest", String(64), nullable=False),
+    Column("at", Instant, nullable=False),
 )
 
 model_versions = Table(

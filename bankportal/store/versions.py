@@ -1,5 +1,7 @@
 """Which model versions are registered and which was active when."""
 
+import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +11,10 @@ from sqlalchemy import Select, insert, select
 from bankportal.domain.errors import NotFound
 from bankportal.store.sessions import Database
 from bankportal.store.tables import activations, model_versions
+
+# Seconds within which a running portal notices a version that another process activated; its own it knows at once.
+NOTICED_WITHIN = 1.0
+MOST = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Versions:
 
     def __init__(self, database: Database):
         self.database = database
+        self._activated: dict[str, tuple[float, list[Registered]]] = {}
+        self._changes = 0
+        self._lock = threading.Lock()
 
     def register(self, product: str, version: str, manifest_digest: str, *, activate: bool) -> None:
         """Add a version, and make it the active one in the same transaction where asked."""
@@ -36,6 +45,7 @@ class Versions:
             number = connection.execute(new).scalar_one()
             if activate:
                 connection.execute(insert(activations).values(model_version_number=number, at=now))
+        self._forget()
 
     def activate(self, product: str, version: str) -> None:
         """Make a registered version the active one; `NotFound` if it is not registered."""
@@ -46,13 +56,30 @@ class Versions:
             if number is None:
                 raise NotFound(f"There is no {product} model version {version[:20]}.")
             connection.execute(insert(activations).values(model_version_number=number, at=datetime.now(UTC)))
+        self._forget()
 
-    def activated(self, product: str, count: int = 20) -> list[Registered]:
-        """Return the versions activated last, the active one first."""
+    def activated(self, product: str) -> list[Registered]:
+        """Return the versions activated last, the active one first; up to `NOTICED_WITHIN` old, as each score asks."""
+        fresh_until, known = self._activated.get(product, (0.0, []))
+        if time.monotonic() < fresh_until:
+            return known
+        changes, until = self._changes, time.monotonic() + NOTICED_WITHIN
+        found = self._read_activated(product)
+        with self._lock:
+            if changes == self._changes:  # else what was read may be older than what was activated here since
+                self._activated[product] = until, found
+        return found
+
+    def _read_activated(self, product: str) -> list[Registered]:
         query = _read().join(activations).where(model_versions.c.product == product)
         with self.database.read() as connection:
-            rows = connection.execute(query.order_by(activations.c.number.desc()).limit(count))
+            rows = connection.execute(query.order_by(activations.c.number.desc()).limit(MOST))
             return [Registered(*row) for row in rows]
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._changes += 1
+            self._activated.clear()
 
     def all(self, product: str) -> list[Registered]:
         """Return a product's registered versions, newest first."""

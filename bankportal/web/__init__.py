@@ -5,7 +5,7 @@ from flask import Flask
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.version import BRAND
-from bankportal.web import decisions, models, overview, scoring, words
+from bankportal.web import batches, decisions, models, overview, scoring, streams, words
 from bankportal.web.bars import reason_mark
 from bankportal.web.charts import ICONS
 from bankportal.web.forms import range_of
@@ -16,8 +16,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(overview.blueprint)
     for product in PRODUCTS.values():
         app.register_blueprint(scoring.blueprint(product))
+    app.register_blueprint(batches.blueprint)
     app.register_blueprint(decisions.blueprint)
     app.register_blueprint(models.blueprint)
+    streams.register(app)
     app.jinja_env.globals.update(
         brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent, reason_mark=reason_mark
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
@@ -56,24 +57,12 @@ def headline(outcome: Outcome) -> Headline:
 def show(decision_id: str) -> str:
     """Show one decision in full; `what-if` chooses the factor of the curve."""
     decision = services().decisions.get(decision_id)
-    outcome, found = decision.outcome, grounds(decision, request.args.get("what-if") or None)
     return render_template(
         "decision.html",
-        decision=decision,
-        headline=headline(outcome),
-        outcome=outcome,
-        product=outcome.product,
-        customer=who(decision.customer.carried),
-        gauge=gauge(outcome.product, outcome.score),
-        limit_facts=limit_facts,
-        limit_sentences=limit_sentences,
-        grounds=found,
-        bars=bars(outcome, decision.customer.scored, found.spreads if found else None),
-        form=forms.make_form(outcome.product, recorded(decision)),
-        tables=tables(decision),
+        **explained(decision, request.args.get("what-if") or None),
+        begin={"from": decision.id},
         receipt=receipt_of(decision),
         letter_due=letters.is_due(decision),
-        unknown=UNKNOWN,
     )
 
 
@@ -103,6 +92,26 @@ def letter(decision_id: str) -> str:
     decision = services().decisions.get(decision_id)
     customer = who(decision.customer.carried)
     return render_template("letter.html", letter=letters.letter(decision), decision=decision, customer=customer)
+
+
+def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
+    """Return what the templates need to explain an outcome, recorded or not; `factor` chooses the curve's."""
+    outcome, found = decision.outcome, grounds(decision, factor)
+    return {
+        "decision": decision,
+        "headline": headline(outcome),
+        "outcome": outcome,
+        "product": outcome.product,
+        "customer": who(decision.customer.carried),
+        "gauge": gauge(outcome.product, outcome.score),
+        "limit_facts": limit_facts,
+        "limit_sentences": limit_sentences,
+        "grounds": found,
+        "bars": bars(outcome, decision.customer.scored, found.spreads if found else None),
+        "form": forms.make_form(outcome.product, recorded(decision)),
+        "tables": tables(decision),
+        "unknown": UNKNOWN,
+    }
 
 
 def receipt_of(decision: Decision) -> Receipt | None:

@@ -1,0 +1,1 @@
+"""The REST API: one table of operations, and a thin adapter for each engine."""

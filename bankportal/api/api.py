@@ -1,0 +1,171 @@
+"""The API itself: finds the operation of a call, reads what is asked, answers. Engines bring calls and take replies."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from bankportal.api import docs_page, legacy, openapi
+from bankportal.api.answers import BASE
+from bankportal.api.calls import LARGEST_BODY, MULTIPART, Call, Deciding, Operation, Reply
+from bankportal.api.operations import OPERATIONS
+from bankportal.api.problems import Refused, refusal
+from bankportal.api.reading import asked
+from bankportal.domain.outcome import Decision
+from bankportal.domain.products import PRODUCTS
+from bankportal.domain.schema import Customer
+from bankportal.store.idempotency import IdempotencyKeys
+
+if TYPE_CHECKING:
+    from bankportal.wiring import Services
+
+OURS = re.compile("/+api(/|$)")
+MEGABYTE = 1_000_000
+Methods = dict[str, Operation]
+
+
+class Api:
+    """The operations on one portal's services; free of any engine."""
+
+    def __init__(self, services: "Services"):
+        self.services = services
+        self.keys = IdempotencyKeys(services.database)
+        self.documents: Mapping[str, Callable[[], Reply]] = {**openapi.DOCUMENTS, **docs_page.DOCUMENTS}
+        self.older = legacy.OPERATIONS if services.config.legacy_api else ()
+        self.quick = frozenset(f"{BASE}/{key}/score" for key in PRODUCTS)
+        self._plain: dict[str, Methods] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], Methods]] = {}
+        for operation in (*OPERATIONS, *self.older):
+            self._add(operation)
+
+    def _add(self, operation: Operation) -> None:
+        if "{" not in operation.path:
+            self._plain.setdefault(operation.path, {})[operation.method] = operation
+            return
+        pattern = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", operation.path))
+        self._patterns.setdefault(operation.path, (pattern, {}))[1][operation.method] = operation
+
+    def owns(self, path: str) -> bool:
+        """Say whether a path is the API's to answer; all others are pages."""
+        return bool(OURS.match(path)) or path in self.documents or (path != "/" and path in self._plain)
+
+    def largest(self, call_method: str, path: str) -> int:
+        """Return how many bytes of body a call may bring."""
+        try:
+            operation, _ = self.find(call_method, path)
+        except Refused:
+            return LARGEST_BODY
+        if operation.body and operation.body.media == MULTIPART:
+            return self.services.config.upload_megabytes * MEGABYTE + operation.body.largest
+        return operation.body.largest if operation.body else LARGEST_BODY
+
+    def answer(self, call: Call) -> Reply:
+        """Answer a call; whatever goes wrong is answered as a problem."""
+        return self.answer_all([call])[0]
+
+    def answer_all(self, calls: Sequence[Call]) -> list[Reply]:
+        """Answer calls that came at the same time, each by itself; the decisions they need are recorded together."""
+        begun = [_Begun(self, call) for call in calls]
+        deciding = [each for each in begun if each.wanted]
+        for each, decision in zip(deciding, self._decided(deciding), strict=True):
+            each.go_on(decision)
+        return [each.reply() for each in begun]
+
+    def _decided(self, deciding: Sequence["_Begun"]) -> list[Decision | Exception]:
+        """Return the decisions; where they cannot be had together, what comes of each by itself."""
+        scoring = self.services.scoring
+        if len(deciding) > 1:
+            with suppress(Exception):  # told by each one that still fails
+                return list(scoring.decide_all([each.wanted for each in deciding if each.wanted]))
+        return [_tried(scoring.decide, *each.wanted) for each in deciding if each.wanted]
+
+    def begin(self, call: Call) -> Reply | Deciding:
+        """Find out what a call asks for and do it, up to a decision it needs."""
+        if document := self.documents.get(call.path):
+            if call.method not in {"GET", "HEAD"}:
+                raise _not_allowed(call.method, ["GET"])
+            return document()
+        operation, captured = self.find(call.method, call.path)
+        return operation.handler(self, asked(operation, captured, call))
+
+    def is_quick(self, call: Call) -> bool:
+        """Say whether nothing but a decision can take long: single scores, without a question beside."""
+        return call.path in self.quick and not call.query
+
+    def find(self, method: str, path: str) -> tuple[Operation, Mapping[str, str]]:
+        """Return the operation of a method and path, and the path's parameters; `Refused` where there is none."""
+        methods, captured = self._at(path)
+        operation = methods.get("GET" if method == "HEAD" else method)
+        if operation is None:
+            raise _not_allowed(method, sorted(methods))
+        return operation, captured
+
+    def _at(self, path: str) -> tuple[Methods, Mapping[str, str]]:
+        if methods := self._plain.get(path):
+            return methods, {}
+        for pattern, methods in self._patterns.values():
+            if match := pattern.fullmatch(path):
+                return methods, match.groupdict()
+        raise Refused("not-found", "There is no such path in this API.")
+
+
+class _Begun:
+    """A call on its way to its reply; `wanted` is the decision it waits for."""
+
+    def __init__(self, api: Api, call: Call):
+        self.api = api
+        self.call = call
+        self.wanted: tuple[Customer, str] | None = None
+        self._older = api.services.config.legacy_api and legacy.is_older(call.path)
+        self._deciding: Deciding | None = None
+        self._found: Reply | None = None
+        self._try(self._begin)
+
+    def _begin(self) -> None:
+        if self._older and self.call.method == "OPTIONS":
+            self._found = legacy.preflight(self.api.services.config, self.call)
+            return
+        begun = self.api.begin(self.call)
+        if isinstance(begun, Reply):
+            self._found = begun
+            return
+        self._deciding = begun
+        self._advance(lambda: next(begun))
+
+    def go_on(self, decision: Decision | Exception) -> None:
+        """Go on with the decision, or with why there is none."""
+        deciding, self.wanted = self._deciding, None
+        assert deciding is not None
+        if isinstance(decision, Exception):
+            self._try(lambda: self._advance(lambda: deciding.throw(decision)))
+        else:
+            self._try(lambda: self._advance(lambda: deciding.send(decision)))
+
+    def _advance(self, step: Callable[[], tuple[Customer, str]]) -> None:
+        try:
+            self.wanted = step()
+        except StopIteration as ended:
+            self._found = ended.value
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # told as a problem: known ones with their reason, others logged as a fault
+            self._found = refusal(error, self.call.request_id)
+
+    def reply(self) -> Reply:
+        """Return the reply, once there is no more to wait for."""
+        assert self._found is not None
+        return legacy.shared(self.api.services.config, self.call, self._found) if self._older else self._found
+
+
+def _tried(decide: Callable[[Customer, str], Decision], customer: Customer, submission: str) -> Decision | Exception:
+    try:
+        return decide(customer, submission)
+    except Exception as error:  # the call that wanted it tells
+        return error
+
+
+def _not_allowed(method: str, allowed: list[str]) -> Refused:
+    names = ", ".join(allowed)
+    return Refused("method-not-allowed", f"This path takes {names}, not {method[:20]}.", (), {"Allow": names})

@@ -1,0 +1,262 @@
+"""Batches through the API: a file comes in as a form, workers do the rest, results go out as CSV."""
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from bankportal.api.answers import BASE, Plain
+from bankportal.api.calls import CSV, MULTIPART, Asked, Call, Reply, reply
+from bankportal.api.handlers import LATEST, require_known
+from bankportal.api.problems import Refused
+from bankportal.api.reading import FLAGS, from_json, require_media
+from bankportal.domain.batch import Job, State
+from bankportal.domain.errors import Conflict, InvalidInput, NotFound, Problem
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.receipt import canonical
+from bankportal.services.batches import Batches
+from bankportal.store.idempotency import KeyReused
+from bankportal.store.storage import REJECTS, SCORED
+
+if TYPE_CHECKING:
+    from bankportal.api.api import Api
+
+FIELDS = ("product", "file", "mapping", "start")
+PIECE = 1 << 16  # bytes
+IN_MEMORY = 1_000_000  # bytes of a file; larger ones wait on disk
+LARGEST_FIELDS = 100_000  # bytes, of all fields that are no file
+CHECKED = frozenset({State.CHECKED, State.DONE})
+
+
+@dataclass(frozen=True)
+class Form:
+    """What was sent as a form: `mapping` is `None` where the portal is to suggest one."""
+
+    product: Product
+    name: str
+    file: IO[bytes]
+    mapping: Mapping[str, str] | None
+    start: bool
+
+
+def create(api: "Api", asked: Asked) -> Reply:
+    """Take a file in, and have it checked and, unless told not to, scored."""
+    batches, key = api.services.batches, asked.key and f"api:{asked.key}"
+    try:
+        with ExitStack() as opened:
+            form = _form(asked.call, opened)
+            job = batches.receive(form.product, form.name, form.file, key, form.mapping or ())
+        if key:
+            api.keys.claim(f"batch {job.id}", _fingerprint(job, form))
+        if job.state is State.UPLOADED:
+            _begin(batches, job, form)
+    except Conflict as conflict:
+        if key is None:
+            raise
+        raise KeyReused("This Idempotency-Key was used for a request with other content. Use a new key.") from conflict
+    return reply(_received(job), 202, {"Location": _url(job)})
+
+
+def _fingerprint(job: Job, form: Form) -> bytes:
+    """Return what must be the same again where a batch's key is used again.
+
+    It is bound to the batch and not to the key, which is free again where the batch is withdrawn.
+    """
+    mapping = dict(form.mapping) if form.mapping is not None else None
+    return canonical([form.product.key, form.name, job.input_digest, mapping, form.start]).encode()
+
+
+def _begin(batches: Batches, job: Job, form: Form) -> None:
+    """Have a job checked; one whose columns are not clear is refused by what is missing, and not kept."""
+    try:
+        mapping = _suggested(batches, job) if form.mapping is None else form.mapping
+        batches.check(job, mapping, start=form.start)
+    except InvalidInput:
+        batches.withdraw(job)
+        raise
+
+
+def _suggested(batches: Batches, job: Job) -> Mapping[str, str]:
+    """Return the suggested mapping; `InvalidInput` where it leaves a choice open or a factor out."""
+    suggestion = batches.suggestion(job)
+    problems = [
+        Problem(factor, "ambiguous", "could be in more than one column: name one in `mapping`", ", ".join(columns))
+        for factor, columns in suggestion.ambiguous.items()
+    ]
+    problems += [Problem(factor, "required", "has no column: name it in `mapping`") for factor in suggestion.missing]
+    if problems:
+        raise InvalidInput(problems)
+    return suggestion.mapping
+
+
+def _form(call: Call, opened: ExitStack) -> Form:
+    """Read the form; every field at fault is named. Its file is closed with `opened`."""
+    texts, files = _parts(call, opened)
+    if None in {*texts, *files}:
+        raise Refused("not-multipart", "A part of the form has no name.")
+    given = {**texts.to_dict(), **dict.fromkeys(files, "")}
+    problems = [Problem(name, "unknown-field", "is not a field of this form") for name in given if name not in FIELDS]
+    twice = [name for name in given if len(texts.getlist(name)) + len(files.getlist(name)) > 1]
+    problems += [Problem(name, "duplicate", "is given more than once") for name in twice]
+    product = PRODUCTS.get(given.get("product", ""))
+    file = files.get("file")
+    if product is None:
+        problems.append(
+            Problem("product", "not-a-choice", f"must be {' or '.join(PRODUCTS)}", given.get("product", ""))
+        )
+    if file is None:
+        problems.append(Problem("file", "required", "must be a file"))
+    start = _read("start", given, FLAGS.__getitem__, "must be true or false", problems)
+    mapping = _read("mapping", given, _mapping, "must be a JSON object of columns and factors", problems)
+    if problems or product is None or file is None:
+        raise InvalidInput(problems)
+    return Form(product, file.filename or "", file.stream, mapping, start is not False)
+
+
+def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+    """Take the form apart; files of some size wait on disk."""
+    require_media(call, MULTIPART)
+    kind, options = parse_options_header(call.headers.get("content-type") or "")
+
+    def room(*_: Any, **__: Any) -> IO[bytes]:
+        return opened.enter_context(SpooledTemporaryFile(IN_MEMORY))
+
+    parser = FormDataParser(
+        stream_factory=room,
+        max_form_memory_size=LARGEST_FIELDS,
+        max_form_parts=len(FIELDS) + 1,
+        silent=False,
+    )
+    try:
+        _, texts, files = parser.parse(call.stream, kind, None, options)
+    except ValueError as error:
+        raise Refused("not-multipart", f"The form cannot be read: {error}.") from None
+    return texts, files
+
+
+def _read(
+    name: str, given: Mapping[str, str], read: Callable[[str], Any], message: str, problems: list[Problem]
+) -> Any:
+    """Read an optional field of the form; note what is wrong with it."""
+    if name not in given:
+        return None
+    try:
+        return read(given[name])
+    except (KeyError, ValueError, Refused):
+        problems.append(Problem(name, "not-acceptable", message, given[name]))
+        return None
+
+
+def _mapping(text: str) -> Mapping[str, str]:
+    found = from_json(text.encode())
+    if not isinstance(found, dict) or not all(isinstance(factor, str) for factor in found.values()):
+        raise ValueError
+    return found
+
+
+def get(api: "Api", asked: Asked) -> Reply:
+    """Say how a batch is."""
+    return reply(_told(api.services.batches, _job(api, asked)))
+
+
+def list_(api: "Api", asked: Asked) -> Reply:
+    """List the batches, newest first."""
+    given = asked.parameters
+    require_known(given["before"], api.services.batches.get, "batch")
+    page = api.services.batches.page(given["product"], given["before"], given["size"])
+    return reply({"items": [_told(api.services.batches, job) for job in page.items], "next": page.next})
+
+
+def start(api: "Api", asked: Asked) -> Reply:
+    """Have a checked batch scored."""
+    job = api.services.batches.start(_job(api, asked))
+    return reply(_told(api.services.batches, job))
+
+
+def cancel(api: "Api", asked: Asked) -> Reply:
+    """Stop a batch for good."""
+    job = api.services.batches.cancel(_job(api, asked))
+    return reply(_told(api.services.batches, job))
+
+
+def results(api: "Api", asked: Asked) -> Reply:
+    """Send the scored rows."""
+    job = _job(api, asked)
+    return _file(job, SCORED, api.services.batches.file(job, SCORED))
+
+
+def rejects(api: "Api", asked: Asked) -> Reply:
+    """Send the rejected rows."""
+    job = _job(api, asked)
+    return _file(job, REJECTS, api.services.batches.rejects(job))
+
+
+def _job(api: "Api", asked: Asked) -> Job:
+    wanted = asked.parameters["id"]
+    if wanted != LATEST:
+        return api.services.batches.get(wanted)
+    if newest := api.services.batches.page(None, None, 1).items:
+        return newest[0]
+    raise NotFound("There is no batch yet.")
+
+
+def _file(job: Job, name: str, path: Path) -> Reply:
+    headers = {
+        "Content-Disposition": f'attachment; filename="{job.id}-{name}"',
+        "Content-Length": str(path.stat().st_size),
+    }
+    if job.files:  # as the chain of receipts has it
+        headers["Repr-Digest"] = _digest_field(job.files[name])
+    return Reply(200, _pieces(path), CSV, headers)
+
+
+def _digest_field(digest: str) -> str:
+    """Return a SHA-256 in hex as RFC 9530 writes it."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(digest)).decode()}:"
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(partial(file.read, PIECE), b"")
+
+
+def _url(job: Job) -> str:
+    return f"{BASE}/batches/{job.id}"
+
+
+def _received(job: Job) -> Plain:
+    return {
+        "id": job.id,
+        "url": _url(job),
+        "product": job.product.key,
+        "at": job.at.isoformat(timespec="microseconds"),
+        "file_name": job.file_name,
+        "input_digest": job.input_digest,
+        "input_bytes": job.input_bytes,
+    }
+
+
+def _told(batches: Batches, job: Job) -> Plain:
+    progress = batches.progress(job)
+    return _received(job) | {
+        "state": job.state.value,
+        "message": job.message,
+        "mapping": dict(job.mapping) if job.mapping is not None else None,
+        "progress": {name: getattr(progress, name) for name in ("rows_done", "rows", "rate", "seconds_left")},
+        "checked": asdict(job.checked) if job.checked else None,
+        "model": {"version": job.model_version, "digest": job.model_digest} if job.model_version else None,
+        "policy_version": job.policy_version,
+        "started_at": job.started_at.isoformat() if job.started_at else None,
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+        "summary": asdict(job.summary) if job.summary else None,
+        "results_url": f"{_url(job)}/results" if job.state is State.DONE else None,
+        "rejects_url": f"{_url(job)}/rejects" if job.state in CHECKED else None,
+    }

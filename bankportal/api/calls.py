@@ -1,0 +1,151 @@
+"""What goes in and out of an operation, free of any engine: a call, what it asks for, and the reply."""
+
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import IO, TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from bankportal.domain.outcome import Decision
+from bankportal.domain.receipt import canonical
+from bankportal.domain.schema import Customer
+
+if TYPE_CHECKING:
+    from bankportal.api.api import Api
+
+JSON = "application/json"
+CSV = "text/csv; charset=utf-8"
+MULTIPART = "multipart/form-data"
+LARGEST_BODY = 1_000_000  # bytes
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it came in. `path` is decoded, `query` is not; headers are found under their lower-case names."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    stream: IO[bytes]
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes out; a body that is an iterator is sent as it comes."""
+
+    status: int
+    body: bytes | Iterator[bytes]
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def headers_with(self, always: Mapping[str, str]) -> dict[str, str]:
+        """Return all headers that go out, those that every reply has among them."""
+        headers = {**always, **self.headers}
+        if self.status == HTTPStatus.NO_CONTENT:  # which has neither type nor length
+            return headers
+        headers["Content-Type"] = self.content_type
+        if isinstance(self.body, bytes):
+            headers["Content-Length"] = str(len(self.body))
+        return headers
+
+
+def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return plain data as a reply; floats keep every digit."""
+    return Reply(status, written(content), JSON, headers or {})
+
+
+def written(content: Any) -> bytes:
+    """Write plain data as JSON in UTF-8."""
+    return ENCODER.encode(content).encode()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks for, once read: the declared parameters by name, and the JSON body."""
+
+    parameters: Mapping[str, Any]
+    body: Any
+    content: bytes
+    call: Call
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key, where one was sent."""
+        return self.parameters.get(KEY.name)
+
+    def fingerprint(self, operation: str) -> bytes:
+        """Return what must be the same again where an idempotency key is used again."""
+        given = {name: value for name, value in self.parameters.items() if name != KEY.name}
+        return f"{operation}\n{canonical(given)}\n".encode() + self.content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One declared parameter. `schema` says what it may be, in JSON Schema; reading and document follow it."""
+
+    name: str
+    help: str
+    schema: Mapping[str, Any]
+    place: str = "query"
+    default: Any = None
+    example: Any = None
+
+
+KEY = Parameter(
+    name="Idempotency-Key",
+    place="header",
+    help="Makes a call safe to repeat: the same key with the same content gives the same answer and is recorded once; "
+    "with other content it is refused. 1 to 255 visible ASCII characters, such as a UUID. Keys do not expire.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """What an operation takes as its body: a schema's name in the document, examples by name, most bytes.
+
+    Of a form with a file (`MULTIPART`), a setting says how large the file may be.
+    """
+
+    schema: str
+    examples: Mapping[str, Any]
+    largest: int = LARGEST_BODY
+    media: str = JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an operation answers when all is well: JSON by a model, or another medium; one `example`, and what it is."""
+
+    status: int
+    help: str
+    model: type[BaseModel] | None = None
+    media: str = JSON
+    example: tuple[str, Any] | None = None
+
+
+# A handler that needs a decision recorded says about whom, under which submission, and goes on with the decision: so
+# that those which come at the same time can be scored and recorded together.
+Deciding = Generator[tuple[Customer, str], Decision, Reply]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One operation of the API. `path` names its parameters in braces; `errors` are the statuses it refuses with."""
+
+    id: str
+    method: str
+    path: str
+    tag: str
+    summary: str
+    help: str
+    handler: Callable[["Api", Asked], Reply | Deciding]
+    answers: tuple[Answer, ...]
+    errors: tuple[int, ...]
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None

@@ -1,0 +1,63 @@
+"""Examples for the document, made from the declarations: customers, a file of them, an answer's shape."""
+
+import csv
+import io
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from bankportal.api import answers
+from bankportal.api.schemas import example
+from bankportal.domain.constraints import Door
+from bankportal.domain.outcome import Decision, Outcome
+from bankportal.domain.products import Product
+from bankportal.domain.reasons import Catalogue, Explained, reasons
+from bankportal.domain.schema import Customer, validate
+from bankportal.services.scoring import limit
+from bankportal.store.decisions import ID_LENGTH
+
+ABOUT_OUTCOME = (
+    "The shape of an answer, not a forest's: a score in the middle of its band, to which each required factor "
+    "contributes the same. Bands, limit and words are as declared."
+)
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@cache
+def file(product: Product) -> str:
+    """Return a CSV file of one customer, with the required factors alone."""
+    values = {entry.factor.name: example(product)[entry.factor.name] for entry in product.entries if entry.required}
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([values.keys(), values.values()])
+    return written.getvalue()
+
+
+@cache
+def outcome(product: Product) -> dict[str, Any]:
+    """Return what is answered about the example customer, as `ABOUT_OUTCOME` says: figures of no forest."""
+    customer = validate(product, example(product), Door.TYPED)
+    found = _outcome(product, customer)
+    decision = Decision("0" * ID_LENGTH, AT, customer, found)
+    return answers.outcome(found, contributions=False, decision=decision)
+
+
+def _outcome(product: Product, customer: Customer) -> Outcome:
+    band = product.bands[1]
+    score = round((band.start + product.end(band)) / 2, 3)
+    required = [entry.factor.name for entry in product.entries if entry.required]
+    contributions = dict.fromkeys(required, round((score - band.start) / len(required), 6))
+    allowed = limit(customer, band, product.policy)
+    explained = Explained(contributions, contributions)
+    return Outcome(
+        product=product,
+        score=score,
+        band=band,
+        limit=allowed,
+        flags=(),
+        base=band.start,
+        contributions=contributions,
+        reasons=reasons(Catalogue.declared(), product, band, customer.scored, explained, allowed),
+        model_version="v1",
+        model_digest="0" * 64,
+        policy_version=product.policy.version if product.policy else None,
+    )

@@ -1,0 +1,95 @@
+"""The API on Flask: a WSGI app around the portal's, which takes the API's calls out before Flask looks at them."""
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import structlog
+from flask import Flask
+from werkzeug.datastructures import EnvironHeaders
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.sansio.utils import host_is_trusted
+from werkzeug.wsgi import get_input_stream
+
+from bankportal.api import legacy
+from bankportal.api.api import Api
+from bankportal.api.calls import Call, Reply
+from bankportal.api.problems import Refused, refusal, untrusted_host
+from bankportal.api.reading import too_large
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.get_logger()
+
+
+def register(app: Flask, headers: Mapping[str, str]) -> None:
+    """Let the API answer its paths; `headers` go with every reply."""
+    api = Api(app.extensions["bankportal"])
+    app.wsgi_app = Engine(api, headers, app.wsgi_app)  # type: ignore[method-assign]
+
+
+class Engine:
+    """Answers the API's calls as a WSGI app and hands all others on to the pages.
+
+    The calls carry no cookie that counts: they need no session, no form token, none of what Flask does for pages.
+    """
+
+    def __init__(self, api: Api, headers: Mapping[str, str], pages: "WSGIApplication"):
+        self.api = api
+        self.headers = {"Cache-Control": "no-store", **headers}
+        self.hosts = list(api.services.config.trusted_hosts)
+        self.pages = pages
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        if not (self.api.owns(path) or (self.api.older and _asks_for_service(path, environ))):
+            return self.pages(environ, start_response)
+        started, request_id = time.perf_counter(), secrets.token_hex(8)
+        found = self._found(path, environ, request_id)
+        headers = found.headers_with({**self.headers, "X-Request-Id": request_id})
+        method = environ["REQUEST_METHOD"]
+        took = round((time.perf_counter() - started) * 1000, 1)
+        fields: dict[str, Any] = {"method": method, "path": path, "status": found.status, "milliseconds": took}
+        log.info("request", request_id=request_id, **fields)
+        start_response(f"{found.status} {HTTPStatus(found.status).phrase}", list(headers.items()))
+        if method == "HEAD":
+            return []
+        return [found.body] if isinstance(found.body, bytes) else found.body
+
+    def _found(self, path: str, environ: "WSGIEnvironment", request_id: str) -> Reply:
+        if not host_is_trusted(environ.get("HTTP_HOST", environ["SERVER_NAME"]), self.hosts):
+            return refusal(untrusted_host(), request_id)
+        method = environ["REQUEST_METHOD"]
+        largest = self.api.largest(method, path)
+        try:  # one byte more, so that the API sees by itself what is too much
+            stream = get_input_stream(environ, max_content_length=largest + 1)
+        except RequestEntityTooLarge:
+            return refusal(too_large(largest), request_id)
+        headers, query = cast(Mapping[str, str], EnvironHeaders(environ)), environ.get("QUERY_STRING", "")
+        return self.api.answer(Call(method, path, query, headers, cast(IO[bytes], _Body(stream)), request_id))
+
+
+class _Body:
+    """A body as it comes in; what the server cannot make out, such as chunks without a size, is the caller's fault."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as any stream does; `Refused` where the server cannot go on."""
+        try:
+            return self._stream.read(size)
+        except HTTPException:  # cut short or too large: told as that
+            raise
+        except Exception as error:  # each server has its own
+            raise Refused("unreadable", "The body is not sent as HTTP says, or was cut short.") from error
+
+
+def _asks_for_service(path: str, environ: "WSGIEnvironment") -> bool:
+    """Say whether the older system's `GET /` is meant: a browser that opens the first page names `text/html`."""
+    at_service = path == legacy.SERVICE_PATH and environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"}
+    return at_service and "text/html" not in environ.get("HTTP_ACCEPT", "")

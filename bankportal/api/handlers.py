@@ -1,0 +1,223 @@
+"""What each operation does: take what was asked, call one service, reply."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from bankportal.api import answers
+from bankportal.api.calls import Asked, Deciding, Reply, reply
+from bankportal.api.problems import Misplaced, Refused, told
+from bankportal.api.schemas import customer_schema
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import InvalidInput, NoActiveModel, NotFound, Problem
+from bankportal.domain.outcome import Decision
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.schema import Customer, validate
+from bankportal.services.audit import ChainBroken
+from bankportal.services.proving import proven
+from bankportal.version import __version__
+
+if TYPE_CHECKING:
+    from bankportal.api.api import Api
+    from bankportal.wiring import Services
+
+MOST_ITEMS = 1000
+LATEST = "latest"
+
+
+def score(api: "Api", asked: Asked, product: Product) -> Deciding:
+    """Score one customer; record the decision unless told not to."""
+    customer = validate(product, asked.body, Door.TYPED)
+    submission = _submission(api, asked, product)
+    decision = (yield customer, submission) if submission else None
+    return reply(_outcome(api.services, asked, customer, decision))
+
+
+def wanted(api: "Api", asked: Asked, product: Product, customer: Customer) -> tuple[Customer, str]:
+    """Return the decision that is wanted about a customer, once where an idempotency key says so."""
+    return customer, _claimed(api, asked, product)
+
+
+def score_many(api: "Api", asked: Asked, product: Product) -> Reply:
+    """Score up to `MOST_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
+    items = _items(asked.body)
+    submission = _submission(api, asked, product)
+    judged = [_judged(product, raw) for raw in items]
+    sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
+    outcomes = dict(zip(sound, _outcomes(api.services, asked, sound, submission), strict=True))
+    answered = [
+        {"index": index, "outcome": outcomes.get(index), "errors": [] if isinstance(each, Customer) else each}
+        for index, each in enumerate(judged)
+    ]
+    return reply({"scored": len(sound), "refused": len(items) - len(sound), "items": answered})
+
+
+def _submission(api: "Api", asked: Asked, product: Product) -> str | None:
+    """Return what makes a recorded decision one of its own; `None`: record nothing."""
+    return _claimed(api, asked, product) if asked.parameters["record"] else None
+
+
+def _claimed(api: "Api", asked: Asked, product: Product) -> str:
+    """Return what makes a decision one of its own: the key, bound to this request, or a random one."""
+    if asked.key is None:
+        return secrets.token_urlsafe(16)
+    api.keys.claim(asked.key, asked.fingerprint(f"{asked.call.method} {asked.call.path}"))
+    return f"key:{product.key}:{asked.key}"
+
+
+def _outcome(services: "Services", asked: Asked, customer: Customer, decision: Decision | None) -> answers.Plain:
+    found = decision.outcome if decision else services.scoring.score(customer)
+    recourse = None
+    if asked.parameters.get("recourse"):
+        about = decision or Decision("", datetime.now(UTC), customer, found)
+        recourse = answers.recourse(services.explaining, about)
+    contributions = asked.parameters["contributions"]
+    return answers.outcome(found, contributions=contributions, recourse=recourse, decision=decision)
+
+
+def _items(body: Any) -> list[Any]:
+    """Return the customers of a body; `InvalidInput` where it is not an object of `items` alone."""
+    if not isinstance(body, dict):
+        raise InvalidInput([Problem("", "not-an-object", "The body must be an object with a list of `items`.")])
+    problems = [Problem(name, "unknown-field", "is not a field here; the customers stand in `items`") for name in body]
+    problems = [problem for problem in problems if problem.field != "items"]
+    items = body.get("items")
+    if "items" not in body:
+        problems.append(Problem("items", "required", "is required"))
+    elif not isinstance(items, list) or not items:
+        problems.append(Problem("items", "not-a-list", "must be a list of one customer or more"))
+    elif len(items) > MOST_ITEMS:
+        found = f"{len(items)} customers"
+        problems.append(Problem("items", "too-many", f"must hold {MOST_ITEMS:,} customers or fewer", found))
+    if problems:
+        raise InvalidInput(problems)
+    assert isinstance(items, list)
+    return items
+
+
+def _judged(product: Product, raw: Any) -> Customer | list[answers.Plain]:
+    """Return the customer, or what is wrong with the values."""
+    try:
+        return validate(product, raw, Door.TYPED)
+    except InvalidInput as invalid:
+        return [told(problem) for problem in invalid.problems]
+
+
+def _outcomes(
+    services: "Services", asked: Asked, customers: Mapping[int, Customer], submission: str | None
+) -> list[answers.Plain]:
+    """Score customers by their place in the list; record all of them or, without a submission, none."""
+    contributions = asked.parameters["contributions"]
+    if submission is None:
+        found = (services.scoring.score(customer) for customer in customers.values())
+        return [answers.outcome(each, contributions=contributions) for each in found]
+    own = [(customer, f"{submission}:{index}") for index, customer in customers.items()]
+    decisions = services.scoring.decide_all(own)
+    return [answers.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
+
+
+def products(api: "Api", asked: Asked) -> Reply:
+    """Describe all products."""
+    return reply({"items": [answers.product(each, _serving(api.services, each)) for each in PRODUCTS.values()]})
+
+
+def _serving(services: "Services", product: Product) -> str | None:
+    try:
+        return services.models.active(product).version
+    except NoActiveModel:
+        return None
+
+
+def product_schema(api: "Api", asked: Asked) -> Reply:
+    """Return a product's factors as JSON Schema."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | customer_schema(_product(asked))
+    return reply(content)
+
+
+def _product(asked: Asked) -> Product:
+    return PRODUCTS[asked.parameters["product"]]
+
+
+def list_decisions(api: "Api", asked: Asked) -> Reply:
+    """List recorded decisions, newest first."""
+    given = asked.parameters
+    require_known(given["before"], api.services.decisions.get, "decision")
+    page = api.services.decisions.page(given["product"], given["before"], given["size"])
+    return reply({"items": [answers.decision(each, contributions=False) for each in page.items], "next": page.next})
+
+
+def require_known(before: str | None, get: Callable[[str], Any], what: str) -> None:
+    """Refuse a page of a list after an entry that there is not."""
+    if before is None:
+        return
+    try:
+        get(before)
+    except NotFound:
+        problem = Misplaced("before", "not-found", f"is not a {what} of this portal", before)
+        raise Refused("invalid-parameter", "Not acceptable: before.", (problem,)) from None
+
+
+def get_decision(api: "Api", asked: Asked) -> Reply:
+    """Return one decision in full."""
+    return reply(answers.decision(_decision(api.services, asked), contributions=True))
+
+
+def _decision(services: "Services", asked: Asked) -> Decision:
+    wanted = asked.parameters["id"]
+    if wanted != LATEST:
+        return services.decisions.get(wanted)
+    if newest := services.decisions.latest(1):
+        return newest[0]
+    raise NotFound("Nothing was decided yet.")
+
+
+def verify_decision(api: "Api", asked: Asked) -> Reply:
+    """Check one decision against its receipt, and the receipt against the one before."""
+    wanted = asked.parameters["id"]
+    decision = _decision(api.services, asked).id if wanted == LATEST else wanted
+    try:
+        receipt, fault = proven(api.services.audit.chain, decision), None
+    except ChainBroken as broken:
+        receipt, fault = None, str(broken)
+    told = vars(receipt) if receipt else None
+    return reply({"decision": decision, "intact": fault is None, "receipt": told, "fault": fault})
+
+
+def list_models(api: "Api", asked: Asked) -> Reply:
+    """List the registered model versions of all products."""
+    found = [each for product in PRODUCTS.values() for each in api.services.models.versions(product)]
+    return reply({"items": [answers.model_version(each) for each in found]})
+
+
+def get_model(api: "Api", asked: Asked) -> Reply:
+    """Return one model version."""
+    found = api.services.models.get(_product(asked), asked.parameters["version"])
+    return reply(answers.model_version(found))
+
+
+def active_model(api: "Api", asked: Asked) -> Reply:
+    """Return the model version that serves."""
+    return reply(answers.model_version(api.services.models.active(_product(asked))))
+
+
+def health(api: "Api", asked: Asked) -> Reply:
+    """Say whether the portal can score and record."""
+    content = state(api.services)
+    return reply(content, 200 if all(content["models"].values()) else 503)
+
+
+def state(services: "Services") -> answers.Plain:
+    """Return how the portal is: its database answers, else an error of the database, and each product's model."""
+    services.database.require_writable()
+    models = {product.key: _loaded(services, product) for product in PRODUCTS.values()}
+    refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
+    status = "no model" if not all(models.values()) else "an older model serves" if refused else "ok"
+    return {"status": status, "models": models, "refused": refused, "version": __version__}
+
+
+def _loaded(services: "Services", product: Product) -> str | None:
+    try:
+        return services.models.serving(product).version
+    except NoActiveModel:
+        return None

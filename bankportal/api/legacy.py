@@ -1,0 +1,135 @@
+"""The older system's paths, behind the setting LEGACY_API: the same validation and scoring, its fields and its answers.
+
+Its clients send whole numbers as floats, flags as booleans and customer numbers as numbers; here alone these are put
+right. `prediction` is 1 where the score reaches the second band: for churn, from Moderate on, where the bank acts; for
+allowance it is 1, and `status` Approved, where a limit is granted. Every answer is a recorded decision, as elsewhere.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bankportal.api import models
+from bankportal.api.calls import KEY, Answer, Asked, Body, Call, Deciding, Operation, Reply, reply
+from bankportal.api.handlers import wanted
+from bankportal.api.schemas import customer_name
+from bankportal.config import Config
+from bankportal.domain.constraints import Door, Flag
+from bankportal.domain.factors import CUSTOMER_ID
+from bankportal.domain.outcome import Outcome
+from bankportal.domain.products import ALLOWANCE, CHURN, Product
+from bankportal.domain.schema import Customer, validate
+from bankportal.version import BRAND, __version__
+
+if TYPE_CHECKING:
+    from bankportal.api.api import Api
+
+CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH = "/predict_churn", "/predict_allowance", "/"
+PATHS = frozenset({CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH})
+LARGEST_EXACT = 2**53  # whole numbers beyond are not exact as floats
+DAY = "86400"  # seconds
+
+
+def customer(product: Product, body: Any) -> Customer:
+    """Read the older system's body; `InvalidInput` in its own field names."""
+    return validate(product, _put_right(product, body) if isinstance(body, dict) else body, Door.TYPED)
+
+
+def _put_right(product: Product, body: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {entry.factor.name for entry in product.entries if isinstance(entry.factor.constraint, Flag)}
+    values = {name: int(value) if name in flags and isinstance(value, bool) else value for name, value in body.items()}
+    number = values.get(CUSTOMER_ID.name)
+    if isinstance(number, int | float) and not isinstance(number, bool) and _is_whole(number):
+        values[CUSTOMER_ID.name] = str(int(number))
+    return values
+
+
+def _is_whole(number: float) -> bool:
+    return math.isfinite(number) and abs(number) <= LARGEST_EXACT and number == int(number)
+
+
+def _predict(api: "Api", asked: Asked, product: Product) -> Deciding:
+    found = (yield wanted(api, asked, product, customer(product, asked.body))).outcome
+    return reply(_churn(asked.body, found) if product is CHURN else _allowance(found))
+
+
+def _churn(sent: Mapping[str, Any], found: Outcome) -> dict[str, Any]:
+    return {
+        "CustomerId": sent.get(CUSTOMER_ID.name),
+        "probability": round(found.score * 100, 2),
+        "risk_level": found.band.name,
+        "prediction": int(found.band is not found.product.bands[0]),
+    }
+
+
+def _allowance(found: Outcome) -> dict[str, Any]:
+    granted = found.limit is not None and not found.limit.declined
+    return {
+        "prediction": int(granted),
+        "probability": round(found.score * 100, 2),
+        "status": "Approved" if granted else "Declined",
+    }
+
+
+def service(api: "Api", asked: Asked) -> Reply:
+    """Answer as a service: who it is and what it takes."""
+    return reply({"service": BRAND, "version": __version__, "status": "running", "paths": [CHURN_PATH, ALLOWANCE_PATH]})
+
+
+def _operation(path: str, product: Product) -> Operation:
+    return Operation(
+        id=path.strip("/"),
+        method="POST",
+        path=path,
+        tag="",
+        summary="",
+        help="",
+        handler=partial(_predict, product=product),
+        parameters=(KEY,),
+        body=Body(schema=customer_name(product), examples={}),
+        answers=(Answer(status=200, help="", model=models.Outcome),),
+        errors=(),
+    )
+
+
+OPERATIONS = (
+    _operation(CHURN_PATH, CHURN),
+    _operation(ALLOWANCE_PATH, ALLOWANCE),
+    Operation(
+        id="service",
+        method="GET",
+        path=SERVICE_PATH,
+        tag="",
+        summary="",
+        help="",
+        handler=service,
+        answers=(),
+        errors=(),
+    ),
+)
+
+
+def is_older(path: str) -> bool:
+    """Say whether a path is one of the older system's."""
+    return path in PATHS
+
+
+def preflight(config: Config, call: Call) -> Reply:
+    """Answer a browser that asks whether a page of another origin may call."""
+    headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": DAY}
+    headers["Access-Control-Allow-Headers"] = f"Content-Type, {KEY.name}"
+    return shared(config, call, Reply(204, b"", headers=headers if _allowed(config, call) else {}))
+
+
+def shared(config: Config, call: Call, found: Reply) -> Reply:
+    """Let pages of the origins that are allowed read a reply; no others."""
+    headers = {**found.headers, "Vary": "Origin"}
+    if _allowed(config, call):
+        headers["Access-Control-Allow-Origin"] = call.headers["origin"]
+    return replace(found, headers=headers)
+
+
+def _allowed(config: Config, call: Call) -> bool:
+    return call.headers.get("origin") in config.cors_origins

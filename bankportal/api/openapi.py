@@ -1,0 +1,167 @@
+"""The OpenAPI 3.1 document, derived from the table of operations: the same from every engine."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from bankportal.api import models
+from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Parameter, Reply
+from bankportal.api.handlers import MOST_ITEMS
+from bankportal.api.operations import OPERATIONS, TAGS
+from bankportal.api.problems import MEDIA, phrase
+from bankportal.api.schemas import customer_name, customer_schema
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.version import BRAND, __version__
+
+SCHEMAS = "#/components/schemas/"
+ABOUT = (
+    "Scores with exact reasons, and the record of what was decided. Fields are named as the factors are. Every refusal "
+    "is a problem (RFC 9457) that names each field at fault."
+)
+
+
+NEW_BATCH = {
+    "type": "object",
+    "title": "NewBatch",
+    "description": "A file to be scored, as a form.",
+    "properties": {
+        "product": {"type": "string", "enum": list(PRODUCTS)},
+        "file": {"type": "string", "format": "binary", "description": "A CSV file with a header, in UTF-8."},
+        "mapping": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": 'The file\'s columns and the factors they hold, as JSON: {"credit_score": "CreditScore"}.',
+        },
+        "start": {"type": "boolean", "default": True, "description": "Whether it is scored once it is checked."},
+    },
+    "required": ["product", "file"],
+    "additionalProperties": False,
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the document as plain data."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": BRAND, "version": __version__, "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": about} for name, about in TAGS.items()],
+        "paths": _paths(),
+        "components": {"schemas": _schemas(), "responses": {"Problem": _problem("Any other refusal.")}},
+    }
+
+
+@cache
+def text() -> str:
+    """Return the document as it is served and kept: `docs/openapi.json`."""
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _serve() -> Reply:
+    return Reply(200, text().encode())
+
+
+DOCUMENTS: Mapping[str, Callable[[], Reply]] = {"/openapi.json": _serve, "/api/v1/openapi.json": _serve}
+
+
+def _paths() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return paths
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.help,
+    }
+    if operation.parameters:
+        made["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
+    if operation.body:
+        made["requestBody"] = _body(operation.body)
+    declared = {str(answer.status): _answer(answer) for answer in operation.answers}
+    refusals = {str(status): _problem(phrase(status)) for status in operation.errors}
+    both = {status: _merged(refusals[status], declared[status]) for status in refusals.keys() & declared.keys()}
+    made["responses"] = {**refusals, **declared, **both}
+    made["responses"] = dict(sorted(made["responses"].items()))
+    made["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+    return made
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {**other, "content": {**one["content"], **other["content"]}}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = dict(parameter.schema)
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    made = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.help,
+        "schema": schema,
+    }
+    return made | ({} if parameter.example is None else {"example": parameter.example})
+
+
+def _body(body: Body) -> dict[str, Any]:
+    examples = {name: {"value": value} for name, value in body.examples.items()}
+    content: dict[str, Any] = {"schema": {"$ref": SCHEMAS + body.schema}, "examples": examples}
+    limit = f"{body.largest:,} bytes or fewer."
+    if body.media == MULTIPART:
+        limit = "The file may be as large as the portal's settings allow."
+        content["encoding"] = {"file": {"contentType": "text/csv"}, "mapping": {"contentType": JSON}}
+    return {"required": True, "description": limit, "content": {body.media: content}}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    other = {"type": "object" if answer.media == JSON else "string"}
+    schema = {"$ref": SCHEMAS + answer.model.__name__} if answer.model else other
+    content: dict[str, Any] = {"schema": schema}
+    if answer.example:
+        about, value = answer.example
+        content["examples"] = {"Shape": {"description": about, "value": value}}
+    return {"description": answer.help, "content": {answer.media: content}}
+
+
+def _problem(help: str) -> dict[str, Any]:  # noqa: A002  # the field's name
+    return {"description": help, "content": {MEDIA: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}}
+
+
+def _schemas() -> dict[str, Any]:
+    answered = {answer.model for operation in OPERATIONS for answer in operation.answers if answer.model}
+    ordered = sorted(answered | {models.Problem}, key=_name)
+    _, made = models_json_schema([(model, "serialization") for model in ordered], ref_template=SCHEMAS + "{model}")
+    schemas: dict[str, Any] = made["$defs"]
+    for product in PRODUCTS.values():
+        schemas[customer_name(product)] = customer_schema(product)
+        schemas[f"{product.title}Customers"] = _customers(product)
+    schemas["NewBatch"] = NEW_BATCH
+    return dict(sorted(schemas.items()))
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__
+
+
+def _customers(product: Product) -> dict[str, Any]:
+    any_other = {"description": "Anything else is answered with what is wrong with it."}
+    items = {"anyOf": [{"$ref": SCHEMAS + customer_name(product)}, any_other]}
+    return {
+        "type": "object",
+        "title": f"{product.title}Customers",
+        "description": f"Up to {MOST_ITEMS:,} customers.",
+        "properties": {"items": {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": items}},
+        "required": ["items"],
+        "additionalProperties": False,
+    }

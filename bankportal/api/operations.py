@@ -1,0 +1,330 @@
+"""The table of operations: each declared once; routes of both engines and the OpenAPI document derive from it."""
+
+from dataclasses import replace
+from functools import partial
+
+from bankportal.api import batches, examples, handlers, models
+from bankportal.api.answers import BASE
+from bankportal.api.calls import KEY, MULTIPART, Answer, Body, Operation, Parameter
+from bankportal.api.handlers import LATEST, MOST_ITEMS
+from bankportal.api.schemas import customer_name, example
+from bankportal.domain.products import CHURN, PRODUCTS, Product
+from bankportal.store.decisions import ALPHABET, ID_LENGTH
+
+SCORING, BATCHES, DECISIONS, MODELS = "Scoring", "Batches", "Decisions", "Models"
+PRODUCT_TAG, HEALTH = "Products", "Health"
+TAGS = {
+    SCORING: "Scores with their reasons.",
+    BATCHES: "Whole files, scored by workers.",
+    DECISIONS: "What was recorded, and whether it is still what was recorded.",
+    MODELS: "The trained forests.",
+    PRODUCT_TAG: "What is decided, and on which factors.",
+    HEALTH: "Whether the portal can answer.",
+}
+FILE = examples.file(CHURN)
+LARGEST_SCORES = 4_000_000  # bytes
+ONE_ID = f"[{ALPHABET}]{{{ID_LENGTH}}}"
+READS = (422, 503)
+WRITES = (400, 413, 415, 422, 503)
+
+
+def _switch(name: str, help: str, *, default: bool) -> Parameter:  # noqa: A002  # the field's name
+    return Parameter(name=name, help=help, schema={"type": "boolean"}, default=default, example=default)
+
+
+RECORD = _switch("record", "Whether the decision is recorded; nothing is kept where it is not.", default=True)
+CONTRIBUTIONS = _switch("contributions", "Whether each factor's exact contribution is answered too.", default=False)
+RECOURSE = _switch("recourse", "Whether the smallest changes to a better band are worked out too.", default=False)
+PRODUCT = Parameter(
+    name="product",
+    place="path",
+    help="The product's key.",
+    schema={"type": "string", "enum": list(PRODUCTS)},
+    example=next(iter(PRODUCTS)),
+)
+VERSION = Parameter(
+    name="version",
+    place="path",
+    help="The model version.",
+    schema={
+        "type": "string",
+        "pattern": "^[A-Za-z0-9]{1,20}$",
+        "maxLength": 20,
+        "description": "a version's name, such as v1",
+    },
+    example="v1",
+)
+DECISION = Parameter(
+    name="id",
+    place="path",
+    help=f"The decision's number, or `{LATEST}`.",
+    schema={
+        "type": "string",
+        "pattern": f"^({LATEST}|{ONE_ID})$",
+        "maxLength": ID_LENGTH,
+        "description": f"a number as it was given out, of {ID_LENGTH} digits and small letters, or {LATEST}",
+    },
+    example=LATEST,
+)
+
+
+def _page_of(what: str) -> tuple[Parameter, ...]:
+    number = {"type": "string", "pattern": f"^{ONE_ID}$", "maxLength": ID_LENGTH, "description": f"a {what}'s number"}
+    size = {"type": "integer", "minimum": 1, "maximum": 200}
+    return (
+        Parameter(name="product", help="Only this product's.", schema={"type": "string", "enum": list(PRODUCTS)}),
+        Parameter(name="before", help=f"Only those older than this {what}.", schema=number),
+        Parameter(name="size", help="How many at most.", schema=size, default=50, example=10),
+    )
+
+
+BATCH = replace(DECISION, help=f"The batch's number, or `{LATEST}`.")
+
+
+def _score(product: Product) -> Operation:
+    shape = (examples.ABOUT_OUTCOME, examples.outcome(product))
+    return Operation(
+        id=f"score-{product.key}",
+        method="POST",
+        path=f"{BASE}/{product.key}/score",
+        tag=SCORING,
+        summary=f"{product.title}: score one customer",
+        help=f"{product.question} Score, band{', limit' if product.policy else ''} and reasons. Fields are the "
+        "product's factors; one that is not known is left out or null.",
+        handler=partial(handlers.score, product=product),
+        parameters=(RECORD, CONTRIBUTIONS, RECOURSE, KEY),
+        body=Body(schema=customer_name(product), examples={"One customer": example(product)}),
+        answers=(Answer(status=200, help="The outcome.", model=models.Outcome, example=shape),),
+        errors=WRITES,
+    )
+
+
+def _score_many(product: Product) -> Operation:
+    two = [example(product), {**example(product), "CustomerId": "15634603", "CreditScore": 99}]
+    return Operation(
+        id=f"score-many-{product.key}",
+        method="POST",
+        path=f"{BASE}/{product.key}/scores",
+        tag=SCORING,
+        summary=f"{product.title}: score up to {MOST_ITEMS:,} customers",
+        help="Each customer is answered by itself, in the order given: with an outcome, or with what is wrong with "
+        "the values. Larger files are batches.",
+        handler=partial(handlers.score_many, product=product),
+        parameters=(RECORD, CONTRIBUTIONS, KEY),
+        body=Body(
+            schema=f"{product.title}Customers",
+            examples={"Two customers, the second refused": {"items": two}},
+            largest=LARGEST_SCORES,
+        ),
+        answers=(Answer(status=200, help="The outcomes and refusals.", model=models.Scores),),
+        errors=WRITES,
+    )
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *(_score(product) for product in PRODUCTS.values()),
+    *(_score_many(product) for product in PRODUCTS.values()),
+    Operation(
+        id="list-products",
+        method="GET",
+        path=f"{BASE}/products",
+        tag=PRODUCT_TAG,
+        summary="List the products",
+        help="Each product with its bands and the versions that serve it.",
+        handler=handlers.products,
+        answers=(Answer(status=200, help="All products.", model=models.Products),),
+        errors=READS,
+    ),
+    Operation(
+        id="get-product-schema",
+        method="GET",
+        path=f"{BASE}/products/{{product}}/schema",
+        tag=PRODUCT_TAG,
+        summary="Get a product's factors as JSON Schema",
+        help="Every factor with its meaning, unit, bounds and an example; `x-role` says what the product does with it.",
+        handler=handlers.product_schema,
+        parameters=(PRODUCT,),
+        answers=(Answer(status=200, help="A JSON Schema (2020-12)."),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="list-decisions",
+        method="GET",
+        path=f"{BASE}/decisions",
+        tag=DECISIONS,
+        summary="List decisions, newest first",
+        help="A page at a time: pass `next` of one page as `before` of the following one. Without contributions.",
+        handler=handlers.list_decisions,
+        parameters=_page_of("decision"),
+        answers=(Answer(status=200, help="A page of decisions.", model=models.Decisions),),
+        errors=READS,
+    ),
+    Operation(
+        id="get-decision",
+        method="GET",
+        path=f"{BASE}/decisions/{{id}}",
+        tag=DECISIONS,
+        summary="Get a decision",
+        help="The decision as it was recorded, with the values it stands on. Protected values are not told.",
+        handler=handlers.get_decision,
+        parameters=(DECISION,),
+        answers=(Answer(status=200, help="The decision.", model=models.Decision),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="verify-decision",
+        method="GET",
+        path=f"{BASE}/decisions/{{id}}/verify",
+        tag=DECISIONS,
+        summary="Verify a decision",
+        help="Recomputes the digest of what is stored and compares it with the receipt, and the receipt with the one "
+        "before it. The whole chain is checked by `flask audit verify`.",
+        handler=handlers.verify_decision,
+        parameters=(DECISION,),
+        answers=(Answer(status=200, help="Whether it is what was recorded.", model=models.Verdict),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="list-models",
+        method="GET",
+        path=f"{BASE}/models",
+        tag=MODELS,
+        summary="List the model versions",
+        help="All registered versions of all products, newest first.",
+        handler=handlers.list_models,
+        answers=(Answer(status=200, help="The versions.", model=models.ModelVersions),),
+        errors=READS,
+    ),
+    Operation(
+        id="get-active-model",
+        method="GET",
+        path=f"{BASE}/models/{{product}}/active",
+        tag=MODELS,
+        summary="Get the model version that serves",
+        help="The active version; the one active before it where its files are refused.",
+        handler=handlers.active_model,
+        parameters=(PRODUCT,),
+        answers=(Answer(status=200, help="The version.", model=models.ModelVersion),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="get-model",
+        method="GET",
+        path=f"{BASE}/models/{{product}}/{{version}}",
+        tag=MODELS,
+        summary="Get a model version",
+        help="Its digests, data, evaluation and the libraries that trained it.",
+        handler=handlers.get_model,
+        parameters=(PRODUCT, VERSION),
+        answers=(Answer(status=200, help="The version.", model=models.ModelVersion),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="create-batch",
+        method="POST",
+        path=f"{BASE}/batches",
+        tag=BATCHES,
+        summary="Have a whole file scored",
+        help="A CSV file as a form. Its columns are matched by their names unless `mapping` says how; where that "
+        "leaves a choice open, the file is refused. Workers check every row and then score; `start` false leaves it at "
+        "the check.\n\n"
+        f"To try it, save this as `customers.csv` and choose it as `file`:\n\n```csv\n{FILE}```\n\n"
+        f"Or send it from a shell: `curl http://127.0.0.1:8000{BASE}/batches -F product={CHURN.key} "
+        "-F file=@customers.csv`.",
+        handler=batches.create,
+        parameters=(KEY,),
+        body=Body(
+            schema="NewBatch",
+            examples={"One file": {"product": CHURN.key, "file": FILE, "start": True}},
+            media=MULTIPART,
+        ),
+        answers=(Answer(status=202, help="Taken in.", model=models.Received),),
+        errors=(*WRITES, 409),
+    ),
+    Operation(
+        id="list-batches",
+        method="GET",
+        path=f"{BASE}/batches",
+        tag=BATCHES,
+        summary="List batches, newest first",
+        help="A page at a time: pass `next` of one page as `before` of the following one.",
+        handler=batches.list_,
+        parameters=_page_of("batch"),
+        answers=(Answer(status=200, help="A page of batches.", model=models.Batches),),
+        errors=READS,
+    ),
+    Operation(
+        id="get-batch",
+        method="GET",
+        path=f"{BASE}/batches/{{id}}",
+        tag=BATCHES,
+        summary="Get a batch",
+        help="Its state, how far it is, what the check found and what came of it.",
+        handler=batches.get,
+        parameters=(BATCH,),
+        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="start-batch",
+        method="POST",
+        path=f"{BASE}/batches/{{id}}/start",
+        tag=BATCHES,
+        summary="Have a checked batch scored",
+        help="With the model that serves now. One that was started before stays as it is.",
+        handler=batches.start,
+        parameters=(BATCH,),
+        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        errors=(404, 409, *READS),
+    ),
+    Operation(
+        id="cancel-batch",
+        method="POST",
+        path=f"{BASE}/batches/{{id}}/cancel",
+        tag=BATCHES,
+        summary="Stop a batch",
+        help="For good; what was scored is not kept. One that is at rest stays as it is.",
+        handler=batches.cancel,
+        parameters=(BATCH,),
+        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="get-batch-results",
+        method="GET",
+        path=f"{BASE}/batches/{{id}}/results",
+        tag=BATCHES,
+        summary="Get a batch's scored rows",
+        help="The file's columns, then score, band, limit, reasons and versions, in the file's order.",
+        handler=batches.results,
+        parameters=(BATCH,),
+        answers=(Answer(status=200, help="A CSV file.", media="text/csv"),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="get-batch-rejects",
+        method="GET",
+        path=f"{BASE}/batches/{{id}}/rejects",
+        tag=BATCHES,
+        summary="Get a batch's rejected rows",
+        help="Each with line, column, code and message, once the file was checked.",
+        handler=batches.rejects,
+        parameters=(BATCH,),
+        answers=(Answer(status=200, help="A CSV file.", media="text/csv"),),
+        errors=(404, *READS),
+    ),
+    Operation(
+        id="get-health",
+        method="GET",
+        path=f"{BASE}/health",
+        tag=HEALTH,
+        summary="Say whether the portal can score and record",
+        help="The database answers and each product has a model.",
+        handler=handlers.health,
+        answers=(
+            Answer(status=200, help="It can.", model=models.Health),
+            Answer(status=503, help="A product has no model.", model=models.Health),
+        ),
+        errors=READS,
+    ),
+)

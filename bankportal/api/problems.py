@@ -1,0 +1,132 @@
+"""Errors as RFC 9457 problem details: one shape for every refusal of every operation, on every engine."""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from bankportal.api.calls import Reply, written
+from bankportal.config import PREFIX
+from bankportal.domain.errors import InvalidInput, PortalError, Problem
+
+MEDIA = "application/problem+json"
+TYPE = "urn:bankportal:problem:"
+LONGEST_FOUND = 80
+
+# Status and title of each kind of error, by its code.
+KINDS: Mapping[str, tuple[int, str]] = {
+    "not-json": (400, "The body is not the JSON it should be"),
+    "unreadable": (400, "The body cannot be read"),
+    "not-multipart": (400, "The body is not the form it should be"),
+    "host-refused": (400, "The host is not one of the portal's"),
+    "not-found": (404, "Not found"),
+    "method-not-allowed": (405, "Method not allowed"),
+    "conflict": (409, "Not possible in the state things are in"),
+    "too-large": (413, "Too large"),
+    "unsupported-media-type": (415, "Unsupported media type"),
+    "invalid-input": (422, "The values given are not acceptable"),
+    "invalid-parameter": (422, "The parameters given are not acceptable"),
+    "data-refused": (422, "The file cannot be read"),
+    "key-reused": (422, "The idempotency key was used for another request"),
+    "no-active-model": (503, "No model to answer with"),
+    "version-refused": (503, "No model to answer with"),
+    "database": (503, "The database does not answer"),
+    "storage": (503, "The storage cannot be used"),
+    "storage-full": (507, "The storage is full"),
+    "fault": (500, "Something went wrong"),
+}
+UNAVAILABLE = (DBAPIError, PoolTimeout, FileNotFoundError)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Misplaced(Problem):
+    """A problem of a value that stood elsewhere than in the body: `query`, `path` or `header`."""
+
+    place: str = "query"
+
+
+class Refused(PortalError):
+    """A request that the API does not take, with one of the codes of `KINDS`."""
+
+    def __init__(
+        self, code: str, detail: str, problems: tuple[Problem, ...] = (), headers: Mapping[str, str] | None = None
+    ):
+        self.code = code
+        self.problems = problems
+        self.headers = headers or {}
+        super().__init__(detail)
+
+
+def untrusted_host() -> Refused:
+    """Return the refusal of a request to a host that is not one of the portal's."""
+    return Refused("host-refused", f"Not a host of this portal; see {PREFIX}TRUSTED_HOSTS.")
+
+
+def refusal(error: Exception, request_id: str) -> Reply:
+    """Return the reply to what went wrong; what is not a refusal is logged, and told by its reference alone."""
+    error = _of_the_server(error)
+    code = error.code if isinstance(error, PortalError) and error.code in KINDS else _fault(error)
+    status, title = KINDS[code]
+    content = {"type": f"{TYPE}{code}", "title": title, "status": status, "detail": str(error), "errors": []}
+    if not isinstance(error, PortalError) or code == "fault":
+        log.error(code, exc_info=error)
+        content["detail"] = f"Nothing was answered. Reference: {request_id}"
+        content["instance"] = f"urn:bankportal:request:{request_id}"
+    if isinstance(error, InvalidInput):
+        content["detail"] = f"{_counted(len(error.problems))} not acceptable; nothing was scored or recorded."
+    if isinstance(error, InvalidInput | Refused):
+        content["errors"] = [told(problem) for problem in error.problems]
+    headers = error.headers if isinstance(error, Refused) else {}
+    return Reply(status, written(content), MEDIA, headers)
+
+
+def _counted(problems: int) -> str:
+    return "One of the values is" if problems == 1 else f"{problems} of the values are"
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, UNAVAILABLE):
+        return "database"
+    if isinstance(error, OSError):
+        return "storage-full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "storage"
+    return "fault"
+
+
+def _of_the_server(error: Exception) -> Exception:
+    """Return what a server or form parser says of a body in our own words."""
+    if isinstance(error, RequestEntityTooLarge):
+        return Refused("too-large", "The body has more bytes, or more parts, than it may have.")
+    if isinstance(error, ClientDisconnected):
+        return Refused("not-json", "The body ended before it was whole.")
+    return error
+
+
+def told(problem: Problem) -> dict[str, Any]:
+    """Return one field's problem as plain data."""
+    place = problem.place if isinstance(problem, Misplaced) else "body"
+    return {
+        "in": place,
+        "field": printable(problem.field),
+        "code": problem.code,
+        "message": problem.message,
+        "found": printable(problem.found),
+    }
+
+
+def printable(text: str) -> str:
+    """Return a text as it can be written in UTF-8, cut short."""
+    text = text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
+    return text.encode("utf-8", "replace").decode()
+
+
+def phrase(status: int) -> str:
+    """Return what a status means, in HTTP's words."""
+    return HTTPStatus(status).phrase

@@ -1,0 +1,741 @@
+"""A client of the API: typed answers, and retries that never record twice. `pip install bankportal[client]`.
+
+from bankportal.client import Portal, Problem
+
+with Portal("http://127.0.0.1:8000") as portal:
+    answer = portal.score("churn", {"CreditScore": 650, "Age": 42, "Tenure": 5.0, "Balance": 48200.5})
+    print(answer.band, answer.reasons[0].sentence)
+"""
+
+import json
+import math
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from http import HTTPStatus
+from os import PathLike
+from pathlib import Path
+from time import monotonic, sleep
+from types import NoneType, TracebackType, UnionType
+from typing import IO, Any, Self, TypeVar, cast, get_args, get_origin
+from urllib.parse import quote
+
+import httpx
+
+from bankportal.version import __version__
+
+BASE = "/api/v1"
+KEY = "Idempotency-Key"
+JSON, PROBLEM = "application/json", "application/problem+json"
+REPEATABLE = ("/start", "/cancel")  # as often as one likes
+UNNAMED = "upload.csv"
+AT_WORK = frozenset({"checking", "scoring"})
+ATTEMPTS = 4
+TIMEOUT = 30.0  # seconds, for each step of an attempt: connect, send, wait, receive
+NOT_KNOWN = (ValueError, TypeError, KeyError)
+PASSING = frozenset({429, 502, 503, 504})
+PASSING_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds; doubled from one attempt to the next
+LONGEST_ASKED = 60.0  # seconds; a server that asks for a longer pause is not asked again
+
+NOTHING: Mapping[str, Any] = {}
+
+Value = int | float | str | None
+T = TypeVar("T")
+
+
+# --- answers: what docs/openapi.json declares, under the same names --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with one given value. `place` is body, query, path or header; `field` the caller's own name."""
+
+    place: str = field(metadata={"name": "in"})
+    field: str
+    code: str
+    message: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The credit limit that the policy suggests; amounts in EUR. `amount` is 0 where none is granted."""
+
+    amount: float
+    ceiling: float
+    rule: str
+    requested: float | None
+    counteroffer: bool
+    obligations_assumed: bool
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why the answer is what it is: a factor's contribution, or a rule of the policy, in the bank's words."""
+
+    factor: str | None
+    rule: str | None
+    contribution: float
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A value outside what the forest was trained on: scored all the same."""
+
+    factor: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model version that scored; `digest` is the SHA-256 of its manifest."""
+
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One factor's own value and the suggested one."""
+
+    factor: str
+    old: float
+    new: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One or two changes and what they lead to; `effort` is what they cost the customer."""
+
+    changes: tuple[Change, ...]
+    score: float
+    band: str
+    limit: Limit | None
+    effort: float
+
+
+@dataclass(frozen=True)
+class Recourse:
+    """The smallest changes that reach a better band, or (`nothing`) the proof that there are none."""
+
+    best: bool
+    nothing: bool
+    suggestions: tuple[Suggestion, ...]
+    lifts: tuple[Suggestion, ...]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The decision that was recorded."""
+
+    id: str
+    at: datetime
+    url: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer for one customer. `base` and contributions add up to the score; `decision` is `None` unrecorded."""
+
+    product: str
+    score: float
+    band: str
+    limit: Limit | None
+    reasons: tuple[Reason, ...]
+    flags: tuple[Flag, ...]
+    base: float
+    contributions: Mapping[str, float] | None
+    recourse: Recourse | None
+    model: Model
+    policy_version: str | None
+    decision: Recorded | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """The answer for one customer of many: an outcome, or what is wrong with the values given."""
+
+    index: int
+    outcome: Outcome | None
+    errors: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The answers for many customers, in their order."""
+
+    scored: int
+    refused: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Customer:
+    """The values a decision stands on, by role. Protected values are not told."""
+
+    carried: Mapping[str, Value]
+    scored: Mapping[str, Value]
+    policy: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A recorded decision."""
+
+    id: str
+    at: datetime
+    customer: Customer
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A page of decisions, newest first; `next` is `None` at the end."""
+
+    items: tuple[Decision, ...]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A decision's place in the chain."""
+
+    number: int
+    digest: str
+    previous: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a decision is what was recorded; `fault` says what is wrong where it is not."""
+
+    decision: str
+    intact: bool
+    receipt: Receipt | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Band:
+    """A named range of the score, from `start` up to, and without, `end`."""
+
+    name: str
+    start: float
+    end: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """One thing the portal decides; `model_version` is `None` where no version can serve."""
+
+    key: str
+    title: str
+    question: str
+    quantity: str
+    bands: tuple[Band, ...]
+    policy_version: str | None
+    model_version: str | None
+    schema_url: str
+
+
+@dataclass(frozen=True)
+class Products:
+    """All products."""
+
+    items: tuple[Product, ...]
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A trained forest as it is registered."""
+
+    product: str
+    version: str
+    active: bool
+    digest: str
+    forest_digest: str
+    trained_at: datetime
+    seed: int
+    data: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelVersions:
+    """All registered versions, newest first, product by product."""
+
+    items: tuple[ModelVersion, ...]
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file that was taken in as a batch; `input_digest` is its SHA-256."""
+
+    id: str
+    url: str
+    product: str
+    at: datetime
+    file_name: str
+    input_digest: str
+    input_bytes: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One rejected cell: where it stands, and what stood there."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Rejected cells that one repair mends; `column` is empty where the whole row is at fault."""
+
+    column: str
+    factor: str
+    code: str
+    message: str
+    rows: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the check of the whole file found; good + rejected = rows."""
+
+    rows: int
+    good: int
+    rejected: int
+    groups: tuple[Repair, ...]
+    more: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is; `rate` in rows a second."""
+
+    rows_done: int
+    rows: int | None
+    rate: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a batch that is done came to; scored + rejected = rows."""
+
+    scored: int
+    rejected: int
+    quarantined: int
+    bands: Mapping[str, int]
+    mean_score: float | None
+
+
+@dataclass(frozen=True)
+class Batch(Received):
+    """A batch. `state`: uploaded, checking, checked, scoring, done, refused, cancelled, failed; `message` says why."""
+
+    state: str
+    message: str
+    mapping: Mapping[str, str] | None
+    progress: Progress
+    checked: Check | None
+    model: Model | None
+    policy_version: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    summary: Summary | None
+    results_url: str | None
+    rejects_url: str | None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A page of batches, newest first; `next` is `None` at the end."""
+
+    items: tuple[Batch, ...]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether the portal can score and record: `status` is ok, an older model serves, or no model."""
+
+    status: str
+    models: Mapping[str, str | None]
+    refused: Mapping[str, str]
+    version: str
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+class Problem(Exception):
+    """The portal refused a request (RFC 9457), or what answered is not a portal.
+
+    `errors` has one `Fault` for each value at fault; `retry_after` is the pause asked for, in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        type: str = "about:blank",  # noqa: A002  # the field's name
+        instance: str | None = None,
+        errors: tuple[Fault, ...] = (),
+        retry_after: float = 0.0,
+    ):
+        self.status, self.title, self.detail, self.type = status, title, detail, type
+        self.instance, self.errors, self.retry_after = instance, errors, retry_after
+        super().__init__("; ".join([f"{status} {title}: {detail}", *(f"{e.field} {e.message}" for e in errors)]))
+
+
+class Unreachable(Exception):
+    """The portal did not answer, as often as it was asked."""
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+class Portal:
+    """A portal at an address. Close it, or use it in a `with` block; threads may share it.
+
+    A request is tried up to `attempts` times where it is safe to repeat and the fault may pass: no connection, no
+    answer in time, or one of the statuses `PASSING`. `Retry-After` is honoured. What records carries a key of its own,
+    so that it is recorded once however often it is sent. Methods raise `Problem` and `Unreachable`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        attempts: int = ATTEMPTS,
+        timeout: float = TIMEOUT,
+        transport: httpx.BaseTransport | None = None,
+    ):
+        if attempts < 1:
+            raise ValueError("attempts must be 1 or more")
+        self.attempts = attempts
+        headers = {"User-Agent": f"bankportal-client/{__version__}"}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def score(
+        self,
+        product: str,
+        customer: Mapping[str, object],
+        *,
+        record: bool = True,
+        contributions: bool = False,
+        recourse: bool = False,
+        key: str | None = None,
+    ) -> Outcome:
+        """Score one customer and record the decision unless told not to.
+
+        Give a `key` of your own to have the same decision again later, after a restart of your program too.
+        """
+        asked = {"record": record, "contributions": contributions, "recourse": recourse}
+        return self._post(Outcome, f"{_part(product)}/score", customer, asked, key)
+
+    def score_many(
+        self,
+        product: str,
+        customers: Sequence[Mapping[str, object]],
+        *,
+        record: bool = True,
+        contributions: bool = False,
+        key: str | None = None,
+    ) -> Scores:
+        """Score up to 1,000 customers; one that is refused stops no other."""
+        asked = {"record": record, "contributions": contributions}
+        return self._post(Scores, f"{_part(product)}/scores", {"items": list(customers)}, asked, key)
+
+    def products(self) -> tuple[Product, ...]:
+        """Return what the portal decides."""
+        return self._get(Products, "products").items
+
+    def factors(self, product: str) -> Mapping[str, Any]:
+        """Return a product's factors as JSON Schema."""
+        return self._get(dict[str, Any], f"products/{_part(product)}/schema")
+
+    def decisions(self, product: str | None = None, *, before: str | None = None, size: int = 50) -> Iterator[Decision]:
+        """Yield recorded decisions, newest first, fetched `size` at a time. Without contributions."""
+        return self._pages(Decisions, "decisions", product, before, size)
+
+    def decision(self, id: str = "latest") -> Decision:  # noqa: A002  # the field's name
+        """Return one decision, or the latest."""
+        return self._get(Decision, f"decisions/{_part(id)}")
+
+    def verify(self, id: str = "latest") -> Verdict:  # noqa: A002  # the field's name
+        """Say whether a decision is what was recorded."""
+        return self._get(Verdict, f"decisions/{_part(id)}/verify")
+
+    def models(self) -> tuple[ModelVersion, ...]:
+        """Return the registered model versions."""
+        return self._get(ModelVersions, "models").items
+
+    def model(self, product: str, version: str = "active") -> ModelVersion:
+        """Return one model version, or the one that serves."""
+        return self._get(ModelVersion, f"models/{_part(product)}/{_part(version)}")
+
+    def upload(
+        self,
+        product: str,
+        file: str | PathLike[str] | IO[bytes],
+        *,
+        mapping: Mapping[str, str] | None = None,
+        start: bool = True,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Received:
+        """Have a CSV file scored, given by its path or opened for reading bytes; it is sent from its beginning.
+
+        `mapping` maps its columns to factors; without one they are matched by their names. Without `start` the file is
+        checked alone. `ValueError` where the file cannot be rewound: it could not be sent again.
+        """
+        if isinstance(file, str | PathLike):
+            with Path(file).open("rb") as opened:
+                return self.upload(product, opened, mapping=mapping, start=start, name=name or Path(file).name, key=key)
+        if not file.seekable():
+            raise ValueError("The file must be one that can be rewound: a file on disk, or bytes in memory.")
+        fields = {"product": product, "start": json.dumps(start)}
+        fields |= {} if mapping is None else {"mapping": json.dumps(dict(mapping))}
+        request = self._request(
+            "POST",
+            "batches",
+            headers={KEY: key or str(uuid.uuid4())},
+            data=fields,
+            files={"file": (name or UNNAMED, file, "text/csv")},
+        )
+        return self._send(request, partial(_answer, Received))
+
+    def batches(self, product: str | None = None, *, before: str | None = None, size: int = 50) -> Iterator[Batch]:
+        """Yield batches, newest first, fetched `size` at a time."""
+        return self._pages(Batches, "batches", product, before, size)
+
+    def batch(self, id: str = "latest") -> Batch:  # noqa: A002  # the field's name
+        """Say how a batch is."""
+        return self._get(Batch, f"batches/{_part(id)}")
+
+    def wait(self, id: str, *, timeout: float | None = None) -> Batch:  # noqa: A002  # the field's name
+        """Return a batch once no worker has anything to do for it; `TimeoutError` after `timeout` seconds."""
+        end = math.inf if timeout is None else monotonic() + timeout
+        attempt = 0
+        while (batch := self.batch(id)).state in AT_WORK:
+            left = end - monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Batch {id} is still {batch.state}: {batch.progress.rows_done:,} rows done.")
+            attempt += 1
+            sleep(min(_pause(attempt), left))
+        return batch
+
+    def start(self, id: str) -> Batch:  # noqa: A002  # the field's name
+        """Have a batch that was checked alone scored; one that was started before stays as it is."""
+        return self._send(self._request("POST", f"batches/{_part(id)}/start"), partial(_answer, Batch))
+
+    def cancel(self, id: str) -> Batch:  # noqa: A002  # the field's name
+        """Stop a batch for good; one at rest stays as it is."""
+        return self._send(self._request("POST", f"batches/{_part(id)}/cancel"), partial(_answer, Batch))
+
+    def save_results(self, id: str, path: str | PathLike[str]) -> Path:  # noqa: A002  # the field's name
+        """Write the scored rows of a batch that is done to a file, whole or not at all."""
+        return self._send(self._request("GET", f"batches/{_part(id)}/results"), partial(_save, Path(path)))
+
+    def save_rejects(self, id: str, path: str | PathLike[str]) -> Path:  # noqa: A002  # the field's name
+        """Write the rejected rows of a batch that was checked to a file, whole or not at all."""
+        return self._send(self._request("GET", f"batches/{_part(id)}/rejects"), partial(_save, Path(path)))
+
+    def health(self) -> Health:
+        """Say how the portal is; one without a model answers as well."""
+        request = self._request("GET", "health")
+        return self._send(request, partial(_answer, Health), also=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _pages(self, kind: type[Any], path: str, product: str | None, before: str | None, size: int) -> Iterator[Any]:
+        asked = {"size": size} | ({"product": product} if product else {})
+        while True:
+            page = self._get(kind, path, asked | ({"before": before} if before else {}))
+            yield from page.items
+            before = page.next
+            if before is None:
+                return
+
+    def _get(self, kind: type[T], path: str, asked: Mapping[str, object] = NOTHING) -> T:
+        return self._send(self._request("GET", path, asked), partial(_answer, kind))
+
+    def _post(
+        self, kind: type[T], path: str, content: Mapping[str, object], asked: Mapping[str, object], key: str | None
+    ) -> T:
+        headers = {"Content-Type": JSON} | ({KEY: key or str(uuid.uuid4())} if asked["record"] else {})
+        # NaN is sent as it is: the portal's refusal names the field.
+        request = self._request("POST", path, asked, headers=headers, content=json.dumps(content))
+        return self._send(request, partial(_answer, kind))
+
+    def _request(self, method: str, path: str, asked: Mapping[str, object] = NOTHING, **rest: Any) -> httpx.Request:
+        return self._http.build_request(method, f"{BASE}/{path}", params=cast(Any, asked), **rest)
+
+    def _send(self, request: httpx.Request, read: Callable[[httpx.Response], T], also: int = 0) -> T:
+        """Send a request, again where it is safe and may help, and read the answer."""
+        attempts = self.attempts if _safe(request) else 1
+        for attempt in range(1, attempts):
+            try:
+                return self._once(request, read, also)
+            except PASSING_FAULTS:
+                pause = 0.0
+            except Problem as problem:
+                pause = problem.retry_after
+                if problem.status not in PASSING or pause > LONGEST_ASKED:
+                    raise
+            sleep(max(pause, _pause(attempt)))
+        try:
+            return self._once(request, read, also)
+        except PASSING_FAULTS as error:
+            times = f"{attempts} times" if attempts > 1 else "once"
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"{request.url.copy_with(query=None)} did not answer; asked {times}: {why}") from error
+
+    def _once(self, request: httpx.Request, read: Callable[[httpx.Response], T], also: int) -> T:
+        with closing(self._http.send(request, stream=True)) as response:
+            if response.is_success or (response.status_code == also and _media(response) == JSON):
+                return read(response)
+            response.read()
+            raise _problem(response)
+
+
+def _safe(request: httpx.Request) -> bool:
+    """Say whether a request may be sent again: it changes nothing, or only once, by its key or by what it does."""
+    if request.method == "GET" or KEY in request.headers:
+        return True
+    return request.url.params.get("record") == "false" or request.url.path.endswith(REPEATABLE)
+
+
+def _pause(attempt: int) -> float:
+    """Return how long to wait after an attempt: longer each time, and not all clients at the same moment."""
+    longest = min(FIRST_PAUSE * 2.0 ** min(attempt - 1, 10), LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, guards nothing
+
+
+def _part(text: str) -> str:
+    """Return a text as one part of a path."""
+    return quote(text, safe="")
+
+
+def _media(response: httpx.Response) -> str:
+    given: str = response.headers.get("Content-Type", "")
+    return given.partition(";")[0].strip().lower()
+
+
+def _answer(kind: type[T], response: httpx.Response) -> T:
+    response.read()
+    try:
+        return cast(T, _read(kind, response.json()))
+    except NOT_KNOWN as error:
+        detail = f"The answer is not what this client knows: {error!r}."
+        raise Problem(response.status_code, "Not an answer of the portal", detail) from error
+
+
+def _save(path: Path, response: httpx.Response) -> Path:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("xb") as file:
+            for block in response.iter_bytes():
+                file.write(block)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def _problem(response: httpx.Response) -> Problem:
+    told = _told(response)
+    return Problem(
+        response.status_code,
+        str(told.get("title") or response.reason_phrase or "Refused"),
+        str(told.get("detail") or "What answered is not the portal."),
+        type=str(told.get("type") or "about:blank"),
+        instance=told.get("instance"),
+        errors=told.get("errors", ()),
+        retry_after=_retry_after(response.headers.get("Retry-After", "")),
+    )
+
+
+def _told(response: httpx.Response) -> Mapping[str, Any]:
+    """Return a refusal's content; nothing where it is not the portal's: a gateway's page."""
+    if _media(response) != PROBLEM:
+        return NOTHING
+    try:
+        told = _read(dict[str, Any], response.json())
+        return {**told, "errors": _read(tuple[Fault, ...], told.get("errors", []))}
+    except NOT_KNOWN:
+        return NOTHING
+
+
+def _retry_after(text: str) -> float:
+    """Return the seconds to wait by a `Retry-After` header: seconds or a moment; 0 where there is none."""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Return JSON as a type of this module; `TypeError`, `KeyError`, `ValueError` where it is something else."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _read_fields(kind, value)
+    if origin is UnionType:
+        return _read_choice(inside, value)
+    if origin is tuple:
+        return tuple(_read(inside[0], each) for each in _of(list, value))
+    if origin in (Mapping, dict):
+        return {name: _read(inside[1], each) for name, each in _of(dict, value).items()}
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    return value if kind is Any else _of(kind, value)
+
+
+def _read_fields(kind: Any, value: Any) -> Any:
+    """Return a dataclass; fields that this client does not know are left: a newer portal may tell more."""
+    given = _of(dict, value)
+    return kind(**{each.name: _read(each.type, given[each.metadata.get("name", each.name)]) for each in fields(kind)})
+
+
+def _read_choice(kinds: Sequence[Any], value: Any) -> Any:
+    known = [kind for kind in kinds if kind is not NoneType]
+    if value is None and NoneType in kinds:
+        return None
+    return _read(known[0], value) if len(known) == 1 else _of(tuple(known), value)
+
+
+def _of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.80} where {kind} is due")
+    return value

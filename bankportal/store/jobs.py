@@ -1,0 +1,451 @@
+"""Jobs and their chunks in the database: who works on what, until when, and what came of it.
+
+A claim lends a chunk to one worker until its lease runs out, by the database's clock. Whatever a worker writes names
+its token and needs a lease that still runs, in the transaction that writes: one that lost its chunk writes nothing.
+A transaction that changes a job and its chunks takes the job's row first, so that none waits for another in a ring.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Row,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from bankportal.domain.batch import Checked, Chunk, Found, Job, ProblemGroup, Span, State, Step, Summary
+from bankportal.domain.errors import Conflict, NotFound, PortalError
+from bankportal.domain.products import PRODUCTS, Product
+from bankportal.store.decisions import is_id
+from bankportal.store.receipts import add_batch
+from bankportal.store.sessions import Database
+from bankportal.store.tables import chunks, jobs
+
+MOST_ATTEMPTS = 3
+# A chunk's states. HELD chunks wait for their job's start.
+HELD, WAITING, WORKING, DONE, QUARANTINED = "held", "waiting", "working", "done", "quarantined"
+# Seconds since 1970 by the database's clock, which all workers share.
+CLOCK = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())::double precision",
+}
+NOTHING_TO_SCORE = "No row of this file can be scored. Mend what the rejects name and upload the file again."
+
+
+class LeaseLost(PortalError):
+    """A worker no longer holds its chunk: its lease ran out, or the job was stopped. Nothing was written."""
+
+    code = "lease-lost"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A stored file that becomes a job. `layout` is `ml.stream.Layout` as plain data; digests are SHA-256 in hex."""
+
+    id: str
+    product: Product
+    file_name: str
+    input_digest: str
+    input_bytes: int
+    header_digest: str
+    layout: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Who answers a job's rows."""
+
+    model_version: str
+    model_digest: str
+    policy_version: str | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Rows done in a job's present step, and since how many seconds it is worked on; `None` before the first claim."""
+
+    rows_done: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished score chunk: its place, and its part's files by kind, each name with its SHA-256."""
+
+    place: int
+    scored: int
+    rejected: int
+    quarantined: bool
+    files: Mapping[str, str]
+
+
+class JobStore:
+    """The jobs and chunks. Nothing here reads or writes files."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    # Jobs, as pages see them
+
+    def add(self, upload: Upload, key: str | None) -> Job:
+        """Record an upload as a job; the job that has its `key` (SHA-256, hex) already, where there is one.
+
+        `Conflict` where that job has other content.
+        """
+        values = vars(upload) | {"product": upload.product.key, "key": key, "at": datetime.now(UTC)}
+        values |= {"state": State.UPLOADED.value, "start_when_checked": False, "message": ""}
+        try:
+            with self.database.write() as connection:
+                connection.execute(insert(jobs).values(values))
+        except IntegrityError:
+            if key and (known := self._with_key(key)):
+                return _the_same(known, upload)
+            raise
+        return self.get(upload.id)
+
+    def _with_key(self, key: str) -> Job | None:
+        with self.database.read() as connection:
+            row = connection.execute(_read().where(jobs.c.key == key)).first()
+        return read_job(row) if row else None
+
+    def get(self, id: str) -> Job:  # noqa: A002  # the field's name
+        """Return one job; `NotFound` if there is none."""
+        with self.database.read() as connection:
+            return _job(connection, jobs.c.id == (id if is_id(id) else ""))
+
+    def numbered(self, number: int) -> Job:
+        """Return the job of a chunk; `NotFound` if there is none."""
+        with self.database.read() as connection:
+            return _job(connection, jobs.c.number == number)
+
+    def page(self, product: str | None, before: str | None, size: int) -> list[Job]:
+        """Return up to `size` jobs older than the job `before`, newest first; none if there is no such."""
+        query = _read().order_by(jobs.c.number.desc()).limit(size)
+        if product:
+            query = query.where(jobs.c.product == product)
+        if before:
+            anchor = select(jobs.c.number).where(jobs.c.id == (before if is_id(before) else "")).scalar_subquery()
+            query = query.where(jobs.c.number < anchor)
+        with self.database.read() as connection:
+            return [read_job(row) for row in connection.execute(query)]
+
+    def confirmed_mapping(self, job: Job) -> Mapping[str, str] | None:
+        """Return the mapping confirmed last for this product and header."""
+        same = (jobs.c.product == job.product.key, jobs.c.header_digest == job.header_digest)
+        query = select(jobs.c.mapping).where(*same, jobs.c.mapping.is_not(None)).order_by(jobs.c.number.desc())
+        with self.database.read() as connection:
+            return connection.execute(query.limit(1)).scalar()
+
+    def finished_like(self, job: Job) -> list[Job]:
+        """Return the other finished jobs of the same product and file, newest first."""
+        same = (jobs.c.product == job.product.key, jobs.c.input_digest == job.input_digest, jobs.c.id != job.id)
+        query = _read().where(*same, jobs.c.state == State.DONE.value).order_by(jobs.c.number.desc())
+        with self.database.read() as connection:
+            return [read_job(row) for row in connection.execute(query)]
+
+    def confirm(self, job: Job, mapping: Mapping[str, str], *, start: bool) -> Job:
+        """Record a mapping and have the file checked with it; `Conflict` where another one is already at work."""
+        with self._changing(job) as (connection, job):
+            same = job.mapping is not None and dict(job.mapping) == dict(mapping)
+            if job.state is State.UPLOADED or (job.state is State.CHECKED and not same):
+                _check_anew(connection, job, mapping, start=start)
+            elif not same:
+                raise Conflict(f"This file is {job.state.value}: its mapping cannot be changed any more.")
+            elif start and job.state is State.CHECKING:
+                _set(connection, job.number, start_when_checked=True)
+            return _job(connection, jobs.c.number == job.number)
+
+    def start(self, job: Job, answering: Answering) -> Job:
+        """Have a checked job scored; one that was started is returned as it is, `Conflict` where it cannot be."""
+        with self._changing(job) as (connection, job):
+            if job.state in {State.SCORING, State.DONE}:
+                return job
+            if job.state is not State.CHECKED or job.checked is None:
+                raise Conflict(f"This file is {job.state.value}: only a checked file can be scored.")
+            if not job.checked.good:
+                raise Conflict(NOTHING_TO_SCORE)
+            _start(connection, job.number, answering)
+            return _job(connection, jobs.c.number == job.number)
+
+    def cancel(self, job: Job) -> Job:
+        """Stop a job for good; one at rest is returned as it is."""
+        with self._changing(job) as (connection, job):
+            if not job.state.at_rest:
+                _end(connection, job.number, State.CANCELLED, "")
+            return _job(connection, jobs.c.number == job.number)
+
+    def withdraw(self, job: Job) -> bool:
+        """Remove a job that no mapping was confirmed for, its key with it; say whether it was there."""
+        unconfirmed = (jobs.c.number == job.number, jobs.c.state == State.UPLOADED.value)
+        with self.database.write() as connection:
+            return connection.execute(delete(jobs).where(*unconfirmed)).rowcount == 1
+
+    @contextmanager
+    def _changing(self, job: Job) -> Iterator[tuple[Connection, Job]]:
+        with self.database.write() as connection:
+            _lock(connection, job.number)
+            yield connection, _job(connection, jobs.c.number == job.number)
+
+    def pace(self, job: Job) -> Pace:
+        """Say how far the job's present step is."""
+        totals = select(func.coalesce(func.sum(chunks.c.rows_done), 0), self._clock() - func.min(chunks.c.began))
+        step = Step.CHECK if job.state is State.CHECKING else Step.SCORE
+        with self.database.read() as connection:
+            found = connection.execute(
+                totals.where(chunks.c.job_number == job.number, chunks.c.step == step.value)
+            ).one()
+        return Pace(int(found[0]), found[1])
+
+    def rejects_file(self, job: Job) -> str | None:
+        """Return the name of the rejects that a job's check left."""
+        query = select(chunks.c.files).where(chunks.c.job_number == job.number, chunks.c.step == Step.CHECK.value)
+        with self.database.read() as connection:
+            files = connection.execute(query.where(chunks.c.state == DONE)).scalar()
+        return next(iter(files), None) if files else None
+
+    def states(self, ids: Sequence[str]) -> dict[str, State]:
+        """Return the states of those jobs that are recorded."""
+        query = select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(ids))
+        with self.database.read() as connection:
+            return {id_: State(state) for id_, state in connection.execute(query)}
+
+    # Chunks, as workers see them
+
+    def products_at_work(self) -> list[str]:
+        """Return the products of the jobs that are being scored."""
+        with self.database.read() as connection:
+            return list(
+                connection.scalars(select(jobs.c.product).where(jobs.c.state == State.SCORING.value).distinct())
+            )
+
+    def claim(self, worker: str, lease_seconds: float) -> Chunk | None:
+        """Lend a worker the next chunk that waits or whose lease has run out; `None` where there is none.
+
+        Jobs take turns: a chunk's place in its job goes before the job's age. Taking it is an attempt, unless it was
+        tried in steps before (`working.STEP_ROWS`) and lost at another step: then what was lost was not its fault.
+        """
+        lapsed = and_(chunks.c.state == WORKING, chunks.c.lease_until <= self._clock())
+        free = select(chunks.c.number).where(or_(chunks.c.state == WAITING, lapsed))
+        first = free.order_by(chunks.c.place, chunks.c.number).limit(1).with_for_update(skip_locked=True)
+        in_steps = and_(chunks.c.state == WORKING, chunks.c.step == Step.SCORE.value, chunks.c.attempts > 1)
+        elsewhere = and_(in_steps, chunks.c.lost_at.is_not(None), chunks.c.lost_at != chunks.c.rows_done)
+        values = {
+            "state": WORKING,
+            "worker": worker[:100],
+            "token": chunks.c.token + 1,
+            "attempts": case((elsewhere, chunks.c.attempts), else_=chunks.c.attempts + 1),
+            "lost_at": case((in_steps, chunks.c.rows_done), else_=chunks.c.lost_at),
+            "lease_until": self._clock() + lease_seconds,
+            "began": func.coalesce(chunks.c.began, self._clock()),
+            "rows_done": 0,
+        }
+        claimed = update(chunks).where(chunks.c.number == first.scalar_subquery()).values(values).returning(chunks)
+        with self.database.write() as connection:
+            row = connection.execute(claimed).first()
+        return _chunk(row) if row else None
+
+    def renew(self, chunk: Chunk, lease_seconds: float, rows_done: int = 0) -> None:
+        """Lengthen a lease that still runs, and say how far the work is; `LeaseLost` where it does not run."""
+        with self.database.write() as connection:
+            self._hold(connection, chunk, lease_until=self._clock() + lease_seconds, rows_done=rows_done)
+
+    def release(self, chunk: Chunk, *, attempted: bool) -> None:
+        """Give a chunk back for another worker; it counts as an attempt where it was one. `LeaseLost`."""
+        attempts = chunk.attempts if attempted else chunk.attempts - 1
+        with self.database.write() as connection:
+            self._hold(connection, chunk, state=WAITING, lease_until=None, attempts=attempts, rows_done=0)
+
+    def complete_check(
+        self,
+        chunk: Chunk,
+        checked: Checked,
+        spans: Sequence[Span],
+        files: Mapping[str, str],
+        answering: Answering | None,
+    ) -> None:
+        """Record what a check found and where the job's chunks lie; scored by `answering` at once where it is given."""
+        found = {"checked": _plain(checked), "state": State.CHECKED.value}
+        found["message"] = "" if checked.good else NOTHING_TO_SCORE
+        with self._completing(chunk, DONE, rows_done=checked.rows, files=files) as connection:
+            _set(connection, chunk.job_number, **found)
+            add = [_new_chunk(chunk.job_number, Step.SCORE, place, HELD, span) for place, span in enumerate(spans)]
+            connection.execute(insert(chunks), add)
+            if answering and checked.good:
+                _start(connection, chunk.job_number, answering)
+
+    def complete_score(
+        self, chunk: Chunk, scored: int, rejected: int, files: Mapping[str, str], *, quarantined: bool = False
+    ) -> None:
+        """Make a part's files count; the last one of a job has the job finished."""
+        values = {"rows_done": scored + rejected, "scored": scored, "rejected": rejected, "files": files}
+        with self._completing(chunk, QUARANTINED if quarantined else DONE, **values) as connection:
+            undone = and_(chunks.c.step == Step.SCORE.value, chunks.c.state.not_in((DONE, QUARANTINED)))
+            left = select(func.count()).where(chunks.c.job_number == chunk.job_number, undone)
+            if not connection.execute(left).scalar_one():
+                connection.execute(insert(chunks), [_new_chunk(chunk.job_number, Step.FINISH, 0, WAITING)])
+
+    def complete_finish(
+        self, chunk: Chunk, summary: Summary, files: Mapping[str, str], publish: Callable[[], None]
+    ) -> Job:
+        """Mark a job done and give it its place in the chain of receipts.
+
+        `publish` puts the files in their places within the transaction: a worker that lost its lease moves none.
+        """
+        values = {"state": State.DONE.value, "summary": _plain(summary), "files": dict(files), "message": ""}
+        with self._completing(chunk, DONE) as connection:
+            _set(connection, chunk.job_number, finished_at=datetime.now(UTC), **values)
+            job = _job(connection, jobs.c.number == chunk.job_number)
+            publish()
+            add_batch(connection, self.database, job)
+        return job
+
+    def end(self, chunk: Chunk, state: State, message: str) -> None:
+        """Stop a chunk's whole job: REFUSED or FAILED, and why. `LeaseLost`."""
+        with self._completing(chunk, DONE) as connection:
+            _end(connection, chunk.job_number, state, message)
+
+    def finished_chunks(self, job: Job) -> list[Finished]:
+        """Return a job's finished score chunks in the file's order."""
+        of_job = (chunks.c.job_number == job.number, chunks.c.step == Step.SCORE.value)
+        query = select(chunks).where(*of_job, chunks.c.state.in_((DONE, QUARANTINED))).order_by(chunks.c.place)
+        with self.database.read() as connection:
+            return [
+                Finished(row.place, row.scored, row.rejected, row.state == QUARANTINED, row.files)
+                for row in connection.execute(query)
+            ]
+
+    def score_spans(self, job: Job) -> list[tuple[Span, bool]]:
+        """Return the spans a job was scored in, in the file's order, and whether each was quarantined."""
+        of_job = (chunks.c.job_number == job.number, chunks.c.step == Step.SCORE.value)
+        query = select(chunks.c.span, chunks.c.state).where(*of_job).order_by(chunks.c.place)
+        with self.database.read() as connection:
+            return [(Span(**span), state == QUARANTINED) for span, state in connection.execute(query)]
+
+    @contextmanager
+    def _completing(self, chunk: Chunk, state: str, **values: Any) -> Iterator[Connection]:
+        with self.database.write() as connection:
+            _lock(connection, chunk.job_number)
+            self._hold(connection, chunk, state=state, lease_until=None, **values)
+            yield connection
+
+    def _hold(self, connection: Connection, chunk: Chunk, **values: Any) -> None:
+        """Change a chunk that is still held; `LeaseLost` where it is not, and the transaction with it."""
+        held = (chunks.c.number == chunk.number, chunks.c.token == chunk.token, chunks.c.state == WORKING)
+        running = chunks.c.lease_until > self._clock()
+        if connection.execute(update(chunks).where(*held, running).values(values)).rowcount != 1:
+            raise LeaseLost("The chunk was taken over by another worker, or its job was stopped.")
+
+    def _clock(self) -> ColumnElement[float]:
+        return literal_column(CLOCK[self.database.engine.dialect.name], Float)
+
+
+def _the_same(known: Job, upload: Upload) -> Job:
+    if (known.input_digest, known.product) != (upload.input_digest, upload.product):
+        raise Conflict("This idempotency key was used before, for another file.")
+    return known
+
+
+def _lock(connection: Connection, number: int) -> None:
+    connection.execute(select(jobs.c.number).where(jobs.c.number == number).with_for_update())
+
+
+def _set(connection: Connection, number: int, **values: Any) -> None:
+    connection.execute(update(jobs).where(jobs.c.number == number).values(values))
+
+
+def _check_anew(connection: Connection, job: Job, mapping: Mapping[str, str], *, start: bool) -> None:
+    connection.execute(delete(chunks).where(chunks.c.job_number == job.number))
+    values = {"state": State.CHECKING.value, "start_when_checked": start, "message": "", "checked": null()}
+    _set(connection, job.number, mapping=dict(mapping), **values)
+    connection.execute(insert(chunks), [_new_chunk(job.number, Step.CHECK, 0, WAITING)])
+
+
+def _start(connection: Connection, number: int, answering: Answering) -> None:
+    _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **asdict(answering))
+    held = (chunks.c.job_number == number, chunks.c.state == HELD)
+    connection.execute(update(chunks).where(*held).values(state=WAITING))
+
+
+def _end(connection: Connection, number: int, state: State, message: str) -> None:
+    """Stop a job; without its chunks, no worker can hold one of them any more."""
+    _set(connection, number, state=state.value, message=message, finished_at=datetime.now(UTC))
+    connection.execute(delete(chunks).where(chunks.c.job_number == number))
+
+
+def _new_chunk(job_number: int, step: Step, place: int, state: str, span: Span | None = None) -> dict[str, Any]:
+    return {
+        "job_number": job_number,
+        "step": step.value,
+        "place": place,
+        "span": asdict(span) if span else None,
+        "state": state,
+        "token": 0,
+        "attempts": 0,
+        "rows_done": 0,
+    }
+
+
+def _read() -> Select[Any]:
+    """Select jobs with the rows done in their present step."""
+    step = case((jobs.c.state == State.CHECKING.value, Step.CHECK.value), else_=Step.SCORE.value)
+    done = select(func.coalesce(func.sum(chunks.c.rows_done), 0)).where(
+        chunks.c.job_number == jobs.c.number, chunks.c.step == step
+    )
+    return select(jobs, done.scalar_subquery().label("rows_done"))
+
+
+def _job(connection: Connection, which: ColumnElement[bool]) -> Job:
+    row = connection.execute(_read().where(which)).first()
+    if row is None:
+        raise NotFound("There is no such batch.")
+    return read_job(row)
+
+
+def read_job(row: Row[Any]) -> Job:
+    """Return the job of a row of `jobs`; `rows_done` is 0 where the row does not have it."""
+    fields = {name: row._mapping[name] for name in Job.__dataclass_fields__ if name in row._mapping}
+    return Job(
+        **fields
+        | {
+            "product": PRODUCTS[row.product],
+            "state": State(row.state),
+            "checked": _checked(row.checked) if row.checked else None,
+            "summary": Summary(**row.summary) if row.summary else None,
+        }
+    )
+
+
+def _checked(content: dict[str, Any]) -> Checked:
+    return Checked(**content | {"groups": tuple(_group(group) for group in content["groups"])})
+
+
+def _group(content: dict[str, Any]) -> ProblemGroup:
+    return ProblemGroup(**content | {"examples": tuple(Found(**found) for found in content["examples"])})
+
+
+def _plain(value: Any) -> Any:
+    """Return a dataclass as it is read back from JSON."""
+    return json.loads(json.dumps(asdict(value)))
+
+
+def _chunk(row: Row[Any]) -> Chunk:
+    span = Span(**row.span) if row.span else None
+    return Chunk(row.number, row.job_number, Step(row.step), row.place, span, row.token, row.attempts, row.files or {})

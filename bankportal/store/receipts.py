@@ -1,0 +1,46 @@
+"""The end of the chain of receipts: read and added to in the transaction that writes what a receipt is of."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select
+
+from bankportal.domain.batch import Job, State
+from bankportal.domain.receipt import Entry, Receipt, Recorded, receipt
+from bankportal.store.sessions import Database
+from bankportal.store.tables import receipts
+
+_NEW = insert(receipts)
+_NEWEST = select(receipts.c.number, receipts.c.digest, receipts.c.previous).order_by(receipts.c.number.desc()).limit(1)
+
+
+def head(connection: Connection) -> Receipt | None:
+    """Return the newest receipt of the chain; `None` where there is none."""
+    row = connection.execute(_NEWEST).first()
+    return Receipt(*row) if row else None
+
+
+def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
+    """Give a finished batch its place at the end of the chain, in the write transaction that marks it done.
+
+    `job` is the job as that transaction leaves it; `ValueError` where that is not done. Call it late: from here until
+    the commit nothing else can be recorded.
+    """
+    if job.state is not State.DONE:
+        raise ValueError("only a batch that is done has a place in the chain")
+    database.lock_chain(connection)
+    return _add(connection, [job], "job_number", [job.number])
+
+
+def add_decisions(connection: Connection, made: Sequence[Recorded], numbers: Sequence[int]) -> None:
+    """Give decisions, stored under these numbers, their places at the end of the chain; it must be locked."""
+    _add(connection, made, "decision_number", numbers)
+
+
+def _add(connection: Connection, entries: Sequence[Entry], column: str, numbers: Sequence[int]) -> Receipt:
+    last, rows = head(connection), []
+    for entry, number in zip(entries, numbers, strict=True):
+        last = receipt(entry, last)
+        rows.append(vars(last) | {column: number})
+    connection.execute(_NEW, rows)
+    assert last is not None
+    return last

@@ -1,0 +1,159 @@
+"""The files of jobs: each job has a folder under a name of our own, its owner's alone to read.
+
+`<job id>/input.csv` is the upload, `parts/` what chunks left, `scored.csv`, `rejects.csv` and `results.npy` the end.
+Every file is written aside, flushed and renamed: after a kill there is a whole file or none.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from bankportal.domain.batch import State
+from bankportal.domain.errors import TooLarge
+from bankportal.store.decisions import is_id, new_id
+
+INPUT = "input.csv"
+PARTS = "parts"
+SCORED, REJECTS, RESULTS = "scored.csv", "rejects.csv", "results.npy"
+KEPT = frozenset({INPUT, SCORED, REJECTS, RESULTS})
+PIECE = 1 << 20  # bytes read at once
+ORPHAN_AFTER = 3600.0  # seconds that an upload may take to become a job
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An upload on the disk: the job's id, SHA-256 in hex, size in bytes."""
+
+    id: str
+    digest: str
+    size: int
+
+
+class Storage:
+    """The folder that web server and workers share."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def home(self, id: str) -> Path:  # noqa: A002  # the field's name
+        """Return a job's folder."""
+        return self.folder / id
+
+    def input(self, id: str) -> Path:  # noqa: A002
+        """Return the path of a job's upload."""
+        return self.home(id) / INPUT
+
+    def parts(self, id: str) -> Path:  # noqa: A002
+        """Return the folder of a job's parts."""
+        return self.home(id) / PARTS
+
+    def receive(self, stream: IO[bytes], most_bytes: int, limit: str) -> Stored:
+        """Store an upload under a new id; `TooLarge`, saying `limit`, where it is larger, and nothing is kept then."""
+        id_ = new_id()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home(id_).mkdir(mode=0o700)
+        try:
+            self.parts(id_).mkdir(mode=0o700)
+            with writing(self.input(id_)) as file:
+                digest, size = _copy(stream, file, most_bytes, limit)
+            flush_folder(self.folder)
+        except BaseException:
+            self.remove(id_)
+            raise
+        return Stored(id_, digest, size)
+
+    def remove(self, id: str) -> None:  # noqa: A002
+        """Remove a job's folder with all in it."""
+        shutil.rmtree(self.home(id), ignore_errors=True)
+
+    def tidy(self, id: str) -> None:  # noqa: A002
+        """Remove what a job at rest does not need: parts, and what was left aside."""
+        shutil.rmtree(self.parts(id), ignore_errors=True)
+        for path in self.home(id).iterdir() if self.home(id).is_dir() else ():
+            if path.name not in KEPT:
+                path.unlink(missing_ok=True)
+
+    def has_lost(self, id: str) -> bool:  # noqa: A002
+        """Say whether a job at work lacks its upload or its folders while the storage itself is there.
+
+        One that holds no job at all is taken for a storage that is not mounted, or the wrong folder.
+        """
+        if self.input(id).is_file() and self.parts(id).is_dir():
+            return False
+        return any(is_id(path.name) for path in self.folder.iterdir())
+
+    def sweep(self, states: Callable[[list[str]], Mapping[str, State]]) -> list[str]:
+        """Remove uploads that never became a job and the leftovers of jobs at rest; return the ids of the former.
+
+        `states` says which ids are jobs. What does not look like ours is left alone.
+        """
+        ids = [path.name for path in self.folder.iterdir() if is_id(path.name)] if self.folder.is_dir() else []
+        known = states(ids)
+        orphans = [id_ for id_ in ids if id_ not in known and _age(self.home(id_)) > ORPHAN_AFTER]
+        for id_ in orphans:
+            self.remove(id_)
+        for id_, state in known.items():
+            if state.at_rest and _has_leftovers(self.home(id_)):
+                self.tidy(id_)
+        return orphans
+
+
+def _copy(stream: IO[bytes], file: BinaryIO, most_bytes: int, limit: str) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    while piece := stream.read(PIECE):
+        size += len(piece)
+        if size > most_bytes:
+            raise TooLarge(limit)
+        digest.update(piece)
+        file.write(piece)
+    return digest.hexdigest(), size
+
+
+def _age(home: Path) -> float:
+    """Return for how many seconds nothing was written to a folder."""
+    try:
+        return time.time() - max(path.stat().st_mtime for path in (home, *home.iterdir()))
+    except OSError:  # another worker swept it
+        return 0.0
+
+
+def _has_leftovers(home: Path) -> bool:
+    return any(path.name not in KEPT for path in home.iterdir())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file of the owner's alone that takes the place of `path`, durably, when the block ends well."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        flush_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder last through a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,319 @@
+"""What the batch pages say of a job: its state in words, the columns to map, the table's query. Templates only draw."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from bankportal.domain.batch import Job, ProblemGroup, Progress, State
+from bankportal.domain.constraints import UNSEEN
+from bankportal.domain.errors import NotFound, Problem
+from bankportal.domain.factors import CUSTOMER_ID, SURNAME
+from bankportal.domain.products import Entry, Product, Role
+from bankportal.services.batches import Row, Suggestion
+from bankportal.services.chunks import REASONS
+from bankportal.web.charts import Slice, slices
+from bankportal.web.words import number, problem_sentence
+
+UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"
+FIELD = "column-"
+ALL_COLUMNS = "columns"  # where a problem is shown that is about no one column
+VALUES_SHOWN = 3
+LONGEST_STEM = 100
+JOINING = "putting the result together"
+STEPS = ("Upload", "Columns", "Check", "Score", "Result")
+SORTS = ("position", "score", "limit")
+CHOOSE = "needs a choice: what it means, or that it is not used"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A state in words, with a tone and an icon, and the step (from 0) that it belongs to."""
+
+    words: str
+    tone: str
+    icon: str
+    step: int
+
+
+STANDINGS: Mapping[State, Standing] = {
+    State.UPLOADED: Standing("Columns to confirm", "fair", "middle", 1),
+    State.CHECKING: Standing("Being checked", "none", "arrow", 2),
+    State.CHECKED: Standing("Ready to score", "fair", "middle", 2),
+    State.SCORING: Standing("Being scored", "none", "arrow", 3),
+    State.DONE: Standing("Done", "good", "check", 4),
+    State.REFUSED: Standing("Refused", "bad", "alert", 2),
+    State.CANCELLED: Standing("Cancelled", "none", "notice", 3),
+    State.FAILED: Standing("Failed", "bad", "alert", 3),
+}
+
+
+def standing(job: Job) -> Standing:
+    """Return where a job stands."""
+    return STANDINGS[job.state]
+
+
+def job_slices(job: Job) -> tuple[Slice, ...]:
+    """Return a finished job's scored rows by band; nothing before."""
+    return slices(job.product, job.summary.bands) if job.summary else ()
+
+
+# --- mapping ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MappedColumn:
+    """One column of the file: its first values, what is chosen for it, and what to say about that."""
+
+    field: str
+    name: str
+    values: tuple[str, ...]
+    chosen: str
+    note: str
+    label: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """Factors that can be chosen for a column, under what the product does with them."""
+
+    heading: str
+    entries: tuple[Entry, ...]
+
+
+def option_groups(product: Product) -> tuple[OptionGroup, ...]:
+    """Return a product's factors as the choices for a column."""
+
+    def group(heading: str, roles: set[Role], *, required: bool = False) -> OptionGroup:
+        found = [entry for entry in product.entries if entry.role in roles and entry.required is required]
+        return OptionGroup(heading, tuple(found))
+
+    return (
+        group("Needed", {Role.SCORED}, required=True),
+        group("Optional", {Role.SCORED, Role.POLICY}),
+        group("Travels along, never scored", {Role.CARRIED}),
+        group("Kept apart, never scored", {Role.APART}),
+    )
+
+
+def mapped_columns(
+    job: Job, suggestion: Suggestion, sample: Sequence[Sequence[str]], chosen: Mapping[str, str] | None
+) -> tuple[MappedColumn, ...]:
+    """Return the file's columns with what is chosen (column to factor): sent or confirmed before, else suggested."""
+    return tuple(
+        MappedColumn(
+            field=f"{FIELD}{place}",
+            name=name,
+            values=_first_values(sample, place),
+            chosen=_suggested(suggestion, name) if chosen is None else chosen.get(name, UNUSED),
+            note="" if chosen is not None else _note(suggestion, name),
+            label=name == suggestion.label,
+        )
+        for place, name in enumerate(header(job))
+    )
+
+
+def header(job: Job) -> tuple[str, ...]:
+    """Return the names of a file's columns."""
+    return tuple(job.layout["header"])
+
+
+def sent_choices(job: Job, form: Mapping[str, str]) -> dict[str, str]:
+    """Return what was chosen for each column: a factor's name, `UNUSED`, or blank where nothing was."""
+    return {name: form.get(f"{FIELD}{place}", UNUSED) for place, name in enumerate(header(job))}
+
+
+def mapping_of(choices: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that are used, to their factors."""
+    return {column: factor for column, factor in choices.items() if factor not in {"", UNUSED}}
+
+
+def with_problems(
+    product: Product, columns: Iterable[MappedColumn], problems: Iterable[Problem]
+) -> tuple[tuple[MappedColumn, ...], dict[str, str]]:
+    """Put problems on the columns they are about; return the columns and the summary, field to sentence."""
+    columns, summary = list(columns), dict[str, str]()
+    for problem in problems:
+        sentence = problem_sentence(product, problem)
+        about = [place for place, each in enumerate(columns) if problem.field in {each.name, each.chosen}]
+        for place in about:
+            columns[place] = replace(columns[place], problem=columns[place].problem or sentence)
+        field = columns[about[0]].field if about else ALL_COLUMNS
+        summary[field] = f"{summary[field]} {sentence}" if field in summary else sentence
+    return tuple(columns), summary
+
+
+def unchosen(choices: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Name the columns for which something must still be chosen."""
+    return tuple(Problem(column, "required", CHOOSE) for column, factor in choices.items() if factor == "")
+
+
+def _first_values(sample: Sequence[Sequence[str]], place: int) -> tuple[str, ...]:
+    values = dict.fromkeys(row[place] for row in sample if place < len(row) and row[place].strip())
+    return tuple(values)[:VALUES_SHOWN]
+
+
+def _suggested(suggestion: Suggestion, column: str) -> str:
+    if column in suggestion.mapping:
+        return suggestion.mapping[column]
+    return "" if _ambiguous(suggestion, column) else UNUSED
+
+
+def _ambiguous(suggestion: Suggestion, column: str) -> bool:
+    return any(column in columns for columns in suggestion.ambiguous.values())
+
+
+def _note(suggestion: Suggestion, column: str) -> str:
+    if column in suggestion.mapping:
+        return "As last time" if suggestion.remembered else "Suggested"
+    return "Please choose" if _ambiguous(suggestion, column) else "Not recognised"
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def group_heading(group: ProblemGroup) -> str:
+    """Say what mends a group of rejects: "CreditScore must be 850 or less"."""
+    return f"{group.column or 'The row'} {group.message}".strip()
+
+
+def found_words(text: str) -> str:
+    """Write what stood in a cell; nothing there is said so."""
+    return text if text.strip() else "blank"
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def progress_facts(progress: Progress) -> dict[str, Any]:
+    """Return how far a job is, in numbers for the bar and in words for people; what a script shows as it is."""
+    done, rows = progress.rows_done, progress.rows
+    percent = min(100, 100 * done // rows) if rows else None
+    return {
+        "state": progress.state.value,
+        "rows_done": done,
+        "rows": rows,
+        "percent": percent,
+        "count": f"{number(done)} of {number(rows)} rows" if rows else f"{number(done)} rows so far",
+        "rate": f"{number(round(progress.rate))} rows a second" if progress.rate else "",
+        "left": JOINING if rows and done >= rows else seconds_words(progress.seconds_left),
+        "announcement": "" if percent is None else f"{percent // 25 * 25}% of the rows done",
+    }
+
+
+def seconds_words(seconds: float | None) -> str:
+    """Say how long something will take, no more exactly than anybody can know.
+
+    >>> seconds_words(0.4), seconds_words(41), seconds_words(200), seconds_words(9000), seconds_words(None)
+    ('a second left', 'about 40 seconds left', 'about 3 minutes left', 'about 2.5 hours left', '')
+    """
+    if seconds is None:
+        return ""
+    if seconds <= 1:
+        return "a second left"
+    if seconds < 90:
+        return f"about {max(2, 5 * round(seconds / 5))} seconds left"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} minutes left"
+    return f"about {number(round(seconds / 3600, 1))} hours left"
+
+
+# --- result ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a finished job's table."""
+
+    sort: str = "position"
+    descending: bool = False
+    band: str | None = None
+    factor: str | None = None
+    customer: str | None = None
+    page: int = 1
+
+    def arguments(self, **changes: Any) -> dict[str, Any]:
+        """Return the query with changes as an address holds it, without what is the default."""
+        query = asdict(replace(self, **changes))
+        return {name: "1" if value is True else value for name, value in query.items() if value != getattr(Query, name)}
+
+    def sorted_by(self, sort: str) -> dict[str, Any]:
+        """Return the address of the same table sorted another way; the other direction where it is sorted so."""
+        falling = not self.descending if self.sort == sort else sort != "position"
+        return self.arguments(sort=sort, descending=falling, page=1)
+
+    def aria(self, sort: str) -> str:
+        """Say how a column is sorted."""
+        if self.sort != sort:
+            return "none"
+        return "descending" if self.descending else "ascending"
+
+    @property
+    def filtered(self) -> bool:
+        """Say whether rows are left out."""
+        return any((self.band, self.factor, self.customer))
+
+
+def query_of(product: Product, sent: Mapping[str, str]) -> Query:
+    """Read a table's query out of an address; `NotFound` where it asks for what is not there."""
+    sorts = SORTS if product.policy else SORTS[:2]
+    page = sent.get("page") or "1"
+    if not (page.isascii() and page.isdigit() and 1 <= len(page) <= 9 and int(page)):
+        raise NotFound("There is no such page of the table.")
+    return Query(
+        sort=_one_of("order", sent.get("sort"), sorts) or "position",
+        descending=sent.get("descending") == "1",
+        band=_one_of("band", sent.get("band"), [band.name for band in product.bands]),
+        factor=_one_of("factor", sent.get("factor"), [factor.name for factor in product.scored]),
+        customer=(sent.get("customer") or "").strip() or None,
+        page=int(page),
+    )
+
+
+def _one_of(what: str, given: str | None, known: Sequence[str]) -> str | None:
+    if given and given not in known:
+        raise NotFound(f"There is no {what} “{given[:40]}”.")
+    return given or None
+
+
+def top_query(product: Product) -> Query:
+    """Return what stands first on a result: the largest limits where there are limits, else the highest scores."""
+    return Query(sort="limit" if product.policy else "score", descending=True)
+
+
+def customer_words(job: Job, row: Row) -> str:
+    """Name a row's customer by number and surname, where the file has them."""
+    columns = {factor: column for column, factor in (job.mapping or {}).items()}
+    named = (row.cells[columns[factor.name]] for factor in (SURNAME, CUSTOMER_ID) if factor.name in columns)
+    return ", ".join(text for text in named if text)
+
+
+def first_reason(row: Row) -> str:
+    """Return the sentence of a row's weightiest reason."""
+    return row.answer[REASONS[0]]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def template_csv(product: Product) -> str:
+    """Return a file with every factor as a column and one example row: ready to be filled, and to be uploaded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(entry.factor.name for entry in product.entries)
+    writer.writerow(entry.factor.example for entry in product.entries)
+    return text.getvalue()
+
+
+def download_name(job: Job, file: str) -> str:
+    """Return what a downloaded file is called: "customers-scored.csv" after "customers.csv".
+
+    What an uploaded name holds of folders, control characters and what file systems refuse is left out.
+    """
+    base = UNSEEN.sub("", job.file_name.replace("\\", "/"))
+    stem = re.sub(r'[<>:"|?*]', "_", PurePosixPath(base).stem).strip(". ")[:LONGEST_STEM]
+    return f"{stem or 'batch'}-{file}"

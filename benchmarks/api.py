@@ -1,0 +1,318 @@
+"""How many recorded and explained scores a second the API answers, beside empty routes and the usual pickled service.
+
+    python benchmarks/api.py [--rounds 5] [--seconds 3] [--connections 32]
+
+Everything runs here, one worker process each, under the same load generator (`load.py`); the servers take turns. The
+portal is set up anew in a temporary folder and records every answer there; at the end the decisions are counted and the
+chain of receipts is verified. Prints a table and writes it to `results.md`.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Bar, bars, write
+from services import PICKLE
+from sklearn.ensemble import RandomForestClassifier
+
+from bankportal import wiring
+from bankportal.api import answers
+from bankportal.api.calls import written
+from bankportal.api.reading import from_json
+from bankportal.cli.train import simulated_bank, train_product
+from bankportal.config import load
+from bankportal.domain.constraints import Door, Text
+from bankportal.domain.factors import Factor
+from bankportal.domain.products import CHURN
+from bankportal.domain.schema import validate
+from bankportal.ml import simulate
+from bankportal.ml.read import read
+from bankportal.store.migrate import upgrade
+
+HERE = Path(__file__).parent
+HOST, PATIENCE = "127.0.0.1", 60.0
+CUSTOMERS, SEED = 5_000, 11
+GROUP, TURNS = 16, 50
+SCORE = "/api/v1/churn/score"
+GUNICORN, UVICORN = "bankportal on Flask, gunicorn", "bankportal on FastAPI, uvicorn"
+EMPTY_FLASK, EMPTY_FASTAPI = "empty Flask route, gunicorn", "empty FastAPI route, uvicorn"
+PICKLED, UNPICKLING = "pickled forest, FastAPI", "pickled forest, unpickled each time"
+
+
+@dataclass
+class Server:
+    """One that is measured: its process, where it listens, what it is asked, and what came of each round."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    requests: Path
+    rates: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    answered: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, of the median round."""
+        return statistics.median(self.rates)
+
+
+def prepare(instance: Path) -> wiring.Services:
+    """Set up a portal with a model trained on the shipped customers."""
+    os.environ |= {
+        "BANKPORTAL_INSTANCE": str(instance),
+        "BANKPORTAL_SECRET_KEY": "for this benchmark alone",
+        "BANKPORTAL_LOG_FORMAT": "json",
+    }
+    portal = wiring.build(load())
+    upgrade(portal.database)
+    train_product(portal, CHURN, activate=True)
+    portal.explaining.warm_up()
+    return portal
+
+
+def customers() -> list[dict[str, Any]]:
+    """Return simulated customers as a caller sends them."""
+    columns = simulate.churn(CUSTOMERS, SEED).columns
+    factors = [entry.factor for entry in CHURN.entries if entry.factor.name in columns]
+    rows = zip(*(columns[factor.name].tolist() for factor in factors), strict=True)
+    return [{factor.name: sent(factor, value) for factor, value in zip(factors, row, strict=True)} for row in rows]
+
+
+def sent(factor: Factor, value: Any) -> Any:
+    """Return a value as JSON has it: numbers that are names as text, whole ones whole, unknown ones null."""
+    if value is None or value != value:
+        return None
+    if isinstance(factor.constraint, Text):
+        return str(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def pickle_forest(portal: wiring.Services, path: Path) -> None:
+    """Train 100 trees on the numbers of the same customers, as such services do, and pickle them."""
+    table = read(simulated_bank(portal, CHURN), CHURN)
+    numbers = {name: values for name, values in table.columns.items() if values.dtype == np.float64}
+    forest = RandomForestClassifier(100, random_state=0).fit(np.column_stack(list(numbers.values())), table.label)
+    path.write_bytes(pickle.dumps((forest, list(numbers))))
+
+
+def request_file(folder: Path, name: str, path: str, bodies: Sequence[Mapping[str, Any]] | None) -> Path:
+    """Write down whole requests: a GET, or a POST of each body."""
+    common = f"{path} HTTP/1.1\r\nHost: {HOST}\r\n"
+    texts = [f"GET {common}\r\n"]
+    if bodies is not None:
+        written = [json.dumps(body) for body in bodies]
+        headers = "Content-Type: application/json\r\nContent-Length"
+        texts = [f"POST {common}{headers}: {len(text.encode())}\r\n\r\n{text}" for text in written]
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(texts), encoding="utf-8")
+    return file
+
+
+@contextmanager
+def serving(name: str, command: Sequence[str], requests: Path, healthy: str) -> Iterator[Server]:
+    """Start a server on a port of its own and wait until it answers; end it with all its workers."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    log = (requests.parent / f"{port}.log").open("wb")
+    environ = os.environ | {"BANKPORTAL_PORT": str(port)}
+    given = [sys.executable, "-m", *(word.format(port=port) for word in command)]
+    process = subprocess.Popen(given, cwd=HERE, env=environ, stdout=log, stderr=log, start_new_session=True)
+    try:
+        await_answer(f"http://{HOST}:{port}{healthy}", process)
+        yield Server(name, port, process, requests)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        log.close()
+
+
+def await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE):
+                return
+        except OSError:
+            if time.monotonic() > until or process.poll() is not None:
+                raise
+            time.sleep(0.1)
+
+
+def gunicorn(app: str, threads: int) -> list[str]:
+    """Return the command for an app under gunicorn as the portal is served, one worker."""
+    return f"gunicorn --worker-class=gthread --workers=1 --threads={threads} --bind={HOST}:{{port}} {app}".split()
+
+
+def uvicorn(app: str) -> list[str]:
+    """Return the command for an app under uvicorn, one worker, without its log of requests."""
+    return f"uvicorn {app} --host={HOST} --port={{port}} --no-access-log --log-level=warning".split()
+
+
+def measure(server: Server, seconds: float, connections: int, *, keep: bool = True) -> None:
+    """Load a server for a while."""
+    before = processor_seconds(server.process.pid)
+    command = [sys.executable, "load.py", str(server.port), str(seconds), str(connections), str(server.requests)]
+    done = subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)
+    server.answered += found["answered"]
+    if keep:
+        server.rates.append(found["answered"] / found["seconds"])
+        server.p50.append(found["p50"])
+        server.p99.append(found["p99"])
+        server.cpu.append((processor_seconds(server.process.pid) - before) / found["answered"])
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time of a process and its children until now; 0 where the system does not tell."""
+    found = 0.0
+    for task in Path("/proc").glob(f"{pid}/task/{pid}"):
+        used = (task.parent.parent / "stat").read_text().rpartition(")")[2].split()
+        found += (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+        found += sum(processor_seconds(int(child)) for child in (task / "children").read_text().split())
+    return found
+
+
+def table(servers: Sequence[Server]) -> str:
+    """Write what was measured."""
+    lines = ["| | requests/s | median ms | p99 ms | processor ms each |", "|---|---:|---:|---:|---:|"]
+    for each in servers:
+        p50, p99, cpu = statistics.median(each.p50), statistics.median(each.p99), statistics.median(each.cpu) * 1e3
+        lines.append(f"| {each.name} | {each.rate:,.0f} | {p50:.1f} | {p99:.1f} | {cpu:.2f} |")
+    return "\n".join(lines)
+
+
+def costs(portal: wiring.Services) -> str:
+    """Measure what one answer is made of, alone in this process: processor time each, in groups of `GROUP`."""
+    raws = customers()
+    sound = [validate(CHURN, raw, Door.TYPED) for raw in raws]
+    outcomes = portal.scoring.score_all(sound[:GROUP])
+    plain = answers.outcome(outcomes[0], contributions=False)
+
+    def record(turn: int) -> None:
+        mine = [f"{turn:032}{number:032}" for number in range(GROUP)]
+        portal.decisions.record_all(list(zip(sound, outcomes, mine, strict=False)))
+
+    steps: dict[str, Callable[[int], object]] = {
+        "read and check": lambda _: [
+            validate(CHURN, from_json(json.dumps(raw).encode()), Door.TYPED) for raw in raws[:GROUP]
+        ],
+        "score, contributions, effects, reasons": lambda turn: portal.scoring.score_all(
+            sound[turn * GROUP : (turn + 1) * GROUP]
+        ),
+        "record: three rows and a receipt, commit included": record,
+        "write the answer": lambda _: [written(plain) for _ in range(GROUP)],
+    }
+    lines = [f"**What an answer costs, in groups of {GROUP}**", "", "| | processor ms each |", "|---|---:|"]
+    lines += [f"| {name} | {processor_time(step) / GROUP * 1e3:.3f} |" for name, step in steps.items()]
+    return "\n".join(lines)
+
+
+def processor_time(step: Callable[[int], object]) -> float:
+    """Return the median processor time of a step, run by this thread."""
+    taken = []
+    for turn in range(TURNS):
+        start = time.thread_time()
+        step(turn)
+        taken.append(time.thread_time() - start)
+    return statistics.median(taken)
+
+
+def found_bars(by_name: Mapping[str, Server]) -> list[Bar]:
+    """Compare with what is asked for."""
+    pairs = (
+        (GUNICORN, EMPTY_FLASK, 0.5),
+        (UVICORN, EMPTY_FASTAPI, 0.5),
+        (UVICORN, PICKLED, 15),
+        (GUNICORN, PICKLED, 15),
+    )
+    found = []
+    for ours, peer, least in pairs:
+        ratio = by_name[ours].rate / by_name[peer].rate
+        found.append(Bar(f"churn score, {ours}", f"≥ {least:g} × {peer}", f"{ratio:.2f} ×", ratio >= least))
+    for ours in (GUNICORN, UVICORN):
+        ratio = statistics.median(by_name[ours].p99) / statistics.median(by_name[ours].p50)
+        found.append(Bar(f"p99 under load, {ours}", "≤ 10 × p50", f"{ratio:.1f} ×", ratio <= 10))
+    return found
+
+
+def verified(portal: wiring.Services, answered: int) -> str:
+    """Say that every answer was recorded, once, in an unbroken chain; else end with an error."""
+    recorded = sum(portal.decisions.counts()[CHURN.key].values())
+    if recorded != answered:
+        raise SystemExit(f"{answered} answers, {recorded} decisions")
+    portal.audit.verify()
+    return f"All {recorded:,} answers were recorded, once each, and the chain of receipts is whole."
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--connections", type=int, default=32)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, ExitStack() as running:
+        folder = Path(name)
+        portal = prepare(folder / "instance")
+        os.environ[PICKLE] = str(folder / "forest.pickle")
+        pickle_forest(portal, folder / "forest.pickle")
+        empty = request_file(folder, "empty", "/", None)
+        asked = {
+            path: request_file(folder, path.replace("/", "-"), path, customers())
+            for path in (SCORE, "/score", "/score-unpickling")
+        }
+        threads = portal.config.threads
+        servers = [
+            running.enter_context(serving(*each))
+            for each in (
+                (GUNICORN, gunicorn("bankportal.app:create_app()", threads), asked[SCORE], "/api/v1/products"),
+                (EMPTY_FLASK, gunicorn("services:flask_app", threads), empty, "/"),
+                (UVICORN, uvicorn("bankportal.asgi:app"), asked[SCORE], "/api/v1/products"),
+                (EMPTY_FASTAPI, uvicorn("services:fastapi_app"), empty, "/"),
+                (PICKLED, uvicorn("services:pickled_app"), asked["/score"], "/docs"),
+                (UNPICKLING, uvicorn("services:pickled_app"), asked["/score-unpickling"], "/docs"),
+            )
+        ]
+        for turn in range(given.rounds + 1):
+            for server in servers:
+                measure(server, given.seconds, given.connections, keep=turn > 0)
+        by_name = {server.name: server for server in servers}
+        proof = verified(portal, by_name[GUNICORN].answered + by_name[UVICORN].answered)
+        spent = costs(portal)
+    write(
+        "python benchmarks/api.py",
+        [
+            f"One churn score, recorded and explained, a request; {given.connections} connections kept alive, one"
+            f" worker process each, {threads} threads, logs as JSON; SQLite, an answer only after its commit is on the"
+            f" disk. The same load for all, {given.rounds} rounds of {given.seconds:g} s in turn; medians. {proof} The"
+            " usual service unpickles its forest when it starts, in the last row for every request; the empty routes"
+            " take a GET without a body.",
+            bars(found_bars(by_name)),
+            table(servers),
+            spent,
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

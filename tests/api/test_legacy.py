@@ -1,0 +1,184 @@
+"""The older system's paths: off unless switched on; its spellings of values, its answers, its browsers."""
+
+import pytest
+
+from bankportal.config import ORIGIN, PREFIX, load
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.domain.schema import validate
+from tests.api.conftest import ENGINES, running
+
+CRM = "https://crm.bank.example"
+CHURN_BODY = {
+    "CustomerId": 15634602.0,
+    "Age": 42.0,
+    "CreditScore": 619.0,
+    "Tenure": 2.0,
+    "TransactionFrequency": 12.0,
+    "AvgTransactionAmount": 88.5,
+    "ComplaintsFiled": 1.0,
+    "CustomerSatisfaction": 2.0,
+    "HasLoan": True,
+    "Balance": 125000.0,
+}
+ALLOWANCE_BODY = {
+    "CreditScore": 720.0,
+    "Gender": "Female",
+    "Age": 42.0,
+    "Tenure": 5.0,
+    "Balance": 60000.0,
+    "NumOfProducts": 2.0,
+    "HasCrCard": True,
+    "IsActiveMember": True,
+    "EstimatedSalary": 90000.0,
+}
+BODIES = {"/predict_churn": CHURN_BODY, "/predict_allowance": ALLOWANCE_BODY}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def older(request, instance):
+    """One portal on each engine that keeps the older paths."""
+    with running(request.param, instance(legacy_api=True, cors_origins=(CRM,))) as found:
+        yield found
+
+
+def test_it_works(older) -> None:
+    response = older.client.post("/predict_churn", json=CHURN_BODY)
+    assert response.status_code == 200
+    values = CHURN_BODY | {"CustomerId": "15634602", "HasLoan": 1}
+    expected = older.services.scoring.score(validate(CHURN, values, Door.TYPED))
+    assert response.json() == {
+        "CustomerId": 15634602.0,
+        "probability": round(expected.score * 100, 2),
+        "risk_level": expected.band.name,
+        "prediction": int(expected.score >= 0.40),
+    }
+    recorded = older.services.decisions.latest(1)[0]
+    assert recorded.outcome.score == expected.score
+    assert recorded.customer.carried["CustomerId"] == "15634602"
+
+
+def test_allowance(older) -> None:
+    response = older.client.post("/predict_allowance", json=ALLOWANCE_BODY)
+    assert response.status_code == 200
+    values = ALLOWANCE_BODY | {"HasCrCard": 1, "IsActiveMember": 1}
+    expected = older.services.scoring.score(validate(ALLOWANCE, values, Door.TYPED))
+    granted = expected.limit.amount > 0
+    assert response.json() == {
+        "prediction": int(granted),
+        "probability": round(expected.score * 100, 2),
+        "status": "Approved" if granted else "Declined",
+    }
+
+
+def test_both_answers_occur(older) -> None:
+    risks = {
+        (found["prediction"], found["risk_level"])
+        for age in (20, 30, 40, 50, 60, 70, 80)
+        for complaints in (0, 5)
+        for found in [
+            older.client.post("/predict_churn", json=CHURN_BODY | {"Age": age, "ComplaintsFiled": complaints}).json()
+        ]
+    }
+    assert {prediction for prediction, _ in risks} == {0, 1}
+    assert all((prediction == 0) == (band == "Low") for prediction, band in risks)
+    poor = older.client.post("/predict_allowance", json=ALLOWANCE_BODY | {"EstimatedSalary": 0.0}).json()
+    assert (poor["prediction"], poor["status"]) == (0, "Declined")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("HasLoan", 2, "not-a-flag"),
+        ("HasLoan", "true", "not-a-flag"),
+        ("Age", 42.5, "not-whole"),
+        ("Age", True, "not-a-number"),
+        ("Age", "42", "not-a-number"),
+        ("CustomerId", 1.5, "not-text"),
+        ("CustomerId", True, "not-text"),
+        ("CustomerId", 1e300, "not-text"),
+        ("customer_satisfaction", 1, "unknown-field"),
+    ],
+)
+def test_the_same_refusals(older, name, value, code) -> None:
+    response = older.client.post("/predict_churn", json=CHURN_BODY | {name: value})
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert [(error["field"], error["code"]) for error in response.json()["errors"]] == [(name, code)]
+
+
+def test_keys_are_honoured(older) -> None:
+    first, again = (
+        older.client.post("/predict_churn", json=CHURN_BODY, headers={"Idempotency-Key": "older"}) for _ in range(2)
+    )
+    assert first.content == again.content
+    other = older.client.post("/predict_churn", json=CHURN_BODY | {"Age": 43.0}, headers={"Idempotency-Key": "older"})
+    assert other.status_code == 422
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*"])
+def test_the_first_page_answers_as_a_service(older, accept) -> None:
+    response = older.client.get("/", headers={"Accept": accept})
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json()["status"] == "running"
+    assert response.json()["paths"] == list(BODIES)
+
+
+def test_browsers_still_get_the_first_page(older) -> None:
+    response = older.client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_pages_of_declared_origins_may_call(older, path) -> None:
+    asks = {"Origin": CRM, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = older.client.options(path, headers=asks)
+    assert preflight.status_code == 204
+    assert {"content-length", "content-type"}.isdisjoint(preflight.headers)
+    assert preflight.headers["Access-Control-Allow-Origin"] == CRM
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert "Content-Type" in preflight.headers["Access-Control-Allow-Headers"]
+    for body, status in ((BODIES[path], 200), ({}, 422)):
+        response = older.client.post(path, json=body, headers={"Origin": CRM})
+        assert response.status_code == status
+        assert response.headers["Access-Control-Allow-Origin"] == CRM
+        assert response.headers["Vary"] == "Origin"
+        assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", f"{CRM}.evil.example", CRM.upper()])
+def test_pages_of_other_origins_may_not(older, origin) -> None:
+    for response in (
+        older.client.options("/predict_churn", headers={"Origin": origin}),
+        older.client.post("/predict_churn", json=CHURN_BODY, headers={"Origin": origin}),
+    ):
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def test_the_api_itself_is_shared_with_no_origin(older) -> None:
+    response = older.client.get("/api/v1/products", headers={"Origin": CRM})
+    assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def test_off_unless_switched_on(engine) -> None:
+    for path, body in BODIES.items():
+        assert engine.client.post(path, json=body).status_code == 404
+    response = engine.client.get("/", headers={"Accept": "application/json"})
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+def test_settings(tmp_path) -> None:
+    given = {f"{PREFIX}INSTANCE": str(tmp_path)}
+    assert load(given).legacy_api is False
+    assert load(given).cors_origins == ()
+    given |= {f"{PREFIX}LEGACY_API": "1", f"{PREFIX}CORS_ORIGINS": f"{CRM}, http://localhost:3000"}
+    assert load(given).legacy_api is True
+    assert load(given).cors_origins == (CRM, "http://localhost:3000")
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "crm.bank.example", f"{CRM}/", "https://*.example", "ftp://a.example"])
+def test_no_wide_origins(tmp_path, origin) -> None:
+    assert not ORIGIN.fullmatch(origin)
+    with pytest.raises(SettingsRefused, match="CORS_ORIGINS"):
+        load({f"{PREFIX}INSTANCE": str(tmp_path), f"{PREFIX}CORS_ORIGINS": origin})

@@ -1,0 +1,129 @@
+"""The document and its page: valid, the same everywhere, complete, and usable without anything from elsewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from bankportal.api import models, openapi
+from bankportal.api.calls import MULTIPART
+from bankportal.api.docs_page import ASSETS, FOLDER
+from bankportal.api.operations import OPERATIONS
+from bankportal.api.schemas import example
+from bankportal.domain.products import PRODUCTS
+
+GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def test_it_is_valid() -> None:
+    assert list(OpenAPIV31SpecValidator(openapi.document()).iter_errors()) == []
+
+
+def test_the_validator_finds_faults() -> None:
+    assert list(OpenAPIV31SpecValidator(openapi.document() | {"info": {}}).iter_errors())
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/api/v1/openapi.json"])
+def test_every_engine_serves_the_golden_copy(engine, path) -> None:
+    response = engine.client.get(path)
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_every_operation_is_in_it_with_an_example() -> None:
+    found = {
+        (method.upper(), path): operation
+        for path, methods in openapi.document()["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert set(found) == {(operation.method, operation.path) for operation in OPERATIONS}
+    for operation in found.values():
+        if "requestBody" in operation:
+            for content in operation["requestBody"]["content"].values():
+                assert content["examples"]
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] != "path" or "example" in parameter
+
+
+def test_every_example_runs(engine) -> None:
+    for operation in OPERATIONS:
+        path = operation.path
+        for parameter in operation.parameters:
+            path = path.replace(f"{{{parameter.name}}}", str(parameter.example))
+        bodies = operation.body.examples.values() if operation.body else [None]
+        for body in bodies:
+            form = operation.body is not None and operation.body.media == MULTIPART
+            response = engine.client.request(operation.method, path, **(_form(body) if form else {"json": body}))
+            while engine.services.worker.step():
+                pass
+            assert response.status_code == operation.answers[0].status, operation.id
+
+
+def _form(body: dict) -> dict:
+    fields = {name: value for name, value in body.items() if name != "file"}
+    return {"data": fields, "files": {"file": ("customers.csv", body["file"])}}
+
+
+def test_the_example_of_a_file_is_scored_and_told_to_be_saved(engine) -> None:
+    (create,) = [operation for operation in OPERATIONS if operation.id == "create-batch"]
+    (body,) = create.body.examples.values()
+    url = engine.client.post(create.path, **_form(body)).json()["url"]
+    while engine.services.worker.step():
+        pass
+    assert engine.client.get(url).json()["summary"]["scored"] == 1
+    assert f"```csv\n{body['file']}```" in create.help
+
+
+def test_the_example_of_an_answer_is_like_an_answer(engine, product) -> None:
+    path = f"/api/v1/{product.key}/score"
+    operation = openapi.document()["paths"][path]["post"]
+    (shown,) = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
+    assert "not a forest's" in shown["description"]
+    told = models.Outcome.model_validate(shown["value"], extra="forbid")
+    found = engine.client.post(path, json=example(product)).json()
+    assert _shape(shown["value"]) == _shape(found)
+    assert told.band == product.band(told.score).name
+    assert told.base + sum(reason.contribution for reason in told.reasons) <= told.score + 1e-6
+    assert len(told.reasons) in range(1, 5)
+    assert (told.limit is None) == (product.policy is None)
+
+
+def _shape(outcome: dict) -> dict:
+    """Return which fields an outcome has, and those of what is in them."""
+    inner = {name: set(value) for name, value in outcome.items() if isinstance(value, dict)}
+    return dict.fromkeys(outcome) | inner | {"reasons": set(outcome["reasons"][0])}
+
+
+def test_factors_show_unit_bounds_and_meaning() -> None:
+    schemas = openapi.document()["components"]["schemas"]
+    for product in PRODUCTS.values():
+        properties = schemas[f"{product.title}Customer"]["properties"]
+        for entry in product.entries:
+            told = properties[entry.factor.name]["description"]
+            assert entry.factor.help in told
+            assert entry.factor.unit in told
+            assert entry.factor.constraint.describe()[1:] in told
+
+
+def test_the_page_needs_nothing_from_elsewhere(engine) -> None:
+    page = engine.client.get("/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert {f"{FOLDER}{name}" for name in ASSETS} <= set(addresses)
+    for address in addresses:
+        assert address.startswith("/")
+        assert engine.client.get(address).status_code == 200
+    assert "<style" not in page.text
+    assert "style=" not in page.text
+    assert not re.search(r"<script(?![^>]*src=)", page.text)
+
+
+def test_assets_are_what_they_are(engine) -> None:
+    for name, media in ASSETS.items():
+        response = engine.client.get(FOLDER + name)
+        assert response.headers["Content-Type"] == media
+        assert "max-age" in response.headers["Cache-Control"]
+        assert len(response.content) > 500
+    assert engine.client.get(f"{FOLDER}index.html").status_code == 404
+    assert engine.client.post("/docs").status_code == 405

@@ -1,0 +1,87 @@
+"""Effects: equal to their definition, and to the last bit on every path."""
+
+import numpy as np
+import pytest
+
+from bankportal.ml import kernels
+from bankportal.ml.effects import MOST_TREES, Effects
+from bankportal.ml.encoding import Column, Encoding
+from tests.test_explain import SMALL, customers, small
+from tests.test_kernels import forest_of, needs_numba, rows_of
+
+SIX = Encoding(tuple(Column(f"Number{number}") for number in range(6)))
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def path(request, monkeypatch):
+    if request.param == "numpy":
+        monkeypatch.setenv(kernels.OFF, "1")
+    elif not kernels.available():
+        pytest.skip("Numba is not installed")
+
+
+def any_effects(seed, **settings):
+    """Return the effects of a random forest against random rows."""
+    return Effects.build(forest_of(9, 6, seed, **settings), SIX, rows_of(40, 6, seed + 100))
+
+
+def on_numpy(effects, matrix, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setenv(kernels.OFF, "1")
+        return effects.of_rows(matrix)
+
+
+def same(one, other):
+    """Say whether two arrays have the same bits."""
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def test_it_works(path):
+    """The score less the mean score with one factor alone put at the reference's values."""
+    _, forest, reference = small()
+    effects = Effects.build(forest, SMALL, reference)
+    rows = customers(SMALL, 12, seed=5)
+    for row, found in zip(rows, effects.of_rows(rows), strict=True):
+        for number, factor in enumerate(SMALL.factors):
+            moved = np.repeat(row[None, :], len(reference), axis=0)
+            columns = SMALL.positions(factor)
+            moved[:, columns] = reference[:, columns]
+            expected = forest.score(row[None, :])[0] - forest.score(moved).mean()
+            assert found[number] == pytest.approx(expected, abs=1e-12)
+
+
+@needs_numba
+@pytest.mark.parametrize("rows", [0, 1, 2, 63, 64, 65, 256, 257, 1500])
+def test_many_rows_have_the_bits_of_numpy(rows, monkeypatch):
+    effects, matrix = any_effects(seed=1), rows_of(rows, 6, seed=2)
+    assert same(effects.of_rows(matrix), on_numpy(effects, matrix, monkeypatch))
+
+
+@needs_numba
+@pytest.mark.parametrize("depth", [0, 1, 9])
+def test_trees_of_one_leaf_and_deep_ones(depth, monkeypatch):
+    effects, matrix = any_effects(seed=3, depth=depth), rows_of(80, 6, seed=4)
+    assert same(effects.of_rows(matrix), on_numpy(effects, matrix, monkeypatch))
+    assert same(effects.of(matrix[7]), effects.of_rows(matrix)[7])
+
+
+def test_a_row_alone_is_as_among_others(path):
+    _, forest, reference = small()
+    effects = Effects.build(forest, SMALL, reference)
+    rows = customers(SMALL, 300, seed=6, blanks=0.3)
+    assert same(effects.of_rows(rows), np.stack([effects.of(row) for row in rows]))
+
+
+@needs_numba
+def test_any_layout_of_rows_is_taken():
+    effects, matrix = any_effects(seed=5), rows_of(70, 6, seed=6)
+    frozen = matrix.copy()
+    frozen.flags.writeable = False
+    assert same(effects.of_rows(np.asfortranarray(matrix)), effects.of_rows(matrix))
+    assert same(effects.of_rows(frozen), effects.of_rows(matrix))
+
+
+def test_a_forest_whose_sums_could_overflow_is_refused():
+    forest = forest_of(MOST_TREES + 1, 6, seed=7, depth=0)
+    with pytest.raises(ValueError, match="trees"):
+        Effects(forest, SIX, np.ones((MOST_TREES + 1, 6)))

@@ -1,0 +1,214 @@
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event, func, select
+from sqlalchemy.exc import OperationalError, StatementError
+
+from bankportal.domain.constraints import Door
+from bankportal.domain.errors import NoActiveModel
+from bankportal.domain.products import CHURN
+from bankportal.domain.schema import validate
+from bankportal.ml.registry import Registry
+from bankportal.services.audit import Audit
+from bankportal.services.scoring import Scoring
+from bankportal.store.chain import Chain
+from bankportal.store.decisions import Decisions
+from bankportal.store.jobs import JobStore
+from bankportal.store.recorder import Recorder
+from bankportal.store.sessions import Database
+from bankportal.store.storage import Storage
+from bankportal.store.tables import decisions as table
+
+
+@pytest.fixture
+def customer(examples):
+    return validate(CHURN, examples["churn"], Door.TEXT)
+
+
+@pytest.fixture
+def outcome(services, customer):
+    return services.scoring.score(customer)
+
+
+class Written:
+    """Stands for the database: notes the groups, and lets the first write wait until the others have come."""
+
+    def __init__(self):
+        self.groups: list[list[int]] = []
+        self.gate = threading.Event()
+        self.began = threading.Event()
+
+    def write(self, items):
+        self.groups.append(list(items))
+        self.began.set()
+        assert self.gate.wait(10)
+        if any(item < 0 for item in items):
+            raise ValueError(f"bad: {items}")
+        return [item * 10 for item in items]
+
+    def run(self, first: int, others: list[int]):
+        """Record one, and the others while it is being written; return what came of each."""
+        recorder = Recorder(self.write)
+        with ThreadPoolExecutor(len(others) + 1) as pool:
+            made = [pool.submit(recorder.record, first)]
+            assert self.began.wait(10)
+            made += [pool.submit(recorder.record, item) for item in others]
+            while len(recorder._waiting) < len(others):
+                pass
+            self.gate.set()
+            return [each.exception(10) or each.result() for each in made]
+
+
+def test_it_works() -> None:
+    written = Written()
+    written.gate.set()
+    assert Recorder(written.write).record(3) == 30
+    assert written.groups == [[3]]
+
+
+def test_who_comes_during_a_write_shares_the_next_one() -> None:
+    written = Written()
+    assert written.run(1, [2, 3, 4, 5]) == [10, 20, 30, 40, 50]
+    assert [sorted(group) for group in written.groups] == [[1], [2, 3, 4, 5]]
+
+
+def test_one_bad_record_fails_alone() -> None:
+    made = Written().run(1, [2, -3, 4])
+    assert [made[0], made[1], made[3]] == [10, 20, 40]
+    assert str(made[2]) == "bad: [-3]"
+
+
+def test_a_database_that_fails_is_asked_once_and_fails_all() -> None:
+    written = Written()
+
+    def write(items):
+        written.write(items)
+        if 1 not in items:
+            raise OperationalError("COMMIT", {}, Exception("disk full"))
+        return items
+
+    recorder, made = Recorder(write), []
+
+    def record(item: int) -> None:
+        try:
+            made.append(recorder.record(item))
+        except OperationalError:
+            made.append("failed")
+
+    threads = [threading.Thread(target=record, args=(item,)) for item in (1, 2, 3)]
+    threads[0].start()
+    assert written.began.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(recorder._waiting) < 2:
+        pass
+    written.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert Counter(made) == {1: 1, "failed": 2}
+    assert len(written.groups) == 2
+
+
+def test_an_interrupted_writer_leaves_nobody_waiting() -> None:
+    written = Written()
+
+    def write(items):
+        written.write(items)
+        raise KeyboardInterrupt
+
+    recorder = Recorder(write)
+    written.gate.set()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            recorder.record(1)
+
+
+def test_fifty_with_one_submission_are_one_decision(database, customer, services) -> None:
+    decisions = Decisions(database)
+    scoring = Scoring(services.models, decisions)
+    with ThreadPoolExecutor(50) as pool:
+        made = list(pool.map(lambda _: scoring.decide(customer, "one key").id, range(50)))
+    assert len(set(made)) == 1
+    assert sum(decisions.counts()["churn"].values()) == 1
+    assert scoring.decide(customer, "one key").id == made[0]
+
+
+def test_two_hundred_at_once_are_two_hundred_in_an_unbroken_chain(database, customer, services, tmp_path) -> None:
+    """Two recorders on one database, as two processes have them."""
+    both = [Scoring(services.models, Decisions(database)) for _ in range(2)]
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda number: both[number % 2].decide(customer, f"key {number % 200}").id, range(220)))
+    assert len(set(made)) == 200
+    audit = Audit(Chain(database), services.models, JobStore(database), Storage(tmp_path))
+    assert audit.verify().decisions == 200
+    assert audit.replay().decisions == 200
+
+
+def test_one_that_cannot_be_stored_does_not_take_others_along(database, customer, outcome, tmp_path, services) -> None:
+    decisions = Decisions(database)
+    bad = replace(customer, carried={"Surname": object()})
+
+    def record(number: int) -> str:
+        try:
+            return decisions.record(bad if number == 7 else customer, outcome, f"{number:064}").id
+        except (StatementError, TypeError):
+            return "failed"
+
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(record, range(16)))
+    assert made.index("failed") == 7
+    assert len(set(made)) == 16
+    assert Audit(Chain(database), services.models, JobStore(database), Storage(tmp_path)).verify().decisions == 15
+
+
+def test_nobody_is_answered_before_the_commit(database, customer, outcome) -> None:
+    decisions, seen = Decisions(database), []
+    other = Database(database.url)
+
+    def look(number: int) -> None:
+        made = decisions.record(customer, outcome, f"{number:064}")
+        with other.read() as connection:
+            seen.append(connection.scalar(select(func.count()).select_from(table).where(table.c.id == made.id)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, range(40)))
+    other.close()
+    assert seen == [1] * 40
+
+
+def test_a_commit_that_fails_answers_nobody(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+
+    def fail(_connection) -> None:
+        raise OperationalError("COMMIT", {}, Exception("disk full"))
+
+    event.listen(database.engine, "commit", fail)
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(decisions.record, customer, outcome, f"{number:064}") for number in range(8)]
+    assert all(isinstance(each.exception(), OperationalError) for each in made)
+    event.remove(database.engine, "commit", fail)
+    assert decisions.latest() == []
+    assert decisions.record(customer, outcome, "0" * 64)
+
+
+def test_numbers_are_never_used_again(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+    first = decisions.record(customer, outcome, "0" * 64)
+    with database.write() as connection:
+        (number,) = connection.scalars(select(table.c.number).where(table.c.id == first.id))
+        for name in ("receipts", "protected_values", "decisions"):
+            connection.exec_driver_sql(f"DELETE FROM {name}")
+    again = decisions.record(customer, outcome, "1" * 64)
+    with database.read() as connection:
+        assert connection.scalar(select(table.c.number).where(table.c.id == again.id)) == number + 1
+
+
+def test_a_repeat_is_answered_also_where_nothing_can_score_any_more(services, customer, tmp_path) -> None:
+    made = services.scoring.decide(customer, "one key")
+    services.models.registry = Registry(tmp_path / "nothing")
+    assert services.scoring.decide(customer, "one key").id == made.id
+    with pytest.raises(NoActiveModel):
+        services.scoring.decide(customer, "another key")
