@@ -4,13 +4,18 @@ import csv
 import os
 import secrets
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bankportal import create_app, logs, wiring
 from bankportal.config import Config, load
@@ -23,6 +28,13 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS = 1500
 POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL", "")
 SECRET = "for tests alone, not a secret"
+PATIENCE = 120.0  # seconds until what should come is given up: only a test that fails waits for so long
+
+# Always the same examples, and no failure of a slow machine.
+settings.register_profile(
+    "tests", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 def config_for(instance: Path) -> Config:
@@ -125,6 +137,27 @@ def empty_app(tmp_path):
     upgrade(app.extensions["bankportal"].database)
     yield app
     app.extensions["bankportal"].database.close()
+
+
+class Quiet(WSGIRequestHandler):
+    """Writes no log."""
+
+    def log(self, *_args) -> None:
+        pass
+
+
+@contextmanager
+def listening(app: Flask) -> Iterator[int]:
+    """Serve an app from threads and give the port."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture

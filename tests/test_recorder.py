@@ -1,4 +1,5 @@
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +22,7 @@ from bankportal.store.recorder import Recorder
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from bankportal.store.tables import decisions as table
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ class Written:
     def write(self, items):
         self.groups.append(list(items))
         self.began.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE)
         if any(item < 0 for item in items):
             raise ValueError(f"bad: {items}")
         return [item * 10 for item in items]
@@ -54,12 +56,17 @@ class Written:
         recorder = Recorder(self.write)
         with ThreadPoolExecutor(len(others) + 1) as pool:
             made = [pool.submit(recorder.record, first)]
-            assert self.began.wait(10)
+            assert self.began.wait(PATIENCE)
             made += [pool.submit(recorder.record, item) for item in others]
-            while len(recorder._waiting) < len(others):
-                pass
+            wait_for(recorder, len(others))
             self.gate.set()
-            return [each.exception(10) or each.result() for each in made]
+            return [each.exception(PATIENCE) or each.result() for each in made]
+
+
+def wait_for(recorder: Recorder, count: int) -> None:
+    """Return once so many calls wait."""
+    while len(recorder._waiting) < count:
+        time.sleep(0.001)
 
 
 def test_it_works() -> None:
@@ -100,14 +107,13 @@ def test_a_database_that_fails_is_asked_once_and_fails_all() -> None:
 
     threads = [threading.Thread(target=record, args=(item,)) for item in (1, 2, 3)]
     threads[0].start()
-    assert written.began.wait(10)
+    assert written.began.wait(PATIENCE)
     for thread in threads[1:]:
         thread.start()
-    while len(recorder._waiting) < 2:
-        pass
+    wait_for(recorder, 2)
     written.gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert Counter(made) == {1: 1, "failed": 2}
     assert len(written.groups) == 2
 

@@ -13,17 +13,15 @@ import httpx
 import pytest
 import uvicorn
 from flask import Flask
-from werkzeug.serving import make_server
 
 from bankportal import asgi
 from bankportal.app import create_app
 from bankportal.config import Config
 from bankportal.domain.products import PRODUCTS
 from bankportal.wiring import Services
-from tests.conftest import config_for
+from tests.conftest import PATIENCE, config_for, listening
 
 ENGINES = ("flask", "fastapi")
-PATIENCE = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,30 +65,24 @@ def address_of(engine: Engine) -> Iterator[str]:
     if engine.name == "fastapi":
         yield str(engine.client.base_url).rstrip("/")
         return
-    server = make_server("127.0.0.1", 0, engine.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(PATIENCE)
-        server.server_close()
+    with listening(engine.app) as port:
+        yield f"http://localhost:{port}"
 
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve an ASGI app in a thread and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # else asyncio leaves small packets waiting
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    # Idle connections are for the client to end: one that the server ends may just be in use again.
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=int(PATIENCE)))
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # else asyncio leaves small packets waiting
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             while not server.started:
                 assert thread.is_alive(), "the server does not start"
                 time.sleep(0.01)
-            yield f"http://localhost:{listening.getsockname()[1]}"
+            yield f"http://localhost:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(PATIENCE)

@@ -100,9 +100,9 @@ def test_columns_that_are_not_clear(engine) -> None:
 def test_a_key_is_not_spent_on_columns_that_are_not_clear(engine) -> None:
     unclear = "Colour,Age,Tenure,Balance\nred,42,5,100.5\n"
     storage = engine.services.batches.storage
-    before = set(storage.folder.iterdir())
+    before = set(storage.folder.glob("*"))  # there is no folder yet where this is the first batch
     assert send(engine, unclear, key="unclear").status_code == 422
-    assert set(storage.folder.iterdir()) == before
+    assert set(storage.folder.glob("*")) == before
     assert send(engine, unclear, key="unclear").status_code == 422
     assert send(engine, key="unclear", mapping='{"Age": "Wage"}').status_code == 422
     received = send(engine, key="unclear")

@@ -103,7 +103,7 @@ def test_the_api_many_at_once(engine, form, product, record) -> None:
     for start in range(0, ROWS, AT_ONCE):
         items = [customer.all_values() for customer in customers[start : start + AT_ONCE]]
         path = f"/api/v1/{product.key}/scores?record={record}"
-        response = engine.client.post(path, json={"items": items}, timeout=60)
+        response = engine.client.post(path, json={"items": items})
         assert response.status_code == 200, response.text
         found += [told(item["outcome"]) for item in response.json()["items"]]
     assert found == [expected(outcome) for outcome in outcomes]

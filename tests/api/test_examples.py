@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
 from bankportal import asgi
 from bankportal.api.schemas import example
@@ -26,6 +25,7 @@ from bankportal.domain.schema import validate
 from bankportal.wiring import Services
 from tests.api.conftest import ENGINES, served
 from tests.browser.conftest import CHROMIUM
+from tests.conftest import PATIENCE, listening
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "api.md"
@@ -40,7 +40,6 @@ COMMANDS = {
 }
 LANGUAGES = tuple(COMMANDS)
 OUTPUTS = ("json", "text")
-PATIENCE = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,8 @@ class Live:
 @contextmanager
 def _flask(config: Config) -> Iterator[Live]:
     app = create_app(config)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield Live(f"http://127.0.0.1:{server.port}", app.extensions["bankportal"])
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(app) as port:
+        yield Live(f"http://127.0.0.1:{port}", app.extensions["bankportal"])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bankportal.api.calls import Call
 from bankportal.api.fastapi_adapter import Together
 from bankportal.api.schemas import example
 from bankportal.domain.products import ALLOWANCE, CHURN
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_who_comes_while_a_group_is_answered_makes_up_the_next() -> None:
 
         def answer_all(self, calls):
             self.groups.append(len(calls))
-            assert self.gate.wait(10)
+            assert self.gate.wait(PATIENCE)
             if len(calls) == 3:
                 raise ValueError("all of them")
             return list(calls)

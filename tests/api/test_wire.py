@@ -12,8 +12,8 @@ from bankportal.api import models
 from bankportal.api.schemas import example
 from bankportal.domain.products import CHURN
 from tests.api.conftest import address_of
+from tests.conftest import PATIENCE
 
-PATIENCE = 20.0  # seconds
 SCORE, BATCHES = "/api/v1/churn/score?record=false", "/api/v1/batches"
 CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 

@@ -1,13 +1,13 @@
 """A headless Chromium and a portal served from a thread; everything is skipped where either is missing."""
 
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.conftest import config_for, make_app
+from tests.conftest import PATIENCE, config_for, listening, make_app
+
+MILLISECONDS = 1000 * PATIENCE
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -28,26 +28,15 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-class Quiet(WSGIRequestHandler):
-    def log(self, *_args) -> None:
-        pass
-
-
-def serve(app):
-    """Serve an app on a free port; return the server and its address."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_port}"
-
-
 @pytest.fixture(scope="session")
 def browser():
     """One headless Chromium for all tests."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
+    api.expect.set_options(timeout=MILLISECONDS)
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=MILLISECONDS)
         yield browser
         browser.close()
 
@@ -55,10 +44,8 @@ def browser():
 @pytest.fixture
 def portal(csrf_app, browser):
     """The address of the test's own portal, form tokens asked for as in real life."""
-    server, address = serve(csrf_app)
-    yield address
-    server.shutdown()
-    server.server_close()
+    with listening(csrf_app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +53,8 @@ def shared_portal(browser, ready_instance, tmp_path_factory):
     """The address of one portal for tests that only look."""
     instance = shutil.copytree(ready_instance, tmp_path_factory.mktemp("shared") / "instance")
     app = make_app(config_for(instance), csrf=True)
-    server, address = serve(app)
-    yield address
-    server.shutdown()
-    server.server_close()
+    with listening(app) as port:
+        yield f"http://127.0.0.1:{port}"
     app.extensions["bankportal"].database.close()
 
 
@@ -82,7 +67,7 @@ def new_page(browser):
         context = browser.new_context(
             **{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
         )
-        context.set_default_timeout(8000)
+        context.set_default_timeout(MILLISECONDS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))

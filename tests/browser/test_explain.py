@@ -51,6 +51,7 @@ def test_the_curve_says_what_the_comparison_says(new_page, decide) -> None:
     slider = page.get_by_role("slider")
     slider.focus()
     page.keyboard.press("Home")
+    expect(slider).to_have_attribute("aria-valuenow", "1")
     score = page.locator("[data-score-text]").inner_text()
     page.get_by_role("button", name="Compare before and after").click()
     page.wait_for_url("**/compare?*")
@@ -79,14 +80,14 @@ def test_options_move_too(new_page, decide, factor) -> None:
 def test_without_script(new_page, decide) -> None:
     page = new_page(java_script_enabled=False)
     page.goto(decide("churn"))
-    assert page.get_by_role("slider").count() == 0
+    expect(page.get_by_role("slider")).to_have_count(0)
     page.select_option("#factor", "Balance")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url("**what-if=Balance#what-if")
     page.fill("#Balance", "1")
     page.get_by_role("button", name="Compare before and after").click()
     page.wait_for_url("**/compare?Balance=1")
-    assert page.locator(".gauge-value").count() == 2
+    expect(page.locator(".gauge-value")).to_have_count(2)
 
 
 def test_trying_a_suggestion(new_page, decide) -> None:
@@ -122,4 +123,4 @@ def test_the_letter_on_paper(new_page, decide) -> None:
     expect(page.locator(".letter")).to_be_visible()
     without = new_page(java_script_enabled=False)
     without.goto(page.url)
-    assert without.get_by_role("button", name="Print").count() == 0
+    expect(without.get_by_role("button", name="Print")).to_have_count(0)

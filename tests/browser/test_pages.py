@@ -56,6 +56,7 @@ def test_axe_finds_nothing_serious(shared_portal, new_page, decision, theme) -> 
     page.fill("#Age", "7")
     page.get_by_role("button", name="Score and record").click()
     page.wait_for_selector(".summary")
+    page.wait_for_load_state()
     if found := serious(page):
         faults["errors"] = found
     assert faults == {}
