@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from bankportal.api import docs_page, legacy, openapi
 from bankportal.api.answers import BASE
-from bankportal.api.calls import LARGEST_BODY, MULTIPART, Call, Deciding, Operation, Reply
+from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, Operation, Reply
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal
-from bankportal.api.reading import asked
+from bankportal.api.reading import asked, too_large
+from bankportal.domain.errors import PortalError, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
+from bankportal.services.batches import upload_limit
 from bankportal.store.idempotency import IdempotencyKeys
 
 if TYPE_CHECKING:
@@ -51,13 +53,34 @@ class Api:
 
     def largest(self, call_method: str, path: str) -> int:
         """Return how many bytes of body a call may bring."""
-        try:
-            operation, _ = self.find(call_method, path)
-        except Refused:
+        body = self._body(call_method, path)
+        if body is None:
             return LARGEST_BODY
-        if operation.body and operation.body.media == MULTIPART:
-            return self.services.config.upload_megabytes * MEGABYTE + operation.body.largest
-        return operation.body.largest if operation.body else LARGEST_BODY
+        return body.largest + (self.services.config.upload_megabytes * MEGABYTE if body.media == MULTIPART else 0)
+
+    def _body(self, method: str, path: str) -> Body | None:
+        with suppress(Refused):
+            return self.find(method, path)[0].body
+        return None
+
+    def too_large(self, call: Call) -> Reply:
+        """Answer a call that brings more than `largest`."""
+        body = self._body(call.method, call.path)
+        takes_file = body is not None and body.media == MULTIPART
+        limit = TooLarge(upload_limit(self.services.config)) if takes_file else None
+        return self.turned_away(call, limit or too_large(self.largest(call.method, call.path)))
+
+    def turned_away(self, call: Call, error: PortalError) -> Reply:
+        """Answer a call that its engine does not let in."""
+        return self.shared(call, refusal(error, call.request_id))
+
+    def shared(self, call: Call, found: Reply) -> Reply:
+        """Let pages of other origins read what the older system's paths answer, where they may."""
+        return legacy.shared(self.services.config, call, found) if self.is_older(call.path) else found
+
+    def is_older(self, path: str) -> bool:
+        """Say whether a path is one of the older system's that answer here."""
+        return self.services.config.legacy_api and legacy.is_older(path)
 
     def answer(self, call: Call) -> Reply:
         """Answer a call; whatever goes wrong is answered as a problem."""
@@ -97,7 +120,7 @@ class Api:
         methods, captured = self._at(path)
         operation = methods.get("GET" if method == "HEAD" else method)
         if operation is None:
-            raise _not_allowed(method, sorted(methods))
+            raise _not_allowed(method, list(methods))
         return operation, captured
 
     def _at(self, path: str) -> tuple[Methods, Mapping[str, str]]:
@@ -116,13 +139,12 @@ class _Begun:
         self.api = api
         self.call = call
         self.wanted: tuple[Customer, str] | None = None
-        self._older = api.services.config.legacy_api and legacy.is_older(call.path)
         self._deciding: Deciding | None = None
         self._found: Reply | None = None
         self._try(self._begin)
 
     def _begin(self) -> None:
-        if self._older and self.call.method == "OPTIONS":
+        if self.call.method == "OPTIONS" and self.api.is_older(self.call.path):
             self._found = legacy.preflight(self.api.services.config, self.call)
             return
         begun = self.api.begin(self.call)
@@ -156,7 +178,7 @@ class _Begun:
     def reply(self) -> Reply:
         """Return the reply, once there is no more to wait for."""
         assert self._found is not None
-        return legacy.shared(self.api.services.config, self.call, self._found) if self._older else self._found
+        return self.api.shared(self.call, self._found)
 
 
 def _tried(decide: Callable[[Customer, str], Decision], customer: Customer, submission: str) -> Decision | Exception:
@@ -167,5 +189,5 @@ def _tried(decide: Callable[[Customer, str], Decision], customer: Customer, subm
 
 
 def _not_allowed(method: str, allowed: list[str]) -> Refused:
-    names = ", ".join(allowed)
+    names = ", ".join(sorted([*allowed, "HEAD"] if "GET" in allowed else allowed))
     return Refused("method-not-allowed", f"This path takes {names}, not {method[:20]}.", (), {"Allow": names})

@@ -114,7 +114,7 @@ def _form(call: Call, opened: ExitStack) -> Form:
         )
     if file is None:
         problems.append(Problem("file", "required", "must be a file"))
-    start = _read("start", given, FLAGS.__getitem__, "must be true or false", problems)
+    start = _read("start", given, _flag, "must be true or false", problems)
     mapping = _read("mapping", given, _mapping, "must be a JSON object of columns and factors", problems)
     if problems or product is None or file is None:
         raise InvalidInput(problems)
@@ -153,6 +153,10 @@ def _read(
     except (KeyError, ValueError, Refused):
         problems.append(Problem(name, "not-acceptable", message, given[name]))
         return None
+
+
+def _flag(text: str) -> bool:
+    return FLAGS[text.lower()]  # clients generated for Python write True and False into forms
 
 
 def _mapping(text: str) -> Mapping[str, str]:

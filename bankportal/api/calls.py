@@ -100,8 +100,15 @@ KEY = Parameter(
     name="Idempotency-Key",
     place="header",
     help="Makes a call safe to repeat: the same key with the same content gives the same answer and is recorded once; "
-    "with other content it is refused. 1 to 255 visible ASCII characters, such as a UUID. Keys do not expire.",
-    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "with other content it is refused. 1 to 255 visible ASCII characters, such as a UUID; no comma, since a header "
+    "sent twice arrives as one with a comma. Keys do not expire.",
+    schema={
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": "^[!-+\\--~]+$",
+        "description": "one key of 1 to 255 visible ASCII characters, no comma among them",
+    },
 )
 
 

@@ -13,8 +13,7 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
-from bankportal.api.problems import refusal, untrusted_host
-from bankportal.api.reading import too_large
+from bankportal.api.problems import untrusted_host
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -100,10 +99,10 @@ class Engine:
     ) -> Reply:
         call = call_of(scope, body, request_id)
         if not host_is_trusted(call.headers.get("host"), self.hosts):
-            return refusal(untrusted_host(), request_id)
+            return self.api.turned_away(call, untrusted_host())
         largest = self.api.largest(call.method, call.path)
         if _declared(call) > largest or not await _read(loop, receive, body, largest):
-            return refusal(too_large(largest), request_id)
+            return self.api.too_large(call)
         if self.api.is_quick(call):
             return await self.together.answer(loop, call)
         return await loop.run_in_executor(self.pool, self.api.answer, call)

@@ -1,8 +1,10 @@
 """The API on Flask: a WSGI app around the portal's, which takes the API's calls out before Flask looks at them."""
 
+import io
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -16,8 +18,7 @@ from werkzeug.wsgi import get_input_stream
 from bankportal.api import legacy
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
-from bankportal.api.problems import Refused, refusal, untrusted_host
-from bankportal.api.reading import too_large
+from bankportal.api.problems import Refused, untrusted_host
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,16 +62,16 @@ class Engine:
         return [found.body] if isinstance(found.body, bytes) else found.body
 
     def _found(self, path: str, environ: "WSGIEnvironment", request_id: str) -> Reply:
-        if not host_is_trusted(environ.get("HTTP_HOST", environ["SERVER_NAME"]), self.hosts):
-            return refusal(untrusted_host(), request_id)
-        method = environ["REQUEST_METHOD"]
-        largest = self.api.largest(method, path)
+        method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
+        headers = cast(Mapping[str, str], EnvironHeaders(environ))
+        unread = Call(method, path, query, headers, io.BytesIO(), request_id)
+        if not host_is_trusted(environ.get("HTTP_HOST"), self.hosts):
+            return self.api.turned_away(unread, untrusted_host())
         try:  # one byte more, so that the API sees by itself what is too much
-            stream = get_input_stream(environ, max_content_length=largest + 1)
+            stream = get_input_stream(environ, max_content_length=self.api.largest(method, path) + 1)
         except RequestEntityTooLarge:
-            return refusal(too_large(largest), request_id)
-        headers, query = cast(Mapping[str, str], EnvironHeaders(environ)), environ.get("QUERY_STRING", "")
-        return self.api.answer(Call(method, path, query, headers, cast(IO[bytes], _Body(stream)), request_id))
+            return self.api.too_large(unread)
+        return self.api.answer(replace(unread, stream=cast(IO[bytes], _Body(stream))))
 
 
 class _Body:

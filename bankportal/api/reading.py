@@ -31,7 +31,7 @@ def asked(operation: Operation, captured: Mapping[str, str], call: Call) -> Aske
 def require_media(call: Call, media: str) -> None:
     """Refuse a body of another kind than the operation takes."""
     given = call.headers.get("content-type") or ""
-    if call.headers.get("content-encoding", "identity") not in {"", "identity"}:
+    if call.headers.get("content-encoding", "").lower() not in {"", "identity"}:
         raise Refused("unsupported-media-type", "The body must not be compressed.")
     kind, options = parse_options_header(given)
     if kind.lower() != media:
@@ -45,10 +45,13 @@ def _quoted(given: str) -> str:
 
 
 def whole(call: Call, body: Body) -> bytes:
-    """Read a body up to its limit; `Refused` where it is larger."""
+    """Read a body up to its limit; `Refused` where it is larger, or ends before it is whole."""
     content = call.stream.read(body.largest + 1)
     if len(content) > body.largest:
         raise too_large(body.largest)
+    announced = call.headers.get("content-length", "")  # gunicorn does not tell where a caller stopped sending
+    if announced.isascii() and announced.isdigit() and len(content) < int(announced):
+        raise Refused("not-json", "The body ended before it was whole.")
     return content
 
 
@@ -127,7 +130,7 @@ def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -
     if any(problem.place == "path" for problem in problems):
         raise Refused("not-found", "There is nothing at this path.", tuple(problems))
     if problems:
-        names = ", ".join(printable(problem.field) for problem in problems)
+        names = ", ".join(printable(problem.field) or "a parameter without a name" for problem in problems)
         raise Refused("invalid-parameter", f"Not acceptable: {names}.", tuple(problems))
     return values
 
@@ -189,4 +192,4 @@ def words(schema: Mapping[str, Any]) -> str:
         return "true or false"
     if schema["type"] == "integer":
         return f"a whole number from {schema['minimum']} to {schema['maximum']}"
-    return str(schema.get("description", f"1 to {schema['maxLength']} visible ASCII characters"))
+    return str(schema["description"])

@@ -199,12 +199,13 @@ def test_the_same_key_is_the_same_batch(engine) -> None:
     ids=str,
 )
 def test_a_key_with_anything_else_is_refused_and_changes_nothing(engine, other) -> None:
-    first = send(engine, key=f"same but {other}".replace(" ", "-"), start="false")
+    key = f"same but {other}".replace(" ", "-").replace(",", ";")
+    first = send(engine, key=key, start="false")
     assert first.status_code == 202, first.text
     work(engine)
     before = read(engine, first.json()["url"])
     assert before.state == "checked"
-    refused = send(engine, **({"key": f"same but {other}".replace(" ", "-"), "start": "false"} | other))
+    refused = send(engine, **({"key": key, "start": "false"} | other))
     assert refused.status_code == 422, refused.text
     assert refused.json()["type"].endswith(":key-reused")
     work(engine)
@@ -249,6 +250,14 @@ def test_fields_at_fault_are_named(engine, fields, field) -> None:
     assert response.status_code == 422, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert field in {error["field"] for error in response.json()["errors"]}
+
+
+@pytest.mark.parametrize(("text", "state"), [("False", "checked"), ("True", "done")])
+def test_true_and_false_as_python_writes_them(engine, text, state) -> None:
+    received = send(engine, FILE.replace("Colour", "Shade"), start=text)  # no mapping is remembered for this header
+    assert received.status_code == 202, received.text
+    work(engine)
+    assert read(engine, received.json()["url"]).state == state
 
 
 def test_without_a_file(engine) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bankportal.api.calls import LARGEST_BODY
 from bankportal.config import ORIGIN, PREFIX, load
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import SettingsRefused
@@ -10,6 +11,7 @@ from bankportal.domain.schema import validate
 from tests.api.conftest import ENGINES, running
 
 CRM = "https://crm.bank.example"
+SCORE = "/api/v1/churn/score"
 CHURN_BODY = {
     "CustomerId": 15634602.0,
     "Age": 42.0,
@@ -145,6 +147,22 @@ def test_pages_of_declared_origins_may_call(older, path) -> None:
         assert response.headers["Access-Control-Allow-Origin"] == CRM
         assert response.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b" " * (LARGEST_BODY + 1), {}, 413),
+        (b"{}", {"Host": "evil.example"}, 400),
+        (b"{}", {"Content-Type": "a/b"}, 415),
+    ],
+)
+def test_pages_of_declared_origins_can_read_every_refusal(older, content, headers, status) -> None:
+    sent = {"Content-Type": "application/json", "Origin": CRM, **headers}
+    response = older.client.post("/predict_churn", content=content, headers=sent)
+    assert response.status_code == status
+    assert response.headers["Access-Control-Allow-Origin"] == CRM
+    assert "Access-Control-Allow-Origin" not in older.client.post(SCORE, content=content, headers=sent).headers
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"{CRM}.evil.example", CRM.upper()])

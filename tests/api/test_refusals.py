@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from bankportal.api import models
 from bankportal.api.schemas import example
@@ -256,6 +257,15 @@ def test_other_methods(engine, method, path) -> None:
     assert response.headers["Allow"] == "POST"
 
 
+def test_whoever_may_get_may_ask_for_the_head(engine) -> None:
+    for path, methods in (
+        ("/api/v1/products", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/api/v1/batches", "GET, HEAD, POST"),
+    ):
+        assert engine.client.delete(path).headers["Allow"] == methods
+
+
 def test_heads_have_no_body(engine) -> None:
     response = engine.client.head("/api/v1/products")
     assert response.status_code == 200
@@ -265,6 +275,20 @@ def test_heads_have_no_body(engine) -> None:
 @pytest.mark.parametrize("host", [*HOSTS, f"{HOSTS[0]}:8000"])
 def test_every_host_that_is_trusted_by_default_is_answered(engine, host) -> None:
     assert engine.client.get("/api/v1/products", headers={"Host": host}).status_code == 200
+
+
+def test_what_is_cut_short_is_refused_even_where_it_is_json(app) -> None:
+    environ = EnvironBuilder(SCORE, method="POST", content_type="application/json", data=GOOD).get_environ()
+    environ |= {"CONTENT_LENGTH": str(len(GOOD) + 1), "wsgi.input_terminated": True}  # what gunicorn makes of it
+    blocks, status, _ = run_wsgi_app(app, environ)
+    assert status.startswith("400")
+    assert "before it was whole" in json.loads(b"".join(blocks))["detail"]
+
+
+@pytest.mark.parametrize(("encoding", "status"), [("IDENTITY", 200), ("", 200), ("gzip", 415), ("GZip", 415)])
+def test_encodings(engine, encoding, status) -> None:
+    headers = {**JSON, "Content-Encoding": encoding}
+    assert engine.client.post(f"{SCORE}?record=false", content=GOOD, headers=headers).status_code == status
 
 
 def test_other_hosts(engine) -> None:

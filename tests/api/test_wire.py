@@ -9,12 +9,14 @@ import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from bankportal.api import models
+from bankportal.api.calls import MULTIPART
 from bankportal.api.schemas import example
 from bankportal.domain.products import CHURN
 from tests.api.conftest import address_of
 from tests.conftest import PATIENCE
 
 SCORE, BATCHES = "/api/v1/churn/score?record=false", "/api/v1/batches"
+NO_HOST = "X-Host: none\r\n"
 CHUNKED = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 
 
@@ -29,7 +31,7 @@ def address(engine) -> Iterator[tuple[str, int]]:
 
 def answered(address, method: str, path: str, headers: str = "", body: bytes = b"") -> tuple[int, str, bytes]:
     """Send one request as it is; return status, content type and body of what comes back."""
-    host = "" if "Host:" in headers else "Host: localhost\r\n"
+    host = "" if "Host:" in headers or NO_HOST in headers else "Host: localhost\r\n"
     with socket.create_connection(address, PATIENCE) as connection:
         connection.sendall(f"{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n".encode() + body)
         file = connection.makefile("rb")
@@ -81,8 +83,12 @@ def test_what_the_server_cannot_read(app, path, media) -> None:
 
 
 def test_what_is_too_large_is_refused_before_it_is_sent(address) -> None:
-    headers = "Content-Type: application/json\r\nContent-Length: 99999999999\r\n"
-    refused(answered(address, "POST", SCORE, headers), 413)
+    for path, media, limit in (
+        (SCORE, "application/json", "1,000,000 bytes"),
+        (BATCHES, MULTIPART, "UPLOAD_MEGABYTES"),
+    ):
+        headers = f"Content-Type: {media}\r\nContent-Length: 99999999999\r\n"
+        assert limit in refused(answered(address, "POST", path, headers), 413).detail
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,21 @@ def test_hosts(address, host) -> None:
     assert refused(answered(address, "GET", "/api/v1/products", f"Host: {host}\r\n"), 400).type.endswith(
         ":host-refused"
     )
+
+
+@pytest.mark.parametrize("path", ["/api/v1/products", "/openapi.json", "/docs"])
+def test_no_host_at_all(address, path) -> None:
+    refused(answered(address, "GET", path, NO_HOST), 400)
+
+
+@pytest.mark.parametrize("keys", [("one", "two"), ("one", "one"), ("one,two",), ("one", ""), ("",)])
+def test_one_key_and_no_more(address, keys) -> None:
+    content = json.dumps(example(CHURN)).encode()
+    headers = "".join(f"Idempotency-Key: {key}\r\n" for key in keys)
+    headers += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    (error,) = refused(answered(address, "POST", "/api/v1/churn/score", headers, content), 422).errors
+    assert (error.place, error.field) == ("header", "Idempotency-Key")
+    assert "no comma" in error.message
 
 
 def test_a_part_without_a_name(address) -> None:
