@@ -1,5 +1,7 @@
 """How gunicorn serves the portal; `flask up` starts it with this file as its configuration."""
 
+import socket
+import struct
 from typing import Any
 
 from bankportal.config import HOST, load
@@ -11,12 +13,17 @@ workers = 2
 threads = _config.threads
 worker_class = "gthread"
 control_socket_disable = True
-SILENCE = 10.0  # seconds; whoever stops in the middle of a body that long loses the thread that waits for it
+SILENCE = 10  # seconds; whoever stops that long in the middle of a request or an answer loses the thread that waits
 
 
-def pre_request(worker: Any, request: Any) -> None:
-    """Wait for the rest of a body for a while only: gunicorn's own timeout is for workers, not for clients."""
-    request.unreader.sock.settimeout(SILENCE)
+def when_ready(server: Any) -> None:
+    """Wait for clients for a while only: gunicorn's own timeouts are for workers and for idle connections.
+
+    Every connection that comes in has what is set here, from the first byte of its first request on.
+    """
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
 
 
 def post_worker_init(worker: Any) -> None:
