@@ -97,11 +97,11 @@ def test_a_lapsed_lease_is_taken_over_and_the_late_worker_writes_nothing(store) 
     assert store.claim("other", LONG) is None
     time.sleep(2 * SHORT)
     taken = store.claim("other", LONG)
-    assert (taken.number, taken.token, taken.attempts) == (late.number, late.token + 1, 2)
+    assert (taken.number, taken.token, taken.losses) == (late.number, late.token + 1, 1)
     for write in (
         lambda: store.renew(late, LONG),
         lambda: store.complete_score(late, 10, 0, {"late.csv": "e" * 64}),
-        lambda: store.release(late, attempted=False),
+        lambda: store.release(late, at_fault=False),
         lambda: store.end(late, State.FAILED, "late"),
     ):
         with pytest.raises(LeaseLost):
@@ -164,16 +164,24 @@ def test_the_last_chunks_completed_at_once_make_one_finish(store) -> None:
     assert store.claim("w", LONG) is None
 
 
-def test_attempts_count_what_was_tried_and_lost(store) -> None:
+def test_only_the_first_worker_lost_over_a_chunk_is_held_against_it(store) -> None:
     scoring(store, 1)
-    assert store.claim("w", SHORT).attempts == 1
-    time.sleep(2 * SHORT)
-    second = store.claim("w", LONG)
-    store.release(second, attempted=False)
-    again = store.claim("w", LONG)
-    assert again.attempts == second.attempts == 2
-    store.release(again, attempted=True)
-    assert store.claim("w", LONG).attempts == 3
+    counted = []
+    for _ in range(4):
+        chunk = store.claim("w", SHORT)
+        counted.append((chunk.faults, chunk.losses))
+        time.sleep(2 * SHORT)
+    assert counted == [(0, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_a_chunk_given_back_has_a_fault_more_where_it_was_at_fault(store) -> None:
+    scoring(store, 1)
+    store.release(store.claim("w", LONG), at_fault=False)
+    untouched = store.claim("w", LONG)
+    assert (untouched.faults, untouched.losses) == (0, 0)
+    store.release(untouched, at_fault=True)
+    blamed = store.claim("w", LONG)
+    assert (blamed.faults, blamed.losses) == (1, 0)
 
 
 @pytest.mark.parametrize("held", [0, 1])

@@ -152,7 +152,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A claimed unit of work. `token` fences: a write with an older one fails. `files`: name to SHA-256."""
+    """A claimed unit of work. `token` fences: a write with an older one fails. `files`: name to SHA-256.
+
+    `faults` speak against the chunk; `losses` are workers that were lost over it, for whatever reason.
+    """
 
     number: int
     job_number: int
@@ -160,5 +163,6 @@ class Chunk:
     place: int
     span: Span | None
     token: int
-    attempts: int
+    faults: int
+    losses: int
     files: Mapping[str, str] = field(default_factory=dict)

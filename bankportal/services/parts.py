@@ -16,7 +16,7 @@ from bankportal.domain.errors import PortalError
 from bankportal.ml.stream import Block, Layout
 from bankportal.services.chunks import RESULT, Part, Work, reject_all, rejects_header, scored_header
 from bankportal.services.results import Results, header
-from bankportal.store.jobs import MOST_ATTEMPTS, Finished
+from bankportal.store.jobs import Finished
 from bankportal.store.storage import PIECE, REJECTS, RESULTS, SCORED, Storage, file_digest, flush_folder, writing
 
 KINDS = (SCORED, REJECTS, RESULTS)
@@ -94,7 +94,7 @@ def write_part(folder: Path, chunk: Chunk, parts: Iterator[Part]) -> Written:
 
 def quarantined_part(layout: Layout, block: Block) -> Part:
     """Return the part of a block over which workers were lost: no row of it is scored."""
-    message = f"was in a part of the file over which a worker was lost {MOST_ATTEMPTS} times; it was not scored"
+    message = "was in a part of the file at which scoring broke off again and again; it was not scored"
     lines = reject_all(layout, block, QUARANTINED, message)
     return Part(b"", lines, np.empty(0, dtype=RESULT), block.span.rows, block.span.rows)
 
@@ -126,7 +126,7 @@ def join(
     job: Job, work: Work, storage: Storage, chunk: Chunk, done: list[Finished], beat: Callable[[], None]
 ) -> Joined:
     """Join a job's parts in the file's order, with memory for one; `FilesChanged` where a file is not as written."""
-    _require(file_digest(storage.input(job.id)) == job.input_digest, NOT_UPLOADED)
+    _require(file_digest(storage.input(job.id), beat) == job.input_digest, NOT_UPLOADED)
     home, folder, prefix = storage.home(job.id), storage.parts(job.id), f"finish.{chunk.number}.{chunk.token}."
     paths = {kind: home / f"{prefix}{kind}" for kind in KINDS}
     with Output(paths[SCORED]) as scored, Output(paths[REJECTS]) as rejects, Output(paths[RESULTS]) as results:

@@ -23,13 +23,18 @@ from bankportal.services.checking import BLOCK_ROWS, check
 from bankportal.services.chunks import Part, score_block, work_of
 from bankportal.services.models import Models
 from bankportal.services.parts import NOT_UPLOADED, FilesChanged, join, quarantined_part, write_part
-from bankportal.store.jobs import MOST_ATTEMPTS, Answering, JobStore, LeaseLost
+from bankportal.services.trial import is_deadly
+from bankportal.store.jobs import Answering, JobStore, LeaseLost
 from bankportal.store.storage import REJECTS, Storage, file_digest
 
 IDLE = 0.5  # seconds between looks for work
 LONGEST_PAUSE = 30.0  # seconds, after faults of database or storage
 SWEEP_EVERY = 600.0  # seconds
-STEP_ROWS = 100  # rows at a time of a chunk over which a worker was lost
+STALLED = 600.0  # seconds without a beat: the longest way between two is a block of rows, or a model to be loaded
+MOST_FAULTS = 3
+# Lost workers prove nothing, so the limit is far above what bad luck does. It is there because a chunk that takes more
+# than its own process along, the container for one, would otherwise be tried for ever.
+MOST_LOSSES = 20
 
 NOT_THERE = "The stored file, or what was made of it so far, is no longer there."
 
@@ -42,13 +47,22 @@ class Stopping(PortalError):
     code = "stopping"
 
 
+class TrialDied(PortalError):
+    """Scoring a chunk killed the process that tried it."""
+
+    code = "trial-died"
+
+
 class Lease:
-    """Holds a chunk during a `with` block: renews its lease in the background, and says how far the work is."""
+    """Holds a chunk during a `with` block: renews its lease in the background, and says how far the work is.
+
+    Where the work has not beaten for `STALLED` seconds it ends the process: a thread that hangs cannot be ended alone.
+    """
 
     def __init__(self, store: JobStore, chunk: Chunk, seconds: float):
         self.store, self.chunk, self.seconds = store, chunk, seconds
         self._lost = False
-        self._renewed = time.monotonic()
+        self._renewed = self._beaten = time.monotonic()
         self._rows = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -63,7 +77,7 @@ class Lease:
 
     def beat(self, rows: int = 0) -> None:
         """Note how many rows are done; `LeaseLost` where the chunk is another's by now."""
-        self._rows = rows
+        self._rows, self._beaten = rows, time.monotonic()
         # A process that was stopped for long finds out here at once, before its thread has asked the database.
         if self._lost or time.monotonic() - self._renewed > self.seconds:
             raise LeaseLost("The chunk was taken over by another worker, or its job was stopped.")
@@ -71,6 +85,9 @@ class Lease:
     def _keep(self) -> None:
         told = 0
         while not self._over.wait(min(1.0, self.seconds / 6)):
+            if time.monotonic() - self._beaten > STALLED:
+                log.error("work stalled, process ends", job=self.chunk.job_number, place=self.chunk.place)
+                os._exit(os.EX_TEMPFAIL)
             if self._rows == told and time.monotonic() - self._renewed < self.seconds / 3:
                 continue
             try:
@@ -143,28 +160,31 @@ class Worker:
         except LeaseLost as error:
             log.warning("chunk lost", **about, why=str(error))
         except Stopping:
-            self._give_back(chunk, attempted=False)
+            self._give_back(chunk, at_fault=False)
             log.info("chunk given back", **about)
+        except TrialDied as error:
+            log.error("chunk failed", **about, faults=chunk.faults + 1, why=str(error))
+            self._give_back(chunk, at_fault=True)
         except OSError:  # of the storage: nothing is wrong with the chunk, unless another has finished it
-            if self._give_back(chunk, attempted=False):
+            if self._give_back(chunk, at_fault=False):
                 raise
         except SQLAlchemyError:
             self._owed = chunk
             raise
         except Exception:
-            log.exception("chunk failed", **about, attempt=chunk.attempts)
-            self._give_back(chunk, attempted=True)
+            log.exception("chunk failed", **about, faults=chunk.faults + 1)
+            self._give_back(chunk, at_fault=True)
         return True
 
     def _give_back_owed(self) -> None:
         if self._owed:
-            self._give_back(self._owed, attempted=False)
+            self._give_back(self._owed, at_fault=False)
             self._owed = None
 
-    def _give_back(self, chunk: Chunk, *, attempted: bool) -> bool:
+    def _give_back(self, chunk: Chunk, *, at_fault: bool) -> bool:
         """Give a chunk back; `False` where it was not held any more."""
         try:
-            self.store.release(chunk, attempted=attempted)
+            self.store.release(chunk, at_fault=at_fault)
         except LeaseLost as error:
             log.warning("chunk lost", worker=self.name, job=chunk.job_number, why=str(error))
             return False
@@ -173,9 +193,9 @@ class Worker:
     def _work(self, chunk: Chunk, lease: Lease) -> None:
         job = self.store.numbered(chunk.job_number)
         doing = {Step.CHECK: self._check, Step.SCORE: self._score, Step.FINISH: self._finish}[chunk.step]
-        most = 2 * MOST_ATTEMPTS if chunk.step is Step.SCORE else MOST_ATTEMPTS
-        if chunk.attempts > most:
-            self._end(chunk, job, State.FAILED, f"A worker was lost {most} times over this file.")
+        if _given_up(chunk, times=2 if chunk.step is Step.SCORE else 1):  # its first time is the quarantine
+            said = f"Work on this file broke off too often: {chunk.faults} faults, {chunk.losses} workers lost."
+            self._end(chunk, job, State.FAILED, said)
             return
         try:
             doing(chunk, job, lease)
@@ -195,9 +215,10 @@ class Worker:
 
     def _check(self, chunk: Chunk, job: Job, lease: Lease) -> None:
         source, name = self.storage.input(job.id), f"check.{chunk.number}.{chunk.token}.{REJECTS}"
-        if file_digest(source) != job.input_digest:
+        beat = self._beating(lease)
+        if file_digest(source, beat) != job.input_digest:
             raise FilesChanged(NOT_UPLOADED)
-        survey = check(job, source, self.storage.home(job.id) / name, self._beating(lease))
+        survey = check(job, source, self.storage.home(job.id) / name, beat)
         by = self._answering(job) if job.start_when_checked else None
         self.store.complete_check(chunk, survey.checked, survey.spans, {name: survey.rejects_digest}, by)
 
@@ -210,21 +231,24 @@ class Worker:
             return None
 
     def _score(self, chunk: Chunk, job: Job, lease: Lease) -> None:
-        quarantined = chunk.attempts > MOST_ATTEMPTS
+        quarantined = _given_up(chunk)
+        if chunk.losses and not quarantined:
+            self._try(chunk, job, lease)
         parts = self._rejected(chunk, job, lease) if quarantined else self._scored(chunk, job, lease)
         part = write_part(self.storage.parts(job.id), chunk, parts)
         self.store.complete_score(chunk, part.scored, part.rejected, part.files, quarantined=quarantined)
 
+    def _try(self, chunk: Chunk, job: Job, lease: Lease) -> None:
+        """Raise `TrialDied` where scoring the chunk kills whoever does it."""
+        source, beat = self.storage.input(job.id), self._beating(lease)
+        if is_deadly(job, chunk.span, source, self.config.models, beat, STALLED):
+            raise TrialDied("The process that tried it died or hung.")
+
     def _scored(self, chunk: Chunk, job: Job, lease: Lease) -> Iterator[Part]:
-        work, done = work_of(self.models, job), 0
-        in_steps = chunk.attempts > 1  # a worker was lost over it: each step is noted, to tell where the next one is
-        size = STEP_ROWS if in_steps else BLOCK_ROWS
-        for block in blocks(self.storage.input(job.id), work.layout, size, chunk.span, name=job.file_name):
-            if in_steps:
-                self.store.renew(chunk, self.config.lease_seconds, done)
+        work = work_of(self.models, job)
+        for block in blocks(self.storage.input(job.id), work.layout, BLOCK_ROWS, chunk.span, name=job.file_name):
             yield score_block(work, block)
-            done += block.span.rows
-            lease.beat(done if in_steps else 0)
+            lease.beat()
 
     def _rejected(self, chunk: Chunk, job: Job, lease: Lease) -> Iterator[Part]:
         layout = Layout.from_json(job.layout)
@@ -247,3 +271,7 @@ class Worker:
                 raise Stopping("The worker was told to stop.")
 
         return beat
+
+
+def _given_up(chunk: Chunk, times: int = 1) -> bool:
+    return chunk.faults >= times * MOST_FAULTS or chunk.losses >= times * MOST_LOSSES

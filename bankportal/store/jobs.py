@@ -39,7 +39,6 @@ from bankportal.store.receipts import add_batch
 from bankportal.store.sessions import Database
 from bankportal.store.tables import chunks, jobs
 
-MOST_ATTEMPTS = 3
 # A chunk's states. HELD chunks wait for their job's start.
 HELD, WAITING, WORKING, DONE, QUARANTINED = "held", "waiting", "working", "done", "quarantined"
 # Seconds since 1970 by the database's clock, which all workers share.
@@ -239,20 +238,20 @@ class JobStore:
     def claim(self, worker: str, lease_seconds: float) -> Chunk | None:
         """Lend a worker the next chunk that waits or whose lease has run out; `None` where there is none.
 
-        Jobs take turns: a chunk's place in its job goes before the job's age. Taking it is an attempt, unless it was
-        tried in steps before (`working.STEP_ROWS`) and lost at another step: then what was lost was not its fault.
+        Jobs take turns: a chunk's place in its job goes before the job's age. A lease that has run out is a worker lost
+        over the chunk; only the first one is held against it, as a fault.
         """
         lapsed = and_(chunks.c.state == WORKING, chunks.c.lease_until <= self._clock())
         free = select(chunks.c.number).where(or_(chunks.c.state == WAITING, lapsed))
         first = free.order_by(chunks.c.place, chunks.c.number).limit(1).with_for_update(skip_locked=True)
-        in_steps = and_(chunks.c.state == WORKING, chunks.c.step == Step.SCORE.value, chunks.c.attempts > 1)
-        elsewhere = and_(in_steps, chunks.c.lost_at.is_not(None), chunks.c.lost_at != chunks.c.rows_done)
+        lost = case((chunks.c.state == WORKING, 1), else_=0)
+        first_lost = case((chunks.c.losses == 0, lost), else_=0)
         values = {
             "state": WORKING,
             "worker": worker[:100],
             "token": chunks.c.token + 1,
-            "attempts": case((elsewhere, chunks.c.attempts), else_=chunks.c.attempts + 1),
-            "lost_at": case((in_steps, chunks.c.rows_done), else_=chunks.c.lost_at),
+            "faults": chunks.c.faults + first_lost,
+            "losses": chunks.c.losses + lost,
             "lease_until": self._clock() + lease_seconds,
             "began": func.coalesce(chunks.c.began, self._clock()),
             "rows_done": 0,
@@ -267,11 +266,11 @@ class JobStore:
         with self.database.write() as connection:
             self._hold(connection, chunk, lease_until=self._clock() + lease_seconds, rows_done=rows_done)
 
-    def release(self, chunk: Chunk, *, attempted: bool) -> None:
-        """Give a chunk back for another worker; it counts as an attempt where it was one. `LeaseLost`."""
-        attempts = chunk.attempts if attempted else chunk.attempts - 1
+    def release(self, chunk: Chunk, *, at_fault: bool) -> None:
+        """Give a chunk back for another worker, with one fault more where the chunk was at fault. `LeaseLost`."""
+        faults = chunk.faults + at_fault
         with self.database.write() as connection:
-            self._hold(connection, chunk, state=WAITING, lease_until=None, attempts=attempts, rows_done=0)
+            self._hold(connection, chunk, state=WAITING, lease_until=None, faults=faults, rows_done=0)
 
     def complete_check(
         self,
@@ -398,7 +397,8 @@ def _new_chunk(job_number: int, step: Step, place: int, state: str, span: Span |
         "span": asdict(span) if span else None,
         "state": state,
         "token": 0,
-        "attempts": 0,
+        "faults": 0,
+        "losses": 0,
         "rows_done": 0,
     }
 
@@ -448,4 +448,5 @@ def _plain(value: Any) -> Any:
 
 def _chunk(row: Row[Any]) -> Chunk:
     span = Span(**row.span) if row.span else None
-    return Chunk(row.number, row.job_number, Step(row.step), row.place, span, row.token, row.attempts, row.files or {})
+    where = (row.number, row.job_number, Step(row.step), row.place, span)
+    return Chunk(*where, row.token, row.faults, row.losses, row.files or {})

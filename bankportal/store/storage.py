@@ -153,7 +153,11 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def file_digest(path: Path) -> str:
-    """Return a file's SHA-256 in hex."""
+def file_digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
+    """Return a file's SHA-256 in hex; `beat` is called for every piece that was read."""
+    sha256 = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(PIECE):
+            sha256.update(piece)
+            beat()
+    return sha256.hexdigest()

@@ -131,15 +131,16 @@ chunks = Table(
     Column("span", JSON),
     Column("state", String(20), nullable=False),
     Column("token", Integer, nullable=False),
-    Column("attempts", Integer, nullable=False),
+    # What speaks against it: exceptions, trials that died, and the first worker lost over it.
+    Column("faults", Integer, nullable=False),
+    # All workers lost over it, whatever ended them.
+    Column("losses", Integer, nullable=False),
     Column("worker", String(100)),
     # Seconds since 1970 by the database's own clock, which all workers share.
     Column("lease_until", Float(53)),
     # When it was first claimed, by the same clock.
     Column("began", Float(53)),
     Column("rows_done", Integer, nullable=False),
-    # How many rows were done when a worker was last lost over it: only a loss at the same place speaks against it.
-    Column("lost_at", Integer),
     Column("scored", Integer),
     Column("rejected", Integer),
     Column("files", JSON),
