@@ -29,8 +29,8 @@ from tests.test_hostile_files import FILES, HINT, MOST_COLUMNS, check_refusal, h
 BATCH = 50
 API = "/api/v1/batches"
 REJECTED = ["line", "column", "code", "message", "row"]
-PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-FORMULA = re.compile(r"[=+\-@\t\r\x00]")
+PLAIN_NUMBER = re.compile(r" *[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)? *")
+FORMULA = re.compile(r"[\t\n\r\x00]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 NAMES = (
     *("May.csv", "Mär z.csv", "../../etc/passwd", "C:\\tmp\\a.csv", '"><script>alert(1)</script>.csv', "x" * 3000),
     *("=cmd.csv", "\u202evsc.exe", "a:b|c?.csv", ".csv", "%s%n{0}.csv", "\U0001f600.csv", "nul", " "),

@@ -431,7 +431,8 @@ def test_commands(app, bank_files, tmp_path) -> None:
     assert "0 decisions and 1 batches" in runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")]).output
     shutil.rmtree(services.config.storage / job.id)
     replayed = runner.invoke(args=["audit", "replay"])
-    assert replayed.exit_code == 0
+    assert replayed.exit_code == 3
+    assert "0 decisions and 0 batches recomputed" in replayed.output
     assert f"Batch {job.id} cannot be recomputed: input.csv is gone." in replayed.output
     with services.database.write() as connection:
         connection.execute(update(jobs).values(file_name="June.csv"))

@@ -10,6 +10,7 @@ from bankportal.domain.batch import Job
 from bankportal.files import replacing
 from bankportal.services.audit import Head
 
+FILES_GONE = 3  # the exit code where all that could be recomputed is equal, and something could not
 HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{64})")
 
 
@@ -50,12 +51,14 @@ def verify(head: Head | None) -> None:
 def replay() -> None:
     """Recompute every decision and batch with its model version; exit with 1 and name the first that differs.
 
-    A batch of which a file was deleted is named and passed over.
+    A batch of which a file was deleted is named and passed over; where all others are equal, exit with 3.
     """
     found = services().audit.replay()
     for gone in found.gone:
         click.echo(gone)
     click.echo(f"{_counted(found.decisions, found.batches)} recomputed, equal to the last bit.")
+    if found.gone:
+        click.get_current_context().exit(FILES_GONE)
 
 
 def _counted(decisions: int, batches: int) -> str:

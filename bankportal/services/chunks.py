@@ -7,6 +7,7 @@ import csv
 import hashlib
 import heapq
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,8 +34,12 @@ from bankportal.services.scoring import Answers, answers
 REASONS = tuple(f"reason_{number}" for number in range(1, MOST + 1))
 LIMIT = ("limit", "limit_rule", "counteroffer", "policy_version")
 REJECTED = ("line", "column", "code", "message", "row")
-# A spreadsheet takes a cell that begins with one of these for a formula.
-FORMULA = tuple("=+-@\t\r\x00")
+# How a cell begins that a spreadsheet may take for a formula: with a sign, which in East Asian settings may be a
+# full-width one, also behind white space and what does not show, which some drop; with a break, which some drop too.
+SIGNS = "=+@＝＋－＠-"
+BREAKS = "\t\n\r\x00"
+UNSEEN_BEFORE = r"[\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+FORMULA = re.compile(rf"[{BREAKS}]|{UNSEEN_BEFORE}*+[{SIGNS}]")
 # What is kept of each scored row, beside its line in the scored file: enough to sort, filter, and open it.
 RESULT = np.dtype(
     [
@@ -240,10 +245,10 @@ def as_uploaded(row: Sequence[str]) -> bytes:
 def _neutral(rows: list[list[str]]) -> list[list[str]]:
     """Put an apostrophe before what a spreadsheet would take for a formula; numbers stay numbers."""
     joined = map("".join, zip(*rows, strict=True))
-    risky = [place for place, text in enumerate(joined) if any(sign in text for sign in FORMULA)]
+    risky = [place for place, text in enumerate(joined) if any(sign in text for sign in SIGNS + BREAKS)]
     for row in rows if risky else ():
         for place in risky:
             cell = row[place]
-            if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell):
+            if FORMULA.match(cell) and not NUMBER.fullmatch(cell.strip(" ")):
                 row[place] = f"'{cell}"
     return rows
