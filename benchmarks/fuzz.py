@@ -52,6 +52,7 @@ def run(address: str, cases: int, uncovered: Sequence[str] = ()) -> Result:
     program = str(Path(sys.executable).with_name("schemathesis"))
     examples = max(1, cases // OPERATION_COUNT)
     options = [f"--max-examples={examples}", f"--seed={SEED}", "--generation-database=none", "--continue-on-failure"]
+    options += ["--request-timeout=120", "--suppress-health-check=too_slow"]  # how fast is measured elsewhere
     hooks = {"SCHEMATHESIS_HOOKS": Path(__file__).stem, "PYTHONPATH": str(Path(__file__).parent)}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "schemathesis.toml").write_text(settings(uncovered), encoding="utf-8")

@@ -26,6 +26,7 @@ from bankportal.store.sessions import Database
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS = 1500
+TREES = 20
 POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL", "")
 SECRET = "for tests alone, not a secret"
 PATIENCE = 120.0  # seconds until what should come is given up: only a test that fails waits for so long
@@ -63,11 +64,20 @@ def bank_files(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def trained(bank_files):
-    """Both products' forests, trained on the small files."""
+    """Both products' forests, of few trees, trained on the small files."""
     from bankportal.ml.read import read
     from bankportal.ml.training import train
 
-    return {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        plant_few_trees(patch)
+        return {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
+
+
+def plant_few_trees(patch: pytest.MonkeyPatch) -> None:
+    """Let training grow small forests, which load in a fifth of the time, for tests in which size does not matter."""
+    from bankportal.ml import training
+
+    patch.setattr(training, "PARAMETERS", replace(training.PARAMETERS, trees=TREES))
 
 
 @pytest.fixture(scope="session")
@@ -175,28 +185,48 @@ def examples() -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory) -> Path:
+    """A database file with all tables; copy it, do not use it."""
+    path = tmp_path_factory.mktemp("migrated") / "portal.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql() -> Iterator[str]:
+    """The name of a PostgreSQL database with all tables; take it as a template, do not use it."""
+    if not POSTGRES:
+        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
+    with postgresql_database("template1") as database:
+        upgrade(database)
+        database.close()
+        yield str(database.url.database)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request, tmp_path):
     """An empty, migrated database on each back end."""
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path}/portal.sqlite3")
-        upgrade(database)
-        yield database
-        database.close()
+    if request.param == "postgresql":
+        with postgresql_database(request.getfixturevalue("migrated_postgresql")) as database:
+            yield database
         return
-    if not POSTGRES:
-        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
-    yield from postgres_database()
+    database = Database(f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_sqlite'), tmp_path)}")
+    yield database
+    database.close()
 
 
-def postgres_database():
+@contextmanager
+def postgresql_database(template: str) -> Iterator[Database]:
+    """Make a PostgreSQL database after another one, and drop it in the end."""
     name = f"bankportal_test_{secrets.token_hex(6)}"
     server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     database = Database(server.url.set(database=name).render_as_string(hide_password=False))
     try:
-        upgrade(database)
         yield database
     finally:
         database.close()
@@ -210,7 +240,6 @@ def portal(config, database):
     """The services on each back end, with the models of the test's instance registered there."""
     logs.configure(config)
     built = wiring.build(replace(config, database_url=database.url))
-    upgrade(built.database)
     with_models(config, built)
     yield built
     built.database.close()

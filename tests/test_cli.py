@@ -17,7 +17,12 @@ from bankportal.cli.models import models
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.products import CHURN, PRODUCTS
-from tests.conftest import REAL_DATA, write_csv
+from tests.conftest import REAL_DATA, plant_few_trees, write_csv
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch) -> None:
+    plant_few_trees(monkeypatch)
 
 
 @pytest.fixture

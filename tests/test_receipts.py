@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from bankportal.domain.receipt import Recorded, content, sha256
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.replaying import ReplayDiffers
-from bankportal.store.migrate import upgrade
 from bankportal.store.receipts import add_batch
 from bankportal.store.storage import file_digest
 from bankportal.store.tables import jobs
@@ -54,20 +52,6 @@ def batch(services, product, source: Path):
 
 def exported(services) -> list[str]:
     return [line for _, line in services.audit.export()]
-
-
-@pytest.fixture
-def portal(config, database):
-    """The services on each back end, with the models of the test's instance."""
-    first = wiring.build(config)
-    built = wiring.build(replace(config, database_url=database.url))
-    upgrade(built.database)
-    for product in (CHURN, ALLOWANCE):
-        known = first.models.store.activated(product.key)[0]
-        built.models.store.register(product.key, known.version, known.manifest_digest, activate=True)
-    first.database.close()
-    yield built
-    built.database.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from sklearn.ensemble import RandomForestClassifier
 from bankportal.domain import factors as f
 from bankportal.domain.constraints import Choice, Flag, Number
 from bankportal.domain.factors import Change, Direction, Factor, Group
-from bankportal.domain.products import ALLOWANCE, CHURN, Band, Label, Tone
+from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
 from bankportal.ml import recourse as module
 from bankportal.ml import recourse_kernels, simulate
 from bankportal.ml.encoding import Encoding, Seen
 from bankportal.ml.forest import Forest
+from bankportal.ml.read import read
 from bankportal.ml.recourse import CHEAPER, SINGLES, recourse
-from bankportal.ml.training import forest_from_sklearn
+from bankportal.ml.training import forest_from_sklearn, train
 
 UP, DOWN, EITHER = Direction.UP, Direction.DOWN, Direction.EITHER
 GOOD, FAIR, BAD = Tone.GOOD, Tone.FAIR, Tone.BAD
@@ -245,6 +246,12 @@ def test_as_brute_force_on_declined_applicants(bank):
         check_promises(ALLOWANCE, forest, encoding, values, found)
         kinds |= {len(one.changes) for one in found.found} | ({"nothing"} if found.nothing else set())
     assert kinds == {1, 2, "nothing"}
+
+
+@pytest.fixture(scope="module")
+def trained(bank_files):
+    """Both products' forests, of full size."""
+    return {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
 
 
 @pytest.mark.parametrize("key", ["allowance", "churn"])

@@ -1,6 +1,7 @@
 """The wheel works where there is no checkout: trains, serves, scores over HTTP with a form token."""
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -15,6 +16,8 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("bankportal", "templates", "static", "migrations_data", "setup.cfg", "pyproject.toml", "README.md")
@@ -43,13 +46,19 @@ def python(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("BANKPORTAL_", "FLASK_", "PYTHON"))
     }
-    return kept | {"BANKPORTAL_INSTANCE": str(tmp_path / "instance"), "BANKPORTAL_PORT": str(port)}
+    return kept | {"BANKPORTAL_INSTANCE": str(tmp_path / "instance"), "BANKPORTAL_PORT": str(free_port())}
+
+
+def free_port() -> int:
+    """Return a port below those that systems hand out, so that no connection takes it before the portal does."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def flask(python, environment, tmp_path, *arguments) -> str:
@@ -67,7 +76,8 @@ def post(opener, address, values) -> str:
 
 
 def wait_for(address: str, process) -> None:
-    for _ in range(300):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         try:
             urllib.request.urlopen(f"{address}/healthz").close()
             return
