@@ -1,8 +1,11 @@
 """Scoring a file here, on a Dask cluster, and by the worker: the same bytes, whatever reads and wherever it lies."""
 
+import csv
 import datetime
+import io
 import os
 import signal
+import socket
 import sys
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -15,9 +18,10 @@ from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.services import cluster, sources
 from bankportal.services.chunks import Work
 from bankportal.services.cluster import ClusterFailed, Parcel
-from bankportal.services.sources import source_at
-from tests.conftest import REAL_DATA
+from bankportal.services.sources import input_at, source_at
+from tests.conftest import PATIENCE, REAL_DATA
 
+dask = pytest.importorskip("dask", reason="Dask is missing: pip install bankportal[dask]")
 distributed = pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
 fsspec = pytest.importorskip("fsspec")
 pyarrow = pytest.importorskip("pyarrow")
@@ -31,6 +35,15 @@ HOSTILE = {
     601: lambda line: line + ",one more",
     1201: lambda line: "",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient():
+    """No time limit of the cluster's own is a fault of what is tested."""
+    limits = {f"distributed.comm.timeouts.{each}": f"{PATIENCE}s" for each in ("connect", "tcp")}
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(limits):
+        patch.setattr(cluster, "WAIT", PATIENCE)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +202,7 @@ def test_a_worker_that_dies_loses_nothing(services, hostile, tmp_path) -> None:
     """The only one dies, and with it every copy of the model: another is started and gets it anew."""
     here = scored(services, CHURN, hostile, tmp_path / "here")
     work = work_for(services, CHURN, hostile)
-    found = source_at(str(hostile), CHURN)
+    found = input_at(str(hostile), CHURN)
     with (
         processes(1) as made,
         closing(cluster.parts(made.scheduler_address, work, services.config.models, found)) as parts,
@@ -201,11 +214,27 @@ def test_a_worker_that_dies_loses_nothing(services, hostile, tmp_path) -> None:
     assert here[0].endswith(b"".join(lines))
 
 
+def test_a_cluster_that_lost_all_workers_is_given_up(services, hostile, tmp_path, monkeypatch) -> None:
+    found = input_at(str(hostile), CHURN)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as made:
+        work = work_for(services, CHURN, hostile)
+        with closing(cluster.parts(made.scheduler_address, work, services.config.models, found)) as parts:
+            next(parts)
+            made.scale(0)
+            monkeypatch.setattr(cluster, "WAIT", 1)
+            with pytest.raises(ClusterFailed, match="lost all its workers"):
+                list(parts)
+
+
 def test_nobody_at_the_address(services, hostile, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "WAIT", 1)
-    for address in ("tcp://127.0.0.1:1", "nonsense://x"):
-        with pytest.raises(ClusterFailed, match="No Dask scheduler answers"):
-            scored(services, CHURN, hostile, tmp_path / "there", address)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        for address in ("tcp://127.0.0.1:1", "nonsense://x", "nowhere", there):
+            with pytest.raises(ClusterFailed, match="No Dask scheduler answers"):
+                scored(services, CHURN, hostile, tmp_path / "there", address)
 
 
 def test_without_the_extra(services, hostile, tmp_path, monkeypatch) -> None:
@@ -289,3 +318,121 @@ def test_any_span_of_a_row_group_can_be_read_by_itself(bank_files, tmp_path) -> 
     assert [row for span in spans for row in found.block(span).rows] == whole
     assert max(span.rows for span in spans) == 200
     assert [line for span in spans for line in found.block(span).lines] == list(range(2, len(whole) + 2))
+
+
+# Many files as one.
+
+
+@pytest.fixture
+def months(hostile, tmp_path):
+    """The file in three parts below a folder, with what a cluster's writers leave beside theirs."""
+    folder = tmp_path / "months"
+    (folder / "old").mkdir(parents=True)
+    header, *lines = hostile.read_text(encoding="utf-8").splitlines(keepends=True)
+    for place, rows in (("a.csv", lines[:500]), ("b.csv", lines[500:900]), ("old/c.csv", lines[900:]), ("d.csv", [])):
+        (folder / place).write_text(header + "".join(rows), encoding="utf-8")
+    for place in ("_SUCCESS", ".a.csv.crc", "e.csv"):
+        (folder / place).write_bytes(b"")
+    return folder
+
+
+def read_back(text: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+
+
+def test_a_folder_scores_as_its_files_do(services, hostile, months, at_hand, memory, tmp_path) -> None:
+    whole = scored(services, CHURN, hostile, tmp_path / "whole")
+    here = scored(services, CHURN, months, tmp_path / "here")
+    assert here == scored(services, CHURN, months, tmp_path / "there", at_hand)
+    assert here == scored(services, CHURN, f"{months}/**/*.csv", tmp_path / "pattern")
+    memory.put(str(months), "/bank/months", recursive=True)
+    assert here == scored(services, CHURN, "memory://bank/months", tmp_path / "elsewhere")
+    assert here == scored(services, CHURN, "memory://bank/months/**/*.csv", tmp_path / "elsewhere")
+    ours, theirs = read_back(here[0]), read_back(whole[0])
+    assert {row.pop("file") for row in ours} == {"a.csv", "b.csv", "old/c.csv"}
+    assert ours == theirs
+    ours, theirs = read_back(here[1]), read_back(whole[1])
+    assert {row.pop("file") for row in ours} == {"a.csv", "b.csv"}  # a ragged record's too
+    for row in (*ours, *theirs):
+        del row["line"]  # within its own file
+    assert ours == theirs
+
+
+def test_folders_name_columns(services, bank_files, at_hand, tmp_path) -> None:
+    from pyarrow import csv as tables
+    from pyarrow import dataset
+
+    made = tables.read_csv(bank_files["churn"], convert_options=tables.ConvertOptions(strings_can_be_null=True))
+    by = dataset.partitioning(pyarrow.schema([("Geography", pyarrow.string())]), flavor="hive")
+    dataset.write_dataset(made, tmp_path / "table", format="parquet", partitioning=by)
+    here = scored(services, CHURN, tmp_path / "table", tmp_path / "here")
+    assert here == scored(services, CHURN, tmp_path / "table", tmp_path / "there", at_hand)
+    whole = scored(services, CHURN, bank_files["churn"], tmp_path / "whole")
+    answers = [
+        {row["CustomerId"]: (row["Geography"], row["score"], row["reason_1"]) for row in read_back(text)}
+        for text in (here[0], whole[0])
+    ]
+    assert answers[0] == answers[1]
+    assert len({country for country, *_ in answers[0].values()}) == 3
+
+
+def test_files_that_do_not_fit_together_are_refused(services, months, bank_files, tmp_path) -> None:
+    def refused(match: str, target: str = str(tmp_path / "out.csv")) -> None:
+        with pytest.raises(DataRefused, match=match):
+            score_file(services, CHURN, str(months), target, None)
+
+    refused("would lie among the files", str(months / "out.csv"))
+    (months / "f.csv").write_text("CreditScore,Age\n600,40\n")
+    refused("f.csv has other columns")
+    as_parquet(bank_files["churn"], months / "f.csv")
+    refused("CSV and Parquet files")
+    (months / "f.csv").write_text("what is this?\n")
+    refused("f.csv names no column")
+    for part in months.rglob("*.csv"):
+        part.write_text("CreditScore,Age\n")
+    refused("has no rows")
+
+
+# Places that fail.
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(services, bank_files, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "linked.csv")
+    for taken in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataRefused, match="no ordinary file"):
+            score_file(services, CHURN, str(bank_files["churn"]), str(taken), None)
+    assert (tmp_path / "pipe").is_fifo()
+    score_file(services, CHURN, str(bank_files["churn"]), str(tmp_path / "link"), None)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "linked.csv").is_file()
+
+
+class Forbidden(Exception):
+    """What a store's package raises."""
+
+
+def test_a_store_that_refuses_is_found_before_scoring(services, hostile, memory, tmp_path, monkeypatch) -> None:
+    def refuses(*given: object, **named: object) -> None:
+        raise Forbidden("no key given")
+
+    monkeypatch.setattr(type(memory), "pipe_file", refuses)
+    monkeypatch.setattr("bankportal.cli.score.score_block", lambda *given: pytest.fail("scored"))
+    with pytest.raises(DataRefused, match=r"memory://bank/out\.csv cannot be written: no key given\."):
+        score_file(services, CHURN, str(hostile), "memory://bank/out.csv", None)
+    monkeypatch.setattr(type(memory), "find", refuses)
+    with pytest.raises(DataRefused, match=r"memory://bank/in cannot be read: no key given\."):
+        score_file(services, CHURN, "memory://bank/in", str(tmp_path / "out.csv"), None)
+
+
+def test_an_input_that_fails_midway_is_the_one_named(services, hostile, tmp_path, monkeypatch) -> None:
+    real = sources.stream.blocks_from
+
+    def fails(*given, **named):
+        yield next(real(*given, **named))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sources.stream, "blocks_from", fails)
+    with pytest.raises(DataRefused, match=r"hostile\.csv cannot be read: Input/output error"):
+        score_file(services, CHURN, str(hostile), str(tmp_path / "out.csv"), None)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]

@@ -9,13 +9,12 @@ import click
 
 from bankportal.cli.common import PRODUCT, console, refuse_overwriting, reported, services
 from bankportal.cli.train import progress_bar
-from bankportal.domain.batch import Span
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
 from bankportal.ml.read import recognise
 from bankportal.services import cluster
 from bankportal.services.chunks import Part, Work, rejects_header, score_block, scored_header
-from bankportal.services.sources import Source, absolute, name, source_at, writing
+from bankportal.services.sources import Input, input_at, name, writing
 from bankportal.wiring import Services
 
 FILE_SCHEME = "file://"
@@ -36,7 +35,9 @@ AT_ONCE = 2
 def score(product: Product, source: str, target: str, rejects: str | None, scheduler: str | None) -> None:
     """Score the CSV or Parquet file IN and write OUT: a row in, a row out, in the same order. Nothing is recorded.
 
-    IN, OUT and FILE are paths, or any location that fsspec knows, such as s3://bank/customers.parquet.
+    IN, OUT and FILE are paths, or any location that fsspec knows, such as s3://bank/customers.parquet. IN may be a
+    folder of such files or a pattern such as 'customers/*.parquet': its rows get a column that tells their file,
+    and one for each folder named like Geography=Spain. An OUT that is there already is replaced when all is scored.
     """
     rows, rejected = score_file(services(), product, source, target, rejects, scheduler)
     hint = "" if rejects or not rejected else " To have them named: --rejects FILE"
@@ -48,7 +49,7 @@ def score_file(
 ) -> tuple[int, int]:
     """Score a file into others; return how many rows it has, and how many of them were rejected."""
     refuse_overwriting(*(location.removeprefix(FILE_SCHEME) for location in (source, target, rejects) if location))
-    found = source_at(absolute(source), product)
+    found = input_at(source, product, *(location for location in (target, rejects) if location))
     work = Work(
         product=product,
         layout=found.layout,
@@ -66,15 +67,15 @@ def score_file(
         write_scored(scored_header(work))
         write_rejected(rejects_header(work.layout))
         rows = rejected = 0
-        for span, part in parts:
+        for done, part in parts:
             write_scored(part.scored)
             write_rejected(part.rejects)
             rows, rejected = rows + part.rows, rejected + part.rejected
-            report(span.end, found.size, "Scoring")
+            report(done, found.size, "Scoring")
         return rows, rejected
 
 
-def mapping_of(found: Source, product: Product) -> dict[str, str]:
+def mapping_of(found: Input, product: Product) -> dict[str, str]:
     """Map columns to factors by their names; `DataRefused` where two mean one, or a required one is missing."""
     try:
         meant = recognise(list(found.layout.header), product)
@@ -87,24 +88,24 @@ def mapping_of(found: Source, product: Product) -> dict[str, str]:
     return mapping
 
 
-def _parts(portal: Services, work: Work, found: Source, scheduler: str | None) -> Generator[tuple[Span, Part]]:
+def _parts(portal: Services, work: Work, found: Input, scheduler: str | None) -> Generator[tuple[int, Part]]:
     if scheduler:
         yield from cluster.parts(scheduler, work, portal.config.models, found)
     else:
         yield from _here(work, found)
 
 
-def _here(work: Work, found: Source) -> Generator[tuple[Span, Part]]:
+def _here(work: Work, found: Input) -> Generator[tuple[int, Part]]:
     """Score block after block, two at a time: kernels work on one while the other's text is read and written."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        under_way: deque[tuple[Span, Future[Part]]] = deque()
-        for block in found.blocks():
-            under_way.append((block.span, pool.submit(score_block, work, block)))
+        under_way: deque[tuple[int, Future[Part]]] = deque()
+        for done, block in found.blocks():
+            under_way.append((done, pool.submit(score_block, work, block)))
             if len(under_way) == AT_ONCE:
-                span, part = under_way.popleft()
-                yield span, part.result()
-        for span, part in under_way:
-            yield span, part.result()
+                read, part = under_way.popleft()
+                yield read, part.result()
+        for read, part in under_way:
+            yield read, part.result()
 
 
 def _nowhere(line: bytes) -> None:

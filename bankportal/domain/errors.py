@@ -68,6 +68,10 @@ class DataRefused(PortalError):
     code = "data-refused"
 
 
+class NoRows(DataRefused):
+    """A data file is in order as far as it goes, and has no row."""
+
+
 class TooLarge(PortalError):
     """A file is larger, or wider, than the settings allow; the message names the limit and its setting."""
 

@@ -138,7 +138,7 @@ def cell_problems(
 
 def ragged_problem(layout: Layout, ragged: Ragged) -> CellProblem:
     """Say what is wrong with a ragged record."""
-    message = f"has {len(ragged.fields)} fields where the header has {len(layout.header)}"
+    message = f"has {len(ragged.fields)} fields where the header has {len(layout.header) - len(ragged.added)}"
     return CellProblem(ragged.line, "", "", "ragged", message, cut(layout.delimiter.join(ragged.fields)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bankportal.domain.batch import Span
-from bankportal.domain.errors import DataRefused, TooLarge
+from bankportal.domain.errors import DataRefused, NoRows, TooLarge
 from bankportal.domain.factors import squeeze
 from bankportal.domain.products import Product
 
@@ -75,11 +75,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Ragged:
-    """A record with another number of fields than the header: kept as it stood, never pressed into columns."""
+    """A record with another number of fields than the header: kept as it stood, never pressed into columns.
+
+    `added` are the cells of the last columns, where those were not in the file: they are known all the same.
+    """
 
     position: int
     line: int
     fields: list[str]
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def layout_from(
         found = Layout(delimiter, header, records.offset, records.line)
         check_header(header, product, most_columns, mapped)
         if not sum(1 for _ in islice(rows, FIRST_ROWS)):
-            raise DataRefused("has a header and no rows.")
+            raise NoRows("has a header and no rows.")
         return found
 
 
@@ -153,7 +157,7 @@ def blocks_from(
             yield block
             position += block.span.rows
         if not span and position == 0:
-            raise DataRefused("has a header and no rows.")
+            raise NoRows("has a header and no rows.")
         if span and position != span.position + span.rows:
             raise DataRefused("is not what it was when it was checked.")
 
@@ -216,7 +220,7 @@ def _begin(file: BinaryIO) -> tuple[int, int]:
     start, line = (hint.end(), 2) if hint else (mark, 1)
     if not beginning[start:].strip():
         much = f"holds nothing but white space in its first {LONGEST_RECORD:,} bytes."
-        raise DataRefused(much if len(beginning) == LONGEST_RECORD else "is empty.")
+        raise DataRefused(much) if len(beginning) == LONGEST_RECORD else NoRows("is empty.")
     return start, line
 
 

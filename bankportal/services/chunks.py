@@ -205,11 +205,14 @@ def _joined(problems: list[CellProblem]) -> Iterator[str]:
 def _lines(layout: Layout, block: Block, rows: Iterable[int]) -> Iterator[tuple[int, list[str], str]]:
     """Yield some rows and all ragged records in the file's order: line; cells and line; the raw row if ragged.
 
-    A ragged record's cells are left empty: nobody knows under which column they belong.
+    A ragged record's own cells are left empty: nobody knows under which column they belong.
     """
     whole = ((block.lines[row], [*block.rows[row], str(block.lines[row])], "") for row in rows)
     blank = [""] * len(layout.header)
-    ragged = ((each.line, [*blank, str(each.line)], _raw(layout, each.fields)) for each in block.ragged)
+    ragged = (
+        (each.line, [*blank[len(each.added) :], *each.added, str(each.line)], _raw(layout, each.fields))
+        for each in block.ragged
+    )
     yield from heapq.merge(whole, ragged, key=lambda record: record[0])
 
 

@@ -4,6 +4,7 @@ What a machine needs travels with the work: it must have this package and reach 
 instance folder.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -24,7 +25,7 @@ from bankportal.domain.reasons import Catalogue
 from bankportal.ml.registry import FILES, MANIFEST, Model, Registry, digest
 from bankportal.ml.stream import Layout
 from bankportal.services.chunks import Part, Work, score_block
-from bankportal.services.sources import EXTRA, Source
+from bankportal.services.sources import EXTRA, Input, Source, name
 from bankportal.version import __version__
 
 LOCAL = "local"
@@ -112,39 +113,55 @@ def score_span(parcel: Parcel, source: Source, span: Span) -> Part:
     return replace(part, results=part.results[:0])
 
 
-def parts(scheduler: str, work: Work, models: Path, source: Source) -> Generator[tuple[Span, Part]]:
+def parts(scheduler: str, work: Work, models: Path, found: Input) -> Generator[tuple[int, Part]]:
     """Yield a file's parts in order, scored on a cluster: at an address, or `LOCAL`, one on this machine.
 
-    A worker that dies has its chunks done by another. `ClusterFailed` where the cluster gives up, and whatever
-    `PortalError` a chunk raises.
+    With each comes how much of the input is done. A worker that dies has its chunks done by another. `ClusterFailed`
+    where the cluster gives up or has no worker left, and whatever `PortalError` a chunk raises.
     """
     with _client(scheduler) as client:
         # A task rather than scattered data: it is done again where all workers that held it are gone.
         parcel = client.submit(_itself, Parcel.of(work, models), pure=False)
         most = IN_FLIGHT * sum(client.nthreads().values())
-        under_way: deque[tuple[Span, Any]] = deque()
-        for span in source.spans():
-            under_way.append((span, client.submit(score_span, parcel, source, span, pure=False)))
+        under_way: deque[tuple[int, Source, Span, Any]] = deque()
+        for done, source, span in found.spans():
+            future = client.submit(score_span, parcel, source, span, pure=False)
+            under_way.append((done, source, span, future))
             if len(under_way) >= most:
-                yield _arrived(*under_way.popleft())
+                yield _arrived(client, *under_way.popleft())
         while under_way:
-            yield _arrived(*under_way.popleft())
+            yield _arrived(client, *under_way.popleft())
 
 
 def _itself(parcel: Parcel) -> Parcel:
     return parcel
 
 
-def _arrived(span: Span, future: Any) -> tuple[Span, Part]:
+def _arrived(client: Any, done: int, source: Source, span: Span, future: Any) -> tuple[int, Part]:
     try:
-        return span, future.result()
+        return done, _result(client, future)
     except PortalError:
         raise
     except Exception as error:  # whatever was raised on another machine, or of the cluster itself
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ClusterFailed(
-            f"The rows from line {span.line:,} on could not be scored on the cluster: {what}"
+            f"The rows of {name(source.location)} from line {span.line:,} on could not be scored on the cluster: {what}"
         ) from error
+
+
+def _result(client: Any, future: Any) -> Part:
+    """Wait for a chunk as long as there is somebody to work on it."""
+    alone = False
+    while True:
+        try:
+            return future.result(timeout=WAIT)  # type: ignore[no-any-return]
+        except TimeoutError:
+            if future.done():  # its own
+                raise
+            workers = client.nthreads()
+            if alone and not workers:
+                raise ClusterFailed("The cluster has lost all its workers.") from None
+            alone = not workers
 
 
 @contextmanager
@@ -155,18 +172,35 @@ def _client(scheduler: str) -> Iterator[Any]:
         import distributed
     except ImportError:
         raise ClusterFailed(f"A cluster needs Dask: {EXTRA}") from None
+    if scheduler != LOCAL:
+        asyncio.run(_greet(scheduler))
     # The parcel is large on purpose, and travels once.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}), _cluster(scheduler) as cluster:
+    with (
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}),
+        _cluster(scheduler) as cluster,
+        distributed.Client(cluster, timeout=WAIT, set_as_default=False) as client,  # type: ignore[no-untyped-call]
+    ):
         try:
-            client = distributed.Client(cluster, timeout=WAIT, set_as_default=False)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise ClusterFailed(f"No Dask scheduler answers at {scheduler}: {error}") from None
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=WAIT)
-            except TimeoutError:
-                raise ClusterFailed(f"The Dask scheduler at {scheduler} has no workers.") from None
-            yield client
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise ClusterFailed(f"The Dask scheduler at {scheduler} has no workers.") from None
+        yield client
+
+
+async def _greet(scheduler: str) -> None:
+    """Raise `ClusterFailed` where no scheduler answers; a client that never got an answer waits long for its end."""
+    from distributed import Security, rpc
+
+    try:
+        options = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
+        async with (
+            asyncio.timeout(WAIT),
+            rpc(scheduler, timeout=WAIT, connection_args=options) as remote,  # type: ignore[no-untyped-call]
+        ):
+            await remote.identity()
+    except Exception as error:  # by the address: one that is none, nobody there, somebody else there
+        why = str(error) or f"nobody answered within {WAIT} s"
+        raise ClusterFailed(f"No Dask scheduler answers at {scheduler}: {why}") from None
 
 
 @contextmanager

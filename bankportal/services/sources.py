@@ -1,18 +1,24 @@
 """Files to score and files to write, wherever they lie: on this machine, or at any location that fsspec knows.
 
-A source is cut into spans, each read by itself, here or on another machine. Plain values, so that it travels.
+What is scored is one file, or the parts of a folder or a pattern, one after the other. A file is cut into spans, each
+read by itself, here or on another machine. Plain values, so that it travels.
 """
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from glob import glob
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from bankportal.domain.batch import Span
-from bankportal.domain.errors import DataRefused
+from bankportal.domain.errors import DataRefused, NoRows, PortalError
 from bankportal.domain.products import Product
 from bankportal.files import replacing
 from bankportal.ml import stream
@@ -23,6 +29,11 @@ PARQUET = b"PAR1"
 FIRST_LINE = 2  # of a table's rows in a file whose header is one line
 BOOLEANS = {True: "1", False: "0", None: ""}
 EXTRA = "pip install bankportal[dask]"
+READ_AHEAD = 1 << 20  # bytes
+MAGIC = frozenset("*?[")  # in the name of many files
+FILE = "file"  # the column that tells of which part a row is
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # in a folder's name
+LOOKS_AT_ONCE = 8
 
 
 def is_url(location: str) -> bool:
@@ -53,34 +64,61 @@ def file_system(location: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def reading(location: str) -> Iterator[BinaryIO]:
-    """Open a file at any location; `DataRefused` where that cannot be."""
+def _worded(location: str, what: str) -> Iterator[None]:
+    """Word whatever keeps a file from being read or written; stores' packages raise classes of their own."""
     try:
-        if is_url(location):
-            system, path = file_system(location)
-            file = system.open(path, "rb")
-        else:
-            file = Path(location).open("rb")  # noqa: SIM115  # closed below
-    except OSError as error:
-        raise DataRefused(f"{location} cannot be read: {error.strerror or 'it is not there'}.") from None
-    with file:
+        yield
+    except PortalError:
+        raise
+    except FileNotFoundError as error:
+        raise DataRefused(f"{location} cannot be {what}: {error.strerror or 'it is not there'}.") from error
+    except Exception as error:
+        if not (is_url(location) or isinstance(error, OSError)):
+            raise
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataRefused(f"{location} cannot be {what}: {why.strip().removesuffix('.')}.") from error
+
+
+@contextmanager
+def reading(location: str) -> Iterator[BinaryIO]:
+    """Open a file at any location; `DataRefused` where that cannot be, or it fails while it is read."""
+    with _worded(location, "read"), _opened(location) as file:
         yield file
+
+
+def _opened(location: str) -> BinaryIO:
+    if not is_url(location):
+        return Path(location).open("rb")
+    system, path = file_system(location)
+    # A span is read by itself: no more than its bytes and a little.
+    return system.open(path, "rb", block_size=READ_AHEAD)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def writing(location: str) -> Iterator[Callable[[bytes], object]]:
-    """Write a file at any location, seen when the block ends well and not before; `DataRefused` where that fails."""
-    made = _replacing_url if is_url(location) else _replacing_path
-    try:
-        with made(location) as write:
-            yield write
-    except OSError as error:
-        raise DataRefused(f"{location} cannot be written: {error.strerror or error}.") from None
+    """Write a file at any location, seen when the block ends well and not before; `DataRefused` where that fails.
+
+    That a location cannot be written at all is found at once.
+    """
+    with ExitStack() as stack:
+        with _worded(location, "written"):
+            write = stack.enter_context((_replacing_url if is_url(location) else _replacing_path)(location))
+
+        def worded(content: bytes) -> None:
+            with _worded(location, "written"):
+                write(content)
+
+        yield worded  # what goes wrong in the block is not this file's fault, and stays as it is
+        with _worded(location, "written"):
+            stack.close()
 
 
 @contextmanager
 def _replacing_path(location: str) -> Iterator[Callable[[bytes], object]]:
-    with replacing(Path(location)) as file:
+    path = Path(location).resolve()  # a link stays one
+    if path.exists() and not path.is_file():
+        raise DataRefused(f"{location} cannot be written: it is there already, and no ordinary file.")
+    with replacing(path) as file:
         yield file.buffer.write
 
 
@@ -91,12 +129,14 @@ def _replacing_url(location: str) -> Iterator[Callable[[bytes], object]]:
     folder, _, name = path.rpartition("/")
     aside = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
     try:
+        system.pipe_file(aside, b"")  # stores tell only with the last byte what they refuse
         with system.open(aside, "wb") as file:
             yield file.write
         system.mv(aside, path)
     finally:
-        if system.exists(aside):
-            system.rm(aside)
+        with suppress(Exception):  # what went wrong before is what matters
+            if system.exists(aside):
+                system.rm(aside)
 
 
 @dataclass(frozen=True)
@@ -106,11 +146,13 @@ class CsvSource:
     location: str
     layout: Layout
     size: int
+    added: tuple[str, ...] = ()  # cells of every row, beside the file's own
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows in order, `ROWS` at a time."""
         with reading(self.location) as file:
-            yield from stream.blocks_from(file, self.layout, ROWS, name=name(self.location))
+            for block in stream.blocks_from(file, self.layout, ROWS, name=name(self.location)):
+                yield _with(block, self.added)
 
     def spans(self) -> Iterator[Span]:
         """Yield where blocks begin and end: only reading tells a line's end from a line break within quotes."""
@@ -120,7 +162,7 @@ class CsvSource:
         """Read one span again."""
         with reading(self.location) as file:
             (block,) = stream.blocks_from(file, self.layout, span.rows, span, name(self.location))
-        return block
+        return _with(block, self.added)
 
 
 @dataclass(frozen=True)
@@ -134,6 +176,7 @@ class ParquetSource:
     location: str
     layout: Layout
     groups: tuple[int, ...]  # the rows of each row group
+    added: tuple[str, ...] = ()  # cells of every row, beside the file's own
 
     @property
     def size(self) -> int:
@@ -151,7 +194,7 @@ class ParquetSource:
         """Yield the rows in order, up to `ROWS` at a time."""
         for group, start in enumerate(self._starts):
             for batch in self._batches(group):
-                yield _block([batch], start)
+                yield _with(_block([batch], start), self.added)
                 start += len(batch)
 
     def block(self, span: Span) -> Block:
@@ -163,7 +206,7 @@ class ParquetSource:
             here += len(batch)
             if here >= span.end:
                 break
-        return _block([piece for piece in pieces if len(piece)], span.start)
+        return _with(_block([piece for piece in pieces if len(piece)], span.start), self.added)
 
     @property
     def _starts(self) -> list[int]:
@@ -175,6 +218,129 @@ class ParquetSource:
 
 
 Source = CsvSource | ParquetSource
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is scored: a file, or many as one. `layout.header` names their columns and those added."""
+
+    location: str
+    layout: Layout
+    parts: tuple[Source, ...]
+
+    @property
+    def size(self) -> int:
+        """Of all parts."""
+        return sum(part.size for part in self.parts)
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Yield the rows in order, each block with how much of `size` is read."""
+        for part, before in zip(self.parts, self._starts, strict=True):
+            for block in part.blocks():
+                yield before + block.span.end, block
+
+    def spans(self) -> Iterator[tuple[int, Source, Span]]:
+        """Yield where blocks begin and end, and of which part, each with how much of `size` is read."""
+        for part, before in zip(self.parts, self._starts, strict=True):
+            for span in part.spans():
+                yield before + span.end, part, span
+
+    @property
+    def _starts(self) -> list[int]:
+        return list(accumulate((part.size for part in self.parts), initial=0))[:-1]
+
+
+def input_at(location: str, product: Product, *targets: str) -> Input:
+    """Look at a file, or at all files of a folder or a pattern, in the order of their names.
+
+    Of many, each row gets a column that tells its file, and one for each folder named like `Geography=Spain`. Names
+    that begin with `.` or `_` and files without rows are passed over. `DataRefused` where files do not fit
+    together, or one of `targets` would be among them.
+    """
+    location = absolute(location)
+    found = _many(location)
+    if not found:
+        source = source_at(location, product)
+        return Input(location, source.layout, (source,))
+    pattern = location if MAGIC.intersection(location) else f"{location.rstrip('/')}/*"
+    for target in targets:
+        if fnmatchcase(absolute(target), pattern):
+            raise DataRefused(f"{target} would lie among the files of {location}: write it elsewhere.")
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        parts = [part for part in pool.map(partial(_part_of_many, product), found, found.values()) if part]
+    if not parts:
+        raise NoRows(f"{location} has no rows.")
+    _refuse_unlike(location, parts)
+    header = (*parts[0].layout.header, *_folder_columns(parts[0]), FILE)
+    return Input(location, replace(parts[0].layout, header=header), tuple(parts))
+
+
+def _many(location: str) -> dict[str, str]:
+    """Return a folder's or a pattern's files: {name below the folder: location}; none for a file's own location."""
+    with _worded(location, "read"):
+        found = _listed_urls(location) if is_url(location) else _listed_paths(location)
+    return {file: found[file] for file in sorted(found) if not any(step[:1] in {".", "_"} for step in file.split("/"))}
+
+
+def _listed_paths(location: str) -> dict[str, str]:
+    path = Path(location)
+    if path.is_dir():
+        files = [str(file) for file in path.rglob("*") if file.is_file()]
+    elif MAGIC.intersection(location) and not path.exists():
+        files = [file for file in glob(location, recursive=True) if Path(file).is_file()]
+    else:
+        return {}
+    return {file.removeprefix(_fixed(location)): file for file in files}
+
+
+def _listed_urls(location: str) -> dict[str, str]:
+    system, path = file_system(location)
+    if system.isfile(path):
+        return {}
+    if MAGIC.intersection(path):
+        files = [file for file, facts in system.glob(path, detail=True).items() if facts["type"] == "file"]
+    else:
+        files = [file for file in system.find(path) if file.startswith(_fixed(path))]
+    _, chain, rest = location.partition("::")
+    return {file.removeprefix(_fixed(path)): f"{system.unstrip_protocol(file)}{chain}{rest}" for file in files}
+
+
+def _fixed(location: str) -> str:
+    """Return the folder that all files of a pattern lie below; a folder itself."""
+    places = [place for place, letter in enumerate(location) if letter in MAGIC]
+    return location[: location.rfind("/", 0, places[0]) + 1] if places else f"{location.rstrip('/')}/"
+
+
+def _part_of_many(product: Product, file: str, location: str) -> Source | None:
+    try:
+        part = source_at(location, product)
+    except NoRows:
+        return None
+    return replace(part, added=(*_folder_columns(part).values(), file))
+
+
+def _folder_columns(part: Source) -> dict[str, str]:
+    """Return the columns that a file's folders name, as Hive writes them; the file's own come first."""
+    named = [step.partition("=") for step in PurePosixPath(part.location.partition("::")[0]).parts[:-1] if "=" in step]
+    found = {unquote(column): "" if value == NO_VALUE else unquote(value) for column, _, value in named}
+    return {column: value for column, value in found.items() if column and column not in part.layout.header}
+
+
+def _refuse_unlike(location: str, parts: list[Source]) -> None:
+    first = parts[0]
+    if len({type(part) for part in parts}) > 1:
+        raise DataRefused(f"{location} has CSV and Parquet files: name those to score by a pattern such as *.csv.")
+    wanted = (first.layout.header, list(_folder_columns(first)))
+    for part in parts[1:]:
+        if (part.layout.header, list(_folder_columns(part))) != wanted:
+            raise DataRefused(f"{part.location} has other columns, or in another order, than {first.location}.")
+
+
+def _with(block: Block, added: tuple[str, ...]) -> Block:
+    if not added:
+        return block
+    ragged = [replace(record, added=added) for record in block.ragged]
+    return replace(block, rows=[[*row, *added] for row in block.rows], ragged=ragged)
 
 
 def source_at(location: str, product: Product) -> Source:
@@ -195,7 +361,7 @@ def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetS
         metadata = parquet.metadata
         groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
         if not sum(groups):
-            raise DataRefused("has no rows.")
+            raise NoRows("has no rows.")
         return ParquetSource(location, Layout(",", header, 0, FIRST_LINE), groups)
 
 
@@ -210,7 +376,7 @@ def _parquet(location: str, file: BinaryIO) -> Iterator[Any]:
     try:
         yield ParquetFile(file)
     except DataRefused as refused:
-        raise DataRefused(f"{name(location)} {refused}") from None
+        raise type(refused)(f"{name(location)} {refused}") from None
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataRefused(f"{name(location)} cannot be read as Parquet: {error}.") from None
 
