@@ -2,6 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import event
 
 from bankportal.store.idempotency import IdempotencyKeys, KeyReused
 
@@ -45,9 +46,12 @@ def test_claims_at_the_same_time(database) -> None:
 def test_claims_together(database) -> None:
     keys = IdempotencyKeys(database)
     keys.claim("old", b"a")
-    asked = [(f"{name:064}", f"{request:064}") for name, request in ((1, 1), (2, 2), (1, 3), (2, 2))]
-    bound = keys._bind_all(asked)
-    assert bound == [asked[0][1], asked[1][1], asked[0][1], asked[1][1]]
-    assert keys._bind_all(asked[2:3]) == [asked[0][1]]
+    begun: list[object] = []
+    event.listen(database.engine, "begin", begun.append)
+    asked = [("one", b"a"), ("two", b"b"), ("one", b"c"), ("two", b"b"), ("old", b"a"), ("old", b"b")]
+    refused = keys.claim_all(asked)
+    assert [error is None for error in refused] == [True, True, False, True, True, False]
+    assert len(begun) == 2, "one transaction reads, one binds"
     with pytest.raises(KeyReused):
-        keys.claim("old", b"b")
+        keys.claim("one", b"c")
+    assert keys.claim_all([]) == []

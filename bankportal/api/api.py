@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bankportal.api import docs_page, legacy, openapi
 from bankportal.api.answers import BASE
-from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, Operation, Reply
+from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal
 from bankportal.api.reading import asked, too_large
@@ -89,18 +89,32 @@ class Api:
     def answer_all(self, calls: Sequence[Call]) -> list[Reply]:
         """Answer calls that came at the same time, each by itself; the decisions they need are recorded together."""
         begun = [_Begun(self, call) for call in calls]
+        self._claim([each for each in begun if each.wanted and each.wanted.claim])
         deciding = [each for each in begun if each.wanted]
         for each, decision in zip(deciding, self._decided(deciding), strict=True):
             each.go_on(decision)
         return [each.reply() for each in begun]
+
+    def _claim(self, claiming: Sequence["_Begun"]) -> None:
+        """Bind the idempotency keys, all at once; where one is another request's, its call goes no further."""
+        claims = [each.wanted.claim for each in claiming if each.wanted and each.wanted.claim]
+        refused: Sequence[Exception | None]
+        try:
+            refused = self.keys.claim_all(claims)
+        except Exception as error:  # told by each call
+            refused = [error] * len(claims)
+        for each, why in zip(claiming, refused, strict=True):
+            if why:
+                each.go_on(why)
 
     def _decided(self, deciding: Sequence["_Begun"]) -> list[Decision | Exception]:
         """Return the decisions; where they cannot be had together, what comes of each by itself."""
         scoring = self.services.scoring
         if len(deciding) > 1:
             with suppress(Exception):  # told by each one that still fails
-                return list(scoring.decide_all([each.wanted for each in deciding if each.wanted]))
-        return [_tried(scoring.decide, *each.wanted) for each in deciding if each.wanted]
+                wanted = [each.wanted for each in deciding if each.wanted]
+                return list(scoring.decide_all([(each.customer, each.submission) for each in wanted]))
+        return [_tried(scoring.decide, each.wanted) for each in deciding if each.wanted]
 
     def begin(self, call: Call) -> Reply | Deciding:
         """Find out what a call asks for and do it, up to a decision it needs."""
@@ -138,7 +152,7 @@ class _Begun:
     def __init__(self, api: Api, call: Call):
         self.api = api
         self.call = call
-        self.wanted: tuple[Customer, str] | None = None
+        self.wanted: Wanted | None = None
         self._deciding: Deciding | None = None
         self._found: Reply | None = None
         self._try(self._begin)
@@ -163,7 +177,7 @@ class _Begun:
         else:
             self._try(lambda: self._advance(lambda: deciding.send(decision)))
 
-    def _advance(self, step: Callable[[], tuple[Customer, str]]) -> None:
+    def _advance(self, step: Callable[[], Wanted]) -> None:
         try:
             self.wanted = step()
         except StopIteration as ended:
@@ -181,9 +195,9 @@ class _Begun:
         return self.api.shared(self.call, self._found)
 
 
-def _tried(decide: Callable[[Customer, str], Decision], customer: Customer, submission: str) -> Decision | Exception:
+def _tried(decide: Callable[[Customer, str], Decision], wanted: Wanted) -> Decision | Exception:
     try:
-        return decide(customer, submission)
+        return decide(wanted.customer, wanted.submission)
     except Exception as error:  # the call that wanted it tells
         return error
 

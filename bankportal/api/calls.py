@@ -136,9 +136,18 @@ class Answer:
     example: tuple[str, Any] | None = None
 
 
-# A handler that needs a decision recorded says about whom, under which submission, and goes on with the decision: so
-# that those which come at the same time can be scored and recorded together.
-Deciding = Generator[tuple[Customer, str], Decision, Reply]
+@dataclass(frozen=True)
+class Wanted:
+    """A decision that is wanted: about whom, under which submission, and the idempotency key and request to bind."""
+
+    customer: Customer
+    submission: str
+    claim: tuple[str, bytes] | None = None
+
+
+# A handler that needs a decision recorded says which, and goes on with the decision: so that those which come at the
+# same time can be scored and recorded together.
+Deciding = Generator[Wanted, Decision, Reply]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bankportal.api import answers
-from bankportal.api.calls import Asked, Deciding, Reply, reply
+from bankportal.api.calls import Asked, Deciding, Reply, Wanted, reply
 from bankportal.api.problems import Misplaced, Refused, told
 from bankportal.api.schemas import customer_schema
 from bankportal.domain.constraints import Door
@@ -29,20 +29,19 @@ LATEST = "latest"
 def score(api: "Api", asked: Asked, product: Product) -> Deciding:
     """Score one customer; record the decision unless told not to."""
     customer = validate(product, asked.body, Door.TYPED)
-    submission = _submission(api, asked, product)
-    decision = (yield customer, submission) if submission else None
+    decision = (yield wanted(asked, product, customer)) if asked.parameters["record"] else None
     return reply(_outcome(api.services, asked, customer, decision))
 
 
-def wanted(api: "Api", asked: Asked, product: Product, customer: Customer) -> tuple[Customer, str]:
+def wanted(asked: Asked, product: Product, customer: Customer) -> Wanted:
     """Return the decision that is wanted about a customer, once where an idempotency key says so."""
-    return customer, _claimed(api, asked, product)
+    return Wanted(customer, _submission(asked, product), _claim(asked))
 
 
 def score_many(api: "Api", asked: Asked, product: Product) -> Reply:
     """Score up to `MOST_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
     items = _items(asked.body)
-    submission = _submission(api, asked, product)
+    submission = _claimed(api, asked, product) if asked.parameters["record"] else None
     judged = [_judged(product, raw) for raw in items]
     sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
     outcomes = dict(zip(sound, _outcomes(api.services, asked, sound, submission), strict=True))
@@ -53,17 +52,21 @@ def score_many(api: "Api", asked: Asked, product: Product) -> Reply:
     return reply({"scored": len(sound), "refused": len(items) - len(sound), "items": answered})
 
 
-def _submission(api: "Api", asked: Asked, product: Product) -> str | None:
-    """Return what makes a recorded decision one of its own; `None`: record nothing."""
-    return _claimed(api, asked, product) if asked.parameters["record"] else None
+def _submission(asked: Asked, product: Product) -> str:
+    """Return what makes a decision one of its own: the key, or a random one."""
+    return secrets.token_urlsafe(16) if asked.key is None else f"key:{product.key}:{asked.key}"
+
+
+def _claim(asked: Asked) -> tuple[str, bytes] | None:
+    """Return the key and the request that it is to be bound to; `None` without a key."""
+    return (asked.key, asked.fingerprint(f"{asked.call.method} {asked.call.path}")) if asked.key else None
 
 
 def _claimed(api: "Api", asked: Asked, product: Product) -> str:
-    """Return what makes a decision one of its own: the key, bound to this request, or a random one."""
-    if asked.key is None:
-        return secrets.token_urlsafe(16)
-    api.keys.claim(asked.key, asked.fingerprint(f"{asked.call.method} {asked.call.path}"))
-    return f"key:{product.key}:{asked.key}"
+    """Return the submission, its key bound to this request."""
+    if claim := _claim(asked):
+        api.keys.claim(*claim)
+    return _submission(asked, product)
 
 
 def _outcome(services: "Services", asked: Asked, customer: Customer, decision: Decision | None) -> answers.Plain:

@@ -51,7 +51,7 @@ def _is_whole(number: float) -> bool:
 
 
 def _predict(api: "Api", asked: Asked, product: Product) -> Deciding:
-    found = (yield wanted(api, asked, product, customer(product, asked.body))).outcome
+    found = (yield wanted(asked, product, customer(product, asked.body))).outcome
     return reply(_churn(asked.body, found) if product is CHURN else _allowance(found))
 
 

@@ -1,14 +1,13 @@
 """Idempotency keys: each is bound for good to the first request that used it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bankportal.domain.errors import PortalError
-from bankportal.store.recorder import Recorder
 from bankportal.store.sessions import Database
 from bankportal.store.tables import idempotency_keys
 
@@ -33,33 +32,49 @@ class IdempotencyKeys:
 
     def __init__(self, database: Database):
         self.database = database
-        self._recorder = Recorder(self._bind_all)
 
     def claim(self, key: str, request: bytes) -> None:
         """Bind a key to a request, once; `KeyReused` where it belongs to a request with other content.
 
-        Returns after the commit, which keys that several threads claim at the same time share.
+        Returns after the commit.
         """
-        key_digest, request_digest = _digest(key.encode()), _digest(request)
-        bound = self._bound(key_digest) or self._recorder.record((key_digest, request_digest))
-        if bound != request_digest:
-            raise KeyReused("This Idempotency-Key was used for a request with other content. Use a new key.")
+        for refused in self.claim_all([(key, request)]):
+            if refused:
+                raise refused
 
-    def _bound(self, key: str) -> str | None:
-        query = select(idempotency_keys.c.request_digest).where(idempotency_keys.c.key_digest == key)
+    def claim_all(self, asked: Sequence[tuple[str, bytes]]) -> list[KeyReused | None]:
+        """Bind keys to requests as `claim` does, with one commit; say of each why it was refused, `None` where bound.
+
+        Where several ask for one key it belongs to the first of them.
+        """
+        digests = [(_digest(key.encode()), _digest(request)) for key, request in asked]
+        wanted = dict(reversed(digests))
+        bound = self._bound(wanted) if wanted else {}
+        if free := sorted(wanted.keys() - bound.keys()):  # in one order everywhere: no two transactions wait in a ring
+            bound |= self._bind({key: wanted[key] for key in free})
+        return [None if bound[key] == request else _reused() for key, request in digests]
+
+    def _bound(self, keys: Collection[str]) -> dict[str, str]:
+        """Return, of those keys that are bound, the request each belongs to."""
         with self.database.read() as connection:
-            return connection.execute(query).scalar_one_or_none()
+            return _read(connection, keys)
 
-    def _bind_all(self, asked: Sequence[tuple[str, str]]) -> list[str]:
-        """Bind the keys that are free; return the request each is bound to now: its own, or the one that came first."""
-        now, wanted = datetime.now(UTC), dict(reversed(asked))
-        # In one order everywhere, so that two transactions never wait for each other.
-        new = [{"key_digest": key, "request_digest": wanted[key], "at": now} for key in sorted(wanted)]
+    def _bind(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Bind the keys that are still free, and return the request each belongs to now."""
+        now = datetime.now(UTC)
+        new = [{"key_digest": key, "request_digest": request, "at": now} for key, request in wanted.items()]
         with self.database.write() as connection:
             connection.execute(_NEW[self.database.engine.dialect.name], new)
-            rows = connection.execute(_BOUND, {"keys": list(wanted)})
-            bound = {row.key_digest: row.request_digest for row in rows}
-        return [bound[key] for key, _ in asked]
+            return _read(connection, wanted)
+
+
+def _read(connection: Connection, keys: Collection[str]) -> dict[str, str]:
+    rows = connection.execute(_BOUND, {"keys": list(keys)})
+    return {row.key_digest: row.request_digest for row in rows}
+
+
+def _reused() -> KeyReused:
+    return KeyReused("This Idempotency-Key was used for a request with other content. Use a new key.")
 
 
 def _digest(content: bytes) -> str:

@@ -4,13 +4,19 @@ import asyncio
 import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
+from werkzeug.test import EnvironBuilder
 
 from bankportal.api.api import Api
-from bankportal.api.calls import Call
+from bankportal.api.calls import Call, Reply
 from bankportal.api.fastapi_adapter import Together
+from bankportal.api.flask_adapter import Engine
 from bankportal.api.schemas import example
+from bankportal.config import Config
 from bankportal.domain.products import ALLOWANCE, CHURN
 from tests.conftest import PATIENCE
 
@@ -66,6 +72,77 @@ def test_one_key_in_a_group_is_one_decision(api) -> None:
     replies = api.answer_all([call(example(CHURN), **{"idempotency-key": "one"}) for _ in range(5)])
     assert len({reply.body for reply in replies}) == 1
     assert len(api.services.decisions.latest(10)) == 1
+
+
+def test_keys_of_a_group_are_bound_with_one_commit(api, monkeypatch) -> None:
+    bound: list[int] = []
+    claim_all = api.keys.claim_all
+    monkeypatch.setattr(api.keys, "claim_all", lambda claims: bound.append(len(claims)) or claim_all(claims))
+    other = {**example(CHURN), "Balance": 0.0}
+    named = [("one", example(CHURN)), ("two", other), ("one", other), ("one", example(CHURN))]
+    replies = api.answer_all([call(body, **{"idempotency-key": key}) for key, body in named] + [call(other)])
+    assert [reply.status for reply in replies] == [200, 200, 422, 200, 200]
+    assert replies[0].body == replies[3].body
+    assert bound == [4]
+    assert len(api.services.decisions.latest(10)) == 3
+
+
+def test_keys_that_cannot_be_bound_stop_their_own_calls_alone(api, monkeypatch) -> None:
+    def claim_all(claims):
+        raise OSError("no room")
+
+    monkeypatch.setattr(api.keys, "claim_all", claim_all)
+    replies = api.answer_all([call(example(CHURN), **{"idempotency-key": "one"}), call(example(CHURN))])
+    assert [reply.status for reply in replies] == [503, 200]
+    assert len(api.services.decisions.latest(10)) == 1
+
+
+class Gated:
+    """Stands for the API: notes the groups, and lets the first wait until the others have come."""
+
+    def __init__(self, config: Config) -> None:
+        self.services = SimpleNamespace(config=config)
+        self.groups: list[list[bytes]] = []
+        self.began, self.gate = threading.Event(), threading.Event()
+
+    def owns(self, path: str) -> bool:
+        return True
+
+    def largest(self, method: str, path: str) -> int:
+        return 100
+
+    def is_quick(self, call: Call) -> bool:
+        return True
+
+    def answer_all(self, calls) -> list[Reply]:
+        bodies = [call.stream.read() for call in calls]
+        self.groups.append(bodies)
+        self.began.set()
+        assert self.gate.wait(PATIENCE)
+        return [Reply(200, body) for body in bodies]
+
+
+def test_flask_answers_who_comes_meanwhile_together(services) -> None:
+    api = Gated(services.config)
+    engine = Engine(api, {}, lambda environ, start_response: [])
+
+    def post(body: bytes) -> bytes:
+        environ = EnvironBuilder("/api/v1/churn/score", method="POST", data=body).get_environ()
+        return b"".join(engine(environ, lambda status, headers: None))
+
+    def waiting() -> int:
+        return len(engine.together._waiting)
+
+    with ThreadPoolExecutor(4) as pool:
+        answered = [pool.submit(post, b"first")]
+        assert api.began.wait(PATIENCE)
+        answered += [pool.submit(post, body) for body in (b"a", b"b", b"c")]
+        until = time.monotonic() + PATIENCE
+        while waiting() < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        api.gate.set()
+        assert [each.result(PATIENCE) for each in answered] == [b"first", b"a", b"b", b"c"]
+    assert [sorted(group) for group in api.groups] == [[b"first"], [b"a", b"b", b"c"]]
 
 
 def test_who_comes_while_a_group_is_answered_makes_up_the_next() -> None:
