@@ -153,11 +153,11 @@ class Work {
       this.bar.max = facts.rows;
       this.bar.value = facts.rows_done;
     }
-    for (const [name, text] of [["count", facts.count], ["rate", facts.rate], ["left", facts.left], ["announce", facts.announcement]]) {
+    for (const [name, text] of [["count", facts.count], ["rate", facts.rate], ["left", facts.left], ["announce", facts.announcement], ["waiting-words", facts.waiting]]) {
       const place = this.card.querySelector(`[data-${name}]`);
       if (place.textContent !== text) place.textContent = text;
     }
-    this.card.querySelector("[data-waiting]").hidden = facts.rows_done > 0;
+    this.card.querySelector("[data-waiting]").hidden = !facts.waiting;
   }
 }
 

@@ -308,6 +308,35 @@ def test_progress_moves(services, bank_files) -> None:
         (State.SCORING, 1500),
         (State.DONE, 1500),
     ]
+    assert [at.begun for at in seen] == [False, False, True, True, True, True]
+    assert {at.silent for at in seen} == {None}
     assert seen[0].rows is None
     assert seen[3].rate > 0
     assert seen[3].seconds_left == pytest.approx(500 / seen[3].rate)
+
+
+def test_progress_of_what_was_stopped_is_none(services, bank_files) -> None:
+    batches = services.batches
+    job = received(services, bank_files["churn"])
+    batches.check(job, batches.suggestion(job).mapping, start=True)
+    for _ in range(2):
+        services.worker.step()
+    assert batches.progress(job).rows_done == 500
+    batches.cancel(job)
+    assert (batches.progress(job).rows_done, batches.progress(job).rows) == (0, 1500)
+
+
+def test_without_a_worker_no_time_is_left(services, bank_files) -> None:
+    """A worker took up a chunk and is not heard of any more: nobody knows how long it takes from here."""
+    batches = Batches(
+        replace(services.config, lease_seconds=0), services.batches.store, services.batches.storage, services.models
+    )
+    job = received(services, bank_files["churn"])
+    batches.check(job, batches.suggestion(job).mapping, start=True)
+    assert batches.progress(job).silent is None  # nobody was ever there
+    for _ in range(2):
+        services.worker.step()
+    at = batches.progress(job)
+    assert at.rows_done == 500
+    assert at.silent > 0
+    assert at.rate is at.seconds_left is None

@@ -132,6 +132,32 @@ def test_a_renewed_lease_holds_and_tells_how_far_it_is(store) -> None:
     assert store.pace(job).seconds > 0.5
 
 
+def test_how_long_no_worker_has_been_heard_of(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=True)
+    assert store.silence(job, LONG) is None
+    checking = store.claim("w", LONG)
+    assert 0 <= store.silence(job, LONG) < LONG
+    assert store.silence(job, LONG - 7) < -6  # it was lent until then and so long before
+    store.complete_check(checking, checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
+    time.sleep(2 * SHORT)
+    assert store.silence(job, LONG) > 2 * SHORT  # since the check began
+    store.claim("w", SHORT)
+    time.sleep(2 * SHORT)
+    assert store.silence(job, SHORT) > 2 * SHORT
+
+
+def test_a_worker_is_heard_of_whatever_job_it_is_at(store) -> None:
+    job = scoring(store, 1)
+    assert store.claim("w", SHORT).job_number == job.number
+    other = store.confirm(store.add(upload("b"), None), MAPPING, start=False)
+    busy = store.claim("elsewhere", LONG)
+    assert busy.job_number == other.number
+    time.sleep(SHORT)
+    before = store.silence(job, LONG)
+    store.renew(busy, LONG)
+    assert store.silence(job, LONG) < before
+
+
 def test_finishing_publishes_nothing_without_the_lease(store) -> None:
     scoring(store, 1)
     store.complete_score(store.claim("w", LONG), 10, 0, {"0.csv": "e" * 64})

@@ -3,6 +3,7 @@ import html
 import io
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from bankportal.services.chunks import REASONS
 from bankportal.web import batches as pages
 from bankportal.web import streams
 from bankportal.web.jobs import progress_facts, seconds_words
+from bankportal.web.words import moment
 from tests.conftest import REAL_DATA, make_app
 
 ROWS = 60
@@ -380,6 +382,8 @@ def test_nothing_good_is_nothing_to_start(client, portal, customers) -> None:
     location = checked(client, portal, written([header, *bad]))
     page = client.get(location).text
     assert "No row can be scored" in page
+    assert "Ready to score" not in page + client.get("/batches/").text
+    assert "Nothing to score" in client.get("/batches/").text
     assert f'action="{location}/start"' not in page
     assert client.post(f"{location}/start").status_code == 409
 
@@ -556,6 +560,28 @@ def test_progress_in_words() -> None:
     assert (halfway["count"], halfway["percent"]) == ("5,600 of 10,000 rows", 56)
     assert (halfway["left"], halfway["announcement"]) == ("about 5 seconds left", "50% of the rows done")
     assert progress_facts(Progress(State.SCORING, 9, 9, 800.0, 0.0))["left"] == "putting the result together"
+    assert {facts["waiting"] for facts in (counting, halfway)} == {""}
+
+
+def test_progress_without_a_worker_in_words() -> None:
+    waiting = progress_facts(Progress(State.CHECKING, 0, None, None, None, begun=False))
+    assert waiting["waiting"] == "Waiting for a worker."
+    silent = progress_facts(Progress(State.SCORING, 10_000, 10_000, None, None, silent=86_400.0))
+    since = moment(datetime.now(UTC) - timedelta(days=1)).split(",")[0]
+    assert silent["waiting"].startswith(f"No worker has reported since {since}, ")
+    assert silent["left"] == ""
+    assert progress_facts(Progress(State.CANCELLED, 0, 9, None, None, begun=False, silent=9.0))["waiting"] == ""
+
+
+def test_a_worker_that_is_not_heard_of_is_said(client, portal, customers, monkeypatch) -> None:
+    location = upload(client, written(customers)).location
+    client.post(f"{location}/check", data=sent(client.get(location).text))
+    hint = "If nothing moves, start one: flask worker"
+    assert f"Waiting for a worker. {hint}" in text_of(client.get(location).text)
+    portal.worker.store.claim("w", 60)
+    assert re.search(r"data-waiting hidden>", client.get(location).text)
+    monkeypatch.setattr(type(portal.batches), "_silent", lambda *_: 200.0)
+    assert re.search(rf"No worker has reported since .* UTC\. {hint}", text_of(client.get(location).text))
 
 
 def test_a_column_without_a_name_names_no_customer(client, portal, customers) -> None:
@@ -584,3 +610,9 @@ def test_the_public_data_as_it_is(client, portal) -> None:
         assert customer.items() <= row.items()
         assert (float(row["score"]), row["band"]) == (outcome.score, outcome.band.name)
         assert [row[name] for name in REASONS if row[name]] == reasons
+
+
+def test_problems_beyond_those_listed_are_counted(client, portal, customers, monkeypatch) -> None:
+    monkeypatch.setattr("bankportal.services.checking.MOST_GROUPS", 1)
+    location = checked(client, portal, written([*customers, ["a"], ["a", "b"], ["a", "b", "c"]]))
+    assert "And 2 more problems of other kinds; the rejects name each." in text_of(client.get(location).text)

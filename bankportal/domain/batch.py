@@ -140,7 +140,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: rows done of all (`None`: not counted yet), rows a second, and seconds left where known."""
+    """How far a job is: rows done of all (`None`: not counted yet), rows a second, and seconds left where known.
+
+    `begun` says whether a worker ever took the present step up; `silent` for how many seconds none has reported, where
+    that is too long for one to be at work.
+    """
 
     state: State
     rows_done: int
@@ -148,6 +152,8 @@ class Progress:
     rate: float | None
     seconds_left: float | None
     message: str = ""
+    begun: bool = True
+    silent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -205,11 +205,20 @@ class Batches:
         job = self.store.get(job.id)
         rows = job.checked.rows if job.checked else None
         if not job.state.at_work:
-            return Progress(job.state, rows or 0, rows, None, None, job.message)
+            done = (
+                rows if rows and job.state in {State.CHECKED, State.DONE} else 0
+            )  # of what was stopped nothing is kept
+            return Progress(job.state, done, rows, None, None, job.message)
         pace = self.store.pace(job)
-        rate = pace.rows_done / pace.seconds if pace.rows_done and pace.seconds else None
+        begun, silent = pace.seconds is not None, self._silent(job)
+        rate = pace.rows_done / pace.seconds if pace.rows_done and pace.seconds and silent is None else None
         left = (rows - pace.rows_done) / rate if rows is not None and rate else None
-        return Progress(job.state, pace.rows_done, rows, rate, left, job.message)
+        return Progress(job.state, pace.rows_done, rows, rate, left, job.message, begun, silent)
+
+    def _silent(self, job: Job) -> float | None:
+        """Return the seconds since a worker last reported, where two leases could have been renewed since."""
+        seconds = self.store.silence(job, self.config.lease_seconds)
+        return seconds if seconds is not None and seconds > 2 * self.config.lease_seconds else None
 
     def rows(
         self,

@@ -213,6 +213,14 @@ class JobStore:
             ).one()
         return Pace(int(found[0]), found[1])
 
+    def silence(self, job: Job, lease_seconds: float) -> float | None:
+        """Say how many seconds ago a worker last renewed any lease or took up a chunk of this job; `None`: never."""
+        renewed = case((chunks.c.state == WORKING, chunks.c.lease_until - lease_seconds), else_=chunks.c.began)
+        query = select(self._clock() - func.max(renewed))
+        with self.database.read() as connection:
+            found = connection.execute(query.where(or_(chunks.c.job_number == job.number, chunks.c.state == WORKING)))
+            return found.scalar()
+
     def rejects_file(self, job: Job) -> str | None:
         """Return the name of the rejects that a job's check left."""
         query = select(chunks.c.files).where(chunks.c.job_number == job.number, chunks.c.step == Step.CHECK.value)

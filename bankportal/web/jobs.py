@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,7 +17,7 @@ from bankportal.domain.products import Entry, Product, Role
 from bankportal.services.batches import Row, Suggestion
 from bankportal.services.chunks import REASONS
 from bankportal.web.charts import Slice, slices
-from bankportal.web.words import number, problem_sentence
+from bankportal.web.words import moment, number, problem_sentence
 
 UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"
 FIELD = "column-"
@@ -51,8 +52,13 @@ STANDINGS: Mapping[State, Standing] = {
 }
 
 
+NOTHING_GOOD = Standing("Nothing to score", "bad", "alert", 2)
+
+
 def standing(job: Job) -> Standing:
     """Return where a job stands."""
+    if job.state is State.CHECKED and job.checked and not job.checked.good:
+        return NOTHING_GOOD
     return STANDINGS[job.state]
 
 
@@ -193,6 +199,7 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
     """Return how far a job is, in numbers for the bar and in words for people; what a script shows as it is."""
     done, rows = progress.rows_done, progress.rows
     percent = min(100, 100 * done // rows) if rows else None
+    waiting = waiting_words(progress)
     return {
         "state": progress.state.value,
         "rows_done": done,
@@ -200,9 +207,21 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "percent": percent,
         "count": f"{number(done)} of {number(rows)} rows" if rows else f"{number(done)} rows so far",
         "rate": f"{number(round(progress.rate))} rows a second" if progress.rate else "",
-        "left": JOINING if rows and done >= rows else seconds_words(progress.seconds_left),
+        "left": "" if waiting else JOINING if rows and done >= rows else seconds_words(progress.seconds_left),
+        "waiting": waiting,
         "announcement": "" if percent is None else f"{percent // 25 * 25}% of the rows done",
     }
+
+
+def waiting_words(progress: Progress) -> str:
+    """Say that no worker is heard of; blank where one is at work, or nothing is to be done."""
+    if not progress.state.at_work:
+        return ""
+    if not progress.begun:
+        return "Waiting for a worker."
+    if progress.silent is None:
+        return ""
+    return f"No worker has reported since {moment(datetime.now(UTC) - timedelta(seconds=progress.silent))}."
 
 
 def seconds_words(seconds: float | None) -> str:
