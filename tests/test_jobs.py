@@ -137,7 +137,7 @@ def test_how_long_no_worker_has_been_heard_of(store) -> None:
     assert store.silence(job, LONG) is None
     checking = store.claim("w", LONG)
     assert 0 <= store.silence(job, LONG) < LONG
-    assert store.silence(job, LONG - 7) < -6  # it was lent until then and so long before
+    assert store.silence(job, 0) < 0  # its lease still runs
     store.complete_check(checking, checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
     time.sleep(2 * SHORT)
     assert store.silence(job, LONG) > 2 * SHORT  # since the check began
@@ -148,14 +148,13 @@ def test_how_long_no_worker_has_been_heard_of(store) -> None:
 
 def test_a_worker_is_heard_of_whatever_job_it_is_at(store) -> None:
     job = scoring(store, 1)
-    assert store.claim("w", SHORT).job_number == job.number
+    assert store.claim("w", LONG).job_number == job.number
     other = store.confirm(store.add(upload("b"), None), MAPPING, start=False)
     busy = store.claim("elsewhere", LONG)
     assert busy.job_number == other.number
-    time.sleep(SHORT)
-    before = store.silence(job, LONG)
-    store.renew(busy, LONG)
-    assert store.silence(job, LONG) < before
+    assert store.silence(job, LONG) >= 0
+    store.renew(busy, 2 * LONG)
+    assert store.silence(job, LONG) < 0
 
 
 def test_finishing_publishes_nothing_without_the_lease(store) -> None:
