@@ -38,7 +38,7 @@ ROWS = 1500
 LEASE = 2  # seconds
 KILLS = 8
 KEPT = sorted(["input.csv", REJECTS, RESULTS, SCORED])
-PATIENCE = 120  # seconds until a test gives up
+PATIENCE = 300  # seconds until a test gives up: on a busy machine each process takes long to start
 SPAWN = multiprocessing.get_context("forkserver")
 # A trial in which the file's first rows do what `{act}` does.
 TRIAL = """
