@@ -396,6 +396,7 @@ def test_cancelled(client, portal, customers) -> None:
     response = client.post(f"{location}/start")
     assert response.status_code == 409
     assert "This cannot be done now" in response.text
+    assert f'href="{location}">Go to the batch' in response.text
 
 
 def test_a_file_that_cannot_be_read_to_its_end(client, portal, customers) -> None:
@@ -449,7 +450,9 @@ def test_a_row_that_does_not_come_out_again(client, portal, customers) -> None:
     ],
 )
 def test_what_is_not_there(client, method, path) -> None:
-    assert getattr(client, method)(f"/batches/{path}").status_code == 404
+    response = getattr(client, method)(f"/batches/{path}")
+    assert response.status_code == 404
+    assert "Go to the batch" not in response.text
 
 
 def test_what_is_not_there_yet(client, portal, customers) -> None:
@@ -520,7 +523,10 @@ def test_expired_forms(csrf_app, customers) -> None:
     token = html.unescape(re.search(r'name="csrf_token" value="([^"]+)"', response.text)[1])
     location = upload(client, written(customers), csrf_token=token).location
     for action in ("check", "start", "cancel"):
-        assert client.post(f"{location}/{action}").status_code == 400
+        response = client.post(f"{location}/{action}")
+        assert response.status_code == 400
+        assert "Open the batch and send it again." in response.text
+        assert f'href="{location}">Go to the batch' in response.text
     assert csrf_app.extensions["bankportal"].batches.get(location.rsplit("/", 1)[1]).state is State.UPLOADED
 
 

@@ -27,7 +27,7 @@ NO_FILE = "Choose a CSV file to upload."
 ONE_FILE = "Choose one file at a time: each is a batch of its own."
 NO_PRODUCT = "Choose what the customers are to be scored for."
 USED_UP = "The form had been used for another file. Choose your file again."
-EXPIRED = "The form had expired and nothing was changed. Send it again."
+EXPIRED = "The form had expired and nothing was changed."
 
 blueprint = Blueprint("batches", __name__, url_prefix="/batches")
 
@@ -139,10 +139,11 @@ def download(job_id: str, name: str) -> Response:
 
 @blueprint.errorhandler(CSRFError)
 def expired(error: CSRFError) -> ResponseReturnValue:
-    """Show the upload form again with a fresh token; elsewhere say that the page must be opened again."""
+    """Show the upload form again with a fresh token; elsewhere lead back to the batch, whose forms are fresh."""
     if request.endpoint == "batches.receive":
         return _list({"file": f"{EXPIRED} Choose your file again."}), 400
-    return render_template("error.html", status=400, title="The form had expired", message=EXPIRED), 400
+    message = f"{EXPIRED} Open the batch and send it again."
+    return render_template("error.html", status=400, title="The form had expired", message=message), 400
 
 
 def _to(job: Job) -> ResponseReturnValue:
