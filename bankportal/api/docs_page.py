@@ -22,7 +22,6 @@ window.addEventListener("load", () => {
     displayRequestDuration: true,
     defaultModelExpandDepth: 3,
     defaultModelRendering: "model",
-    showExtensions: true,
     validatorUrl: null,
   });
 });
@@ -30,6 +29,15 @@ window.addEventListener("load", () => {
 STYLE = """\
 body { margin: 0; background: #fff; }
 .back { display: block; padding: 1rem 1.5rem 0; font: 1rem/1.5 system-ui, sans-serif; }
+.swagger-ui .response-col_links { display: none; }
+.swagger-ui .response:not([data-code^="2"]) .model-container { max-height: 12rem; overflow: auto; }
+@media (max-width: 40rem) {
+  .swagger-ui .responses-inner, .swagger-ui .opblock-description-wrapper { padding: 0.5rem; }
+  .swagger-ui .responses-table, .swagger-ui .responses-table > tbody, .swagger-ui .response { display: block; }
+  .swagger-ui .responses-table > thead { display: none; }
+  .swagger-ui .response > td:not(.response-col_links) { display: block; max-width: none; width: auto; }
+  .swagger-ui .json-schema-2020-12-body { margin-left: 0.25rem; padding-left: 0.5rem; }
+}
 """
 PAGE = f"""\
 <!doctype html>

@@ -23,10 +23,15 @@ ABOUT_OUTCOME = (
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def required(product: Product) -> dict[str, Any]:
+    """Return the example customer with the required factors alone."""
+    return {entry.factor.name: example(product)[entry.factor.name] for entry in product.entries if entry.required}
+
+
 @cache
 def file(product: Product) -> str:
     """Return a CSV file of one customer, with the required factors alone."""
-    values = {entry.factor.name: example(product)[entry.factor.name] for entry in product.entries if entry.required}
+    values = required(product)
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows([values.keys(), values.values()])
     return written.getvalue()

@@ -10,18 +10,36 @@ from pydantic.json_schema import models_json_schema
 
 from bankportal.api import models
 from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Parameter, Reply
+from bankportal.api.examples import required
 from bankportal.api.handlers import MOST_ITEMS
 from bankportal.api.operations import OPERATIONS, TAGS
-from bankportal.api.problems import MEDIA, phrase
+from bankportal.api.problems import KINDS, MEDIA
 from bankportal.api.schemas import customer_name, customer_schema
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.products import CHURN, PRODUCTS, Product
 from bankportal.version import BRAND, __version__
 
 SCHEMAS = "#/components/schemas/"
-ABOUT = (
-    "Scores with exact reasons, and the record of what was decided. Fields are named as the factors are. Every refusal "
-    "is a problem (RFC 9457) that names each field at fault."
-)
+ABOUT = f"""\
+Scores with exact reasons, and the record of what was decided.
+
+- **Values** go by the factors' names; what is not known is left out or `null`. Each tells its unit and bounds.
+- **Refusals** are problems (RFC 9457): `errors` names each value at fault as you named it, and what it must be.
+- **Sending again** is safe with an `Idempotency-Key`: what a call records or creates is there once.
+- **Lists** come newest first, a page at a time: pass `next` as `before`. What is added meanwhile moves nothing.
+- **Amounts** are in EUR, moments in UTC; scores have every digit.
+
+In Python, with `pip install bankportal[client]`:
+
+```python
+from bankportal.client import Portal
+
+with Portal("http://127.0.0.1:8000") as portal:
+    answer = portal.score("{CHURN.key}", {json.dumps(required(CHURN))})
+    print(answer.band, answer.score, answer.decision.id)
+    for reason in answer.reasons:
+        print(reason.sentence)
+```
+"""
 
 
 NEW_BATCH = {
@@ -88,7 +106,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body:
         made["requestBody"] = _body(operation.body)
     declared = {str(answer.status): _answer(answer) for answer in operation.answers}
-    refusals = {str(status): _problem(phrase(status)) for status in operation.errors}
+    refusals = {str(status): _problem(_kinds(status)) for status in operation.errors}
     both = {status: _merged(refusals[status], declared[status]) for status in refusals.keys() & declared.keys()}
     made["responses"] = {**refusals, **declared, **both}
     made["responses"] = dict(sorted(made["responses"].items()))
@@ -132,6 +150,11 @@ def _answer(answer: Answer) -> dict[str, Any]:
         about, value = answer.example
         content["examples"] = {"Shape": {"description": about, "value": value}}
     return {"description": answer.help, "content": {answer.media: content}}
+
+
+def _kinds(status: int) -> str:
+    """Say which problems a status may mean: the end of each one's `type`, and its title."""
+    return "\n".join(f"- `{code}`: {title}." for code, (of, title) in KINDS.items() if of == status)
 
 
 def _problem(help: str) -> dict[str, Any]:  # noqa: A002  # the field's name

@@ -3,7 +3,6 @@
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -125,8 +124,3 @@ def printable(text: str) -> str:
     """Return a text as it can be written in UTF-8, cut short."""
     text = text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
     return text.encode("utf-8", "replace").decode()
-
-
-def phrase(status: int) -> str:
-    """Return what a status means, in HTTP's words."""
-    return HTTPStatus(status).phrase

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bankportal import asgi
+from bankportal.api import openapi
 from bankportal.api.schemas import example
 from bankportal.app import create_app
 from bankportal.config import Config
@@ -131,6 +132,13 @@ def test_each_example_runs_and_prints_what_is_stated(block, live, tmp_path) -> N
         assert pattern(block.stated).fullmatch(printed), printed
     else:
         assert printed.strip()
+
+
+def test_the_first_example_of_the_document_runs(live, tmp_path) -> None:
+    ((language, code),) = FENCE.findall(openapi.ABOUT)
+    band, *sentences = printed_by(Example("about", language, code), live, tmp_path).splitlines()
+    assert band.split()[0] in {band.name for band in CHURN.bands}
+    assert len(sentences) in range(1, 5)
 
 
 def pattern(stated: str) -> re.Pattern[str]:

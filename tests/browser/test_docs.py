@@ -31,3 +31,14 @@ def test_factors_show_unit_bounds_and_meaning(shared_portal, new_page) -> None:
     described = operation.locator(".opblock-section-request-body")
     for text in ("From the credit bureau; higher is better. Unit: points.", "300", "850"):
         expect(described).to_contain_text(text)
+
+
+def test_answers_have_the_width_of_a_phone(shared_portal, new_page) -> None:
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{shared_portal}/docs")
+    operation = page.locator("#operations-Scoring-score-churn")
+    operation.locator(".opblock-summary-control").click()
+    described = operation.locator(".response .response-col_description").first
+    expect(described).to_be_visible()
+    assert described.bounding_box()["width"] > 390 * 0.7
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
