@@ -295,7 +295,7 @@ def test_cells_that_are_no_value_are_refused(tmp_path, column, said) -> None:
 def test_what_is_no_table_is_refused(tmp_path) -> None:
     path = tmp_path / "broken.parquet"
     path.write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataRefused, match=r"broken\.parquet cannot be read as Parquet"):
+    with pytest.raises(DataRefused, match=r"broken\.parquet cannot be read as Parquet: .*[^.]\.$"):
         source_at(str(path), CHURN)
     parquet.write_table(pyarrow.table({"CreditScore": pyarrow.array([], pyarrow.int64())}), path)
     with pytest.raises(DataRefused, match="has no rows"):
@@ -412,7 +412,7 @@ class Forbidden(Exception):
 
 def test_a_store_that_refuses_is_found_before_scoring(services, hostile, memory, tmp_path, monkeypatch) -> None:
     def refuses(*given: object, **named: object) -> None:
-        raise Forbidden("no key given")
+        raise Forbidden("no key\ngiven.")
 
     monkeypatch.setattr(type(memory), "pipe_file", refuses)
     monkeypatch.setattr("bankportal.cli.score.score_block", lambda *given: pytest.fail("scored"))

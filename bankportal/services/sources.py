@@ -76,7 +76,7 @@ def _worded(location: str, what: str) -> Iterator[None]:
         if not (is_url(location) or isinstance(error, OSError)):
             raise
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataRefused(f"{location} cannot be {what}: {why.strip().removesuffix('.')}.") from error
+        raise DataRefused(f"{location} cannot be {what}: {' '.join(why.split()).rstrip('.')}.") from error
 
 
 @contextmanager
@@ -378,7 +378,8 @@ def _parquet(location: str, file: BinaryIO) -> Iterator[Any]:
     except DataRefused as refused:
         raise type(refused)(f"{name(location)} {refused}") from None
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataRefused(f"{name(location)} cannot be read as Parquet: {error}.") from None
+        why = " ".join(str(error).split()).rstrip(".")
+        raise DataRefused(f"{name(location)} cannot be read as Parquet: {why}.") from None
 
 
 def _refuse_unfit(field: Any) -> None:
