@@ -213,14 +213,15 @@ def test_a_key_with_anything_else_is_refused_and_changes_nothing(engine, other) 
 
 
 def test_a_key_gives_its_batch_again_whatever_became_of_it(engine) -> None:
-    first = send(engine, key="again", start="false")
-    mapping = {"Colour": "CreditScore", "Age": "Age", "Tenure": "Tenure", "Balance": "Balance"}
-    send(engine, mapping=json.dumps(mapping))  # and so this header is mapped otherwise from now on
-    assert send(engine, key="again", start="false").content == first.content
+    content = FILE.replace("Colour", "Shade")
+    first = send(engine, content, key="again", start="false")
+    mapping = {"Shade": "CreditScore", "Age": "Age", "Tenure": "Tenure", "Balance": "Balance"}
+    send(engine, content, mapping=json.dumps(mapping))  # and so this header is mapped otherwise from now on
+    assert send(engine, content, key="again", start="false").content == first.content
     work(engine)
     engine.client.post(f"{first.json()['url']}/start")
     work(engine)
-    again = send(engine, key="again", start="false")
+    again = send(engine, content, key="again", start="false")
     assert (again.status_code, again.content) == (202, first.content)
     assert read(engine, first.json()["url"]).state == "done"
 

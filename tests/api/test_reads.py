@@ -73,7 +73,7 @@ def test_a_decision_is_verified(engine) -> None:
 
 @pytest.mark.parametrize("edited", [{"score": 0.123}, {"band": "Other"}, {"scored": {}}, {"at": None}])
 def test_an_edited_decision_is_found_out(engine, edited) -> None:
-    made, following = decide(engine, CHURN, Age=77), decide(engine, CHURN)
+    _, made, following = (decide(engine, CHURN, Age=age) for age in (76, 77, 78))
     if edited == {"at": None}:
         with engine.services.database.write() as connection:
             connection.exec_driver_sql(
