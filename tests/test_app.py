@@ -1,9 +1,6 @@
-import socket
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from gunicorn.http.unreader import SocketUnreader
 
 from bankportal import create_app
 from bankportal.domain.errors import SettingsRefused
@@ -120,13 +117,3 @@ def test_refused_files_serve_the_version_before_or_say_so(app, client) -> None:
     response = client.post("/churn/", data={"CreditScore": "600", "Age": "40", "Tenure": "1", "Balance": "0"})
     assert response.status_code == 503
     assert services.decisions.latest(1, CHURN.key) == []
-
-
-def test_whoever_stops_in_the_middle_of_a_body_loses_the_thread(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(tmp_path))
-    from bankportal import serving
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        serving.pre_request(None, SimpleNamespace(unreader=SocketUnreader(ours)))
-        assert ours.gettimeout() == serving.SILENCE
