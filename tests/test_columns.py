@@ -12,7 +12,7 @@ from bankportal.domain.constraints import Broken, Choice, Door, Text
 from bankportal.domain.errors import InvalidInput
 from bankportal.domain.products import CHURN, PRODUCTS, Entry, Product
 from bankportal.domain.schema import validate
-from bankportal.ml.columns import CellProblem, judge, judge_column
+from bankportal.ml.columns import CellProblem, judge, judge_column, ragged_problem
 from bankportal.ml.read import recognise
 from bankportal.ml.stream import Block, Layout, Ragged, blocks, layout
 
@@ -208,6 +208,15 @@ def test_it_works():
         (4, "Balance", "Balance", "required", " "),
     ]
     assert str(judged.problems[0]) == "line 3: the row has 2 fields where the header has 6 (found: a;b)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [(["1", "2", "", " "], True), (["1", "2", "", "3"], False), (["1"], False)]
+)
+def test_a_delimiter_too_many_is_said(fields, said):
+    problem = ragged_problem(Layout(",", ("a", "b"), 0, 1), Ragged(0, 2, fields))
+    assert problem.message.startswith(f"has {len(fields)} fields where the header has 2")
+    assert ("delimiter too many" in problem.message) is said
 
 
 def test_a_required_factor_without_a_column_rejects_every_row():

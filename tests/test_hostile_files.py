@@ -23,7 +23,7 @@ from bankportal.ml.stream import FOREIGN, Layout, blocks_from, claims, layout_fr
 FILES = 1_000
 BATCH = 50
 MOST_COLUMNS = 60
-HINT = re.compile(r"\Asep=[,;\t](\r\n|\r|\n)")
+HINT = re.compile(r'\A(?i:sep=[,;\t]|"sep=[,;\t]")(\r\n|\r|\n)')
 BAD_CELLS = [
     *(
         "",
@@ -99,7 +99,7 @@ def csv_file(rng: Random) -> tuple[Product, str]:
         delimiter.join(written(rng, cell, delimiter, slips) for cell in line) + rng.choice(ends) for line in lines
     )
     if rng.random() < 0.1:
-        text = f"sep={rng.choice((delimiter, ';'))}\r\n{text}"
+        text = rng.choice(("sep=%s", "Sep=%s", '"sep=%s"')) % rng.choice((delimiter, ";")) + f"\r\n{text}"
     if rng.random() < 0.02:
         text += '"' + "runaway,\n" * 20_000
     if rng.random() < 0.01:
@@ -145,7 +145,7 @@ def hostile(seed: int) -> tuple[Product, bytes]:
 
 def oracle(content: bytes, delimiter: str) -> tuple[list[str], list[list[str]]]:
     """The header and records, by the csv module from the whole text."""
-    text = re.sub(r"\Asep=[,;\t](\r\n|\r|\n)", "", content.decode("utf-8-sig"))
+    text = HINT.sub("", content.decode("utf-8-sig"))
     records = [
         fields for fields in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if fields
     ]

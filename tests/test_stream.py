@@ -88,9 +88,9 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path):
 @pytest.mark.parametrize("delimiter", [b",", b";", b"\t"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("hint", [False, True])
+@pytest.mark.parametrize("hint", [b"", b"sep=%s", b"SEP=%s", b'"sep=%s"'])
 def test_delimiters_marks_line_ends_and_hints(delimiter, mark, end, hint):
-    first = b"sep=" + delimiter + end if hint else b""
+    first = hint % delimiter + end if hint else b""
     content = mark + first + end.join([HEADER, ROW, b'"5,6",1,2', b""]).replace(b",", delimiter)
     found = look(content)
     assert found.delimiter.encode() == delimiter
@@ -100,6 +100,11 @@ def test_delimiters_marks_line_ends_and_hints(delimiter, mark, end, hint):
     assert block.rows == [["15634602", "619", "42"], [f"5{delimiter.decode()}6", "1", "2"]]
     assert block.span.end == len(content)
     assert content[block.offsets[0] :].startswith(b"15634602")
+
+
+def test_other_delimiters_are_refused_by_name():
+    with pytest.raises(DataRefused, match="Columns are separated by commas, semicolons or tabs"):
+        look(HEADER.replace(b",", b"|") + b"\n1|2|3\n")
 
 
 def test_the_delimiter_is_that_of_the_names_that_are_known():

@@ -138,7 +138,10 @@ def cell_problems(
 
 def ragged_problem(layout: Layout, ragged: Ragged) -> CellProblem:
     """Say what is wrong with a ragged record."""
-    message = f"has {len(ragged.fields)} fields where the header has {len(layout.header) - len(ragged.added)}"
+    width = len(layout.header) - len(ragged.added)
+    message = f"has {len(ragged.fields)} fields where the header has {width}"
+    if len(ragged.fields) > width and not any(map(str.strip, ragged.fields[width:])):
+        message += ", those beyond it blank: is there a delimiter too many at its end?"
     return CellProblem(ragged.line, "", "", "ragged", message, cut(layout.delimiter.join(ragged.fields)))
 
 

@@ -22,8 +22,8 @@ from bankportal.domain.products import Product
 
 DELIMITERS = (",", ";", "\t")
 UTF8_MARK = b"\xef\xbb\xbf"
-# The line with which spreadsheets name the delimiter.
-HINT = re.compile(rb"sep=[,;\t](?:\r\n|\r|\n)")
+# The line with which spreadsheets name the delimiter, in quotes where they write all cells so.
+HINT = re.compile(rb'(?i:sep=[,;\t]|"sep=[,;\t]")(?:\r\n|\r|\n)')
 # How files begin that people take for CSV.
 FOREIGN = (
     (b"PK\x03\x04", "is an Excel workbook or a ZIP archive"),
@@ -175,7 +175,8 @@ def claims(header: tuple[str, ...] | list[str], product: Product) -> dict[str, l
     if not found:
         names = ", ".join(factor.name for factor in product.scored[:4])
         raise DataRefused(
-            f"names no column that {product.key} knows in its first line ({names}, …): is the header missing?"
+            f"names no column that {product.key} knows in its first line ({names}, …): is the header missing? "
+            "Columns are separated by commas, semicolons or tabs."
         )
     return found
 
