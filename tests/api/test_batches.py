@@ -255,10 +255,13 @@ def test_fields_at_fault_are_named(engine, fields, field) -> None:
 
 @pytest.mark.parametrize(("text", "state"), [("False", "checked"), ("True", "done")])
 def test_true_and_false_as_python_writes_them(engine, text, state) -> None:
-    received = send(engine, FILE.replace("Colour", "Shade"), start=text)  # no mapping is remembered for this header
+    received = send(
+        engine, FILE.replace("Colour", "True or false"), start=text
+    )  # a header of its own: none is remembered
     assert received.status_code == 202, received.text
     work(engine)
-    assert read(engine, received.json()["url"]).state == state
+    found = read(engine, received.json()["url"])
+    assert found.state == state, found
 
 
 def test_without_a_file(engine) -> None:
