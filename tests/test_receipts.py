@@ -315,6 +315,13 @@ def test_words_edited_since_do_not_matter(done) -> None:
     assert done.audit.replay() == Replayed(0, 2, ())
 
 
+def test_messages_reworded_since_do_not_matter(done, batches) -> None:
+    said = done.batches.rejects(batches[0]).read_bytes()
+    assert b"must be a number" in said
+    forge(done, batches[0], "rejects.csv", lambda content: content.replace(b"must be a number", b"is no number"))
+    assert done.audit.replay() == Replayed(0, 2, ())
+
+
 @pytest.mark.parametrize("name", ["input.csv", "scored.csv", "rejects.csv", "results.npy"])
 def test_a_file_that_is_gone_is_named_and_the_rest_recomputed(done, batches, name) -> None:
     (done.config.storage / batches[0].id / name).unlink()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from bankportal.store.storage import INPUT, REJECTS, RESULTS, SCORED, Storage, f
 Spans = Iterable[tuple[Span, bool]]
 # What must come out again of each row; where its line stands depends on the words.
 COMPARED = tuple(name for name in RESULT.names or () if name not in {"at", "length"})
-AFTER_REASONS = ("flags", "model_version")  # the scored file's last columns
+# Which of a file's last columns are words: the bank may have edited its sentences since, a release its messages.
+SENTENCES = slice(-2 - len(REASONS), -2)  # of the scored file: flags and model version follow
+MESSAGE = slice(-2, -1)  # of the rejects: the raw row follows
 
 
 class ReplayDiffers(PortalError):
@@ -68,7 +71,7 @@ def replay_batch(models: Models, job: Job, storage: Storage, spans: Spans) -> No
     """Recompute a finished batch from its stored file by its model version, with memory for a block.
 
     `spans` are those it was scored in. Raises `FilesGone` where a file is no longer there, `ReplayDiffers` where one is
-    not as recorded or is not what comes out again. The sentences of the scored file are not compared.
+    not as recorded or is not what comes out again. Sentences and messages are not compared.
     """
     _require_recorded(job, storage)
     try:
@@ -143,10 +146,11 @@ class _Recorded:
                 pairs = zip(found[name], part.results[name], strict=True)
                 row = next(row for row, (old, new) in enumerate(pairs) if old.tobytes() != new.tobytes())
                 raise self._differs(f"{name} of line {part.results['line'][row]}")
-        if self._rejects.read(len(part.rejects)) != part.rejects:
+        rejects = b"".join(islice(self._rejects, part.rejects.count(b"\n")))  # a message has no line break
+        if rejects != part.rejects and _without(MESSAGE, rejects) != _without(MESSAGE, part.rejects):
             raise self._differs(REJECTS)
         lines = self._scored.read(int(found["length"].sum(dtype=np.int64)))
-        if lines != part.scored and _without_words(lines) != _without_words(part.scored):
+        if lines != part.scored and _without(SENTENCES, lines) != _without(SENTENCES, part.scored):
             raise self._differs(SCORED)
 
     def require_end(self) -> None:
@@ -158,10 +162,12 @@ class _Recorded:
         return ReplayDiffers(f"Batch {self._job.id} recomputed differs in {what}.")
 
 
-def _without_words(lines: bytes) -> list[list[str]]:
-    """Return the cells of scored lines without the sentences, whose words the bank may have edited since."""
-    rows = csv.reader(io.StringIO(lines.decode(), newline=""))
-    return [row[: -len(REASONS) - len(AFTER_REASONS)] + row[-len(AFTER_REASONS) :] for row in rows]
+def _without(words: slice, lines: bytes) -> list[list[str]]:
+    """Return the cells of a file's lines without those in words."""
+    rows = list(csv.reader(io.StringIO(lines.decode(), newline="")))
+    for row in rows:
+        del row[words]
+    return rows
 
 
 def _differences(recorded: Outcome, again: Outcome) -> list[str]:
