@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -618,6 +618,18 @@ def test_the_command_ends_cleanly_when_told_to(keeper) -> None:
     said = keeper.stdout.read()
     assert keeper.wait() == 0
     assert "worker ended" in said
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_told_over_and_over_the_command_ends_all_the_same(keeper) -> None:
+    assert any("worker ready" in line for line in keeper.stdout)
+    workers = children(keeper.pid)
+    for _ in range(300):
+        for pid in (*workers, keeper.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    keeper.stdout.read()
+    assert keeper.wait(PATIENCE) == 0
     assert not any(alive(pid) for pid in workers)
 
 

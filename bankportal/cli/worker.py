@@ -80,9 +80,23 @@ def work(keeper: int) -> None:
 
 
 def _stopping_on_signals() -> threading.Event:
+    """Return what SIGTERM and Ctrl-C set.
+
+    Through a pipe and a thread: a handler runs in the midst of whatever the main thread does, and would wait for ever
+    for a lock of the event that is held there.
+    """
     stopping = threading.Event()
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: None)
+
+    def take() -> None:
+        os.read(told, 1)
+        stopping.set()
+
+    threading.Thread(target=take, daemon=True).start()
     return stopping
 
 
