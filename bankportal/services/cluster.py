@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,7 +174,8 @@ def _client(scheduler: str) -> Iterator[Any]:
     except ImportError:
         raise ClusterFailed(f"A cluster needs Dask: {EXTRA}") from None
     if scheduler != LOCAL:
-        asyncio.run(_greet(scheduler))
+        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop of its own: a notebook's has
+            pool.submit(lambda: asyncio.run(_greet(scheduler))).result()
     # The parcel is large on purpose, and travels once.
     with (
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}),
