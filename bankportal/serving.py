@@ -12,6 +12,7 @@ wsgi_app = "bankportal.app:create_app()"
 workers = 2
 threads = _config.threads
 worker_class = "gthread"
+timeout = 120  # seconds; a worker on a busy machine may take long to start
 control_socket_disable = True
 SILENCE = 10  # seconds; whoever stops that long in the middle of a request or an answer loses the thread that waits
 
