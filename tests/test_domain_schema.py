@@ -70,6 +70,24 @@ def test_unknown_fields_are_named() -> None:
     assert problems(CHURN, values | {"Colour": "red"}) == {"Colour": "unknown-field"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (True, "true"),
+        ([1, None], "[1, null]"),
+        ({"a": "ä"}, '{"a": "ä"}'),
+        (1e400, "Infinity"),
+        ("42 ", "42 "),
+        (None, ""),
+    ],
+    ids=repr,
+)
+def test_what_was_found_is_told_as_it_was_sent(sent, found) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        validate(CHURN, {"Unheard": sent}, Door.JSON)
+    assert [problem.found for problem in caught.value.problems if problem.field == "Unheard"] == [found]
+
+
 def test_all_problems_come_at_once() -> None:
     raw = EXAMPLES["churn"] | {"Age": "old", "CreditScore": "9999", "HasLoan": "maybe"}
     assert problems(CHURN, raw, Door.TEXT) == {"CreditScore": "above", "Age": "not-a-number", "HasLoan": "not-a-flag"}

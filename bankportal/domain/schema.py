@@ -3,6 +3,7 @@
 Form, API and CSV hand their raw values to `validate` and get the same `Customer` or the same problems.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -127,5 +128,8 @@ def _problem(product: Product, details: Mapping[str, Any]) -> Problem:
 
 
 def _cut(value: object) -> str:
-    text = "" if value is None else str(value)
+    """Return a value as its sender wrote it: text from forms and files, JSON from systems."""
+    text = (
+        "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    )
     return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
