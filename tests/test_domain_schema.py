@@ -84,7 +84,7 @@ def test_unknown_fields_are_named() -> None:
 )
 def test_what_was_found_is_told_as_it_was_sent(sent, found) -> None:
     with pytest.raises(InvalidInput) as caught:
-        validate(CHURN, {"Unheard": sent}, Door.JSON)
+        validate(CHURN, {"Unheard": sent}, Door.TYPED)
     assert [problem.found for problem in caught.value.problems if problem.field == "Unheard"] == [found]
 
 
