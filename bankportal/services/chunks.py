@@ -252,6 +252,6 @@ def _neutral(rows: list[list[str]]) -> list[list[str]]:
     for row in rows if risky else ():
         for place in risky:
             cell = row[place]
-            if FORMULA.match(cell) and not NUMBER.fullmatch(cell.strip(" ")):
+            if not cell[:1].isalnum() and FORMULA.match(cell) and not NUMBER.fullmatch(cell.strip(" ")):
                 row[place] = f"'{cell}"
     return rows
