@@ -36,8 +36,7 @@ from bankportal.services.batches import upload_limit
 from bankportal.services.replaying import FilesGone, ReplayDiffers
 from bankportal.version import __version__
 
-MEGABYTE = 1_000_000
-LARGEST_REQUEST = MEGABYTE  # a form is a few thousand bytes; uploads have a limit of their own
+LARGEST_REQUEST = 1_000_000  # bytes: a form has a few thousand; uploads have a limit of their own
 UPLOAD = "batches.receive"
 YEAR = 365 * 24 * 3600
 HEADERS = {
@@ -110,7 +109,7 @@ def healthz() -> tuple[Response, int]:
 
 def _allow_upload() -> None:
     if request.endpoint == UPLOAD:
-        request.max_content_length = _config().upload_megabytes * MEGABYTE + LARGEST_REQUEST
+        request.max_content_length = _config().upload_bytes + LARGEST_REQUEST
 
 
 def _config() -> Config:

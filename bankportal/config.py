@@ -87,6 +87,7 @@ SETTINGS = (
 FORMATS = ("console", "json")
 BACKENDS = ("sqlite", "postgresql")
 SHORTEST_SECRET = 16
+MEGABYTE = 1_000_000  # bytes
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
 
@@ -107,6 +108,11 @@ class Config:
     legacy_api: bool
     cors_origins: tuple[str, ...]
     log_format: str
+
+    @property
+    def upload_bytes(self) -> int:
+        """How large a file may be."""
+        return self.upload_megabytes * MEGABYTE
 
     @property
     def models(self) -> Path:

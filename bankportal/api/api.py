@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bankportal.wiring import Services
 
 OURS = re.compile("/+api(/|$)")
-MEGABYTE = 1_000_000
 Methods = dict[str, Operation]
 
 
@@ -56,7 +55,7 @@ class Api:
         body = self._body(call_method, path)
         if body is None:
             return LARGEST_BODY
-        return body.largest + (self.services.config.upload_megabytes * MEGABYTE if body.media == MULTIPART else 0)
+        return body.largest + (self.services.config.upload_bytes if body.media == MULTIPART else 0)
 
     def _body(self, method: str, path: str) -> Body | None:
         with suppress(Refused):

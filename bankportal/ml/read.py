@@ -105,12 +105,6 @@ def read_bytes(content: bytes, name: str, product: Product) -> Table:
     return _table(rows, product, name, hashlib.sha256(content).hexdigest())
 
 
-def read_rows(path: str | Path, product: Product) -> Rows:
-    """Read a data file as text, its cells not judged; raises `DataRefused` as `read` does."""
-    path = Path(path)
-    return _read_rows(_content(path), path.name, product)
-
-
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -36,7 +36,6 @@ from bankportal.services.scoring import answer
 from bankportal.store.jobs import Answering, JobStore, Upload
 from bankportal.store.storage import REJECTS, RESULTS, SCORED, Storage, Stored
 
-MEGABYTE = 1_000_000
 LONGEST_NAME = 255
 UNNAMED = "upload.csv"
 SORTS = ("position", "score", "limit")
@@ -110,8 +109,7 @@ class Batches:
         The same `key` with the same content again is the same job, with other content `Conflict`. `DataRefused` where
         it is no CSV file, `TooLarge` where it is larger or wider than the settings allow: nothing is kept then.
         """
-        most = self.config.upload_megabytes * MEGABYTE
-        stored = self.storage.receive(stream, most, upload_limit(self.config))
+        stored = self.storage.receive(stream, self.config.upload_bytes, upload_limit(self.config))
         try:
             job = self._record(product, _shown(name), stored, key, mapped)
         except BaseException:
