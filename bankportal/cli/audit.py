@@ -14,18 +14,13 @@ FILES_GONE = 3  # the exit code where all that could be recomputed is equal, and
 HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{64})")
 
 
-class HeadType(click.ParamType[Head]):
-    """An exported head on the command line, as `flask audit head` prints it."""
-
-    name = "NUMBER:DIGEST"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Head:
-        """Return the head."""
-        if isinstance(value, Head):
-            return value
-        if not (found := HEAD.fullmatch(str(value))):
-            self.fail("a head is NUMBER:DIGEST, as flask audit head prints it", param, ctx)
-        return Head(int(found[1]), found[2])
+def _head(_context: click.Context, _option: click.Parameter, text: str | None) -> Head | None:
+    """Read a head as `flask audit head` prints it."""
+    if text is None:
+        return None
+    if not (match := HEAD.fullmatch(text)):
+        raise click.BadParameter("a head is NUMBER:DIGEST, as flask audit head prints it")
+    return Head(int(match[1]), match[2])
 
 
 @click.group()
@@ -34,7 +29,9 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("--head", type=HeadType(), help="A head exported earlier: finds a chain that was cut since.")
+@click.option(
+    "--head", metavar="NUMBER:DIGEST", callback=_head, help="A head exported earlier: finds a chain that was cut since."
+)
 @reported
 def verify(head: Head | None) -> None:
     """Check the chain of receipts; exit with 1 and name the first decision or batch that is not as recorded."""
