@@ -75,7 +75,8 @@ SETTINGS = (
         "CORS_ORIGINS",
         "",
         "Origins whose pages may call the older system's paths from a browser, such as `https://crm.bank.example`, "
-        "separated by commas. None by default.",
+        "separated by commas; `null` stands for pages opened from a file, and for any other page without an origin of "
+        "its own. None by default.",
     ),
     Setting(
         "NO_NUMBA",
@@ -88,7 +89,7 @@ FORMATS = ("console", "json")
 BACKENDS = ("sqlite", "postgresql")
 SHORTEST_SECRET = 16
 MEGABYTE = 1_000_000  # bytes
-ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?|null")
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,9 @@ def _origins(text: str) -> tuple[str, ...]:
     origins = _listed(text)
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
-            raise SettingsRefused(f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin such as https://crm.bank.example.")
+            raise SettingsRefused(
+                f"{PREFIX}CORS_ORIGINS: {origin!r} is no origin such as https://crm.bank.example or null."
+            )
     return origins
 
 

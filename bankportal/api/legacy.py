@@ -1,8 +1,8 @@
 """The older system's paths, behind the setting LEGACY_API: the same validation and scoring, its fields and its answers.
 
 Its clients send whole numbers as floats, flags as booleans and customer numbers as numbers; here alone these are put
-right. `prediction` is 1 where the score reaches the second band: for churn, from Moderate on, where the bank acts; for
-allowance it is 1, and `status` Approved, where a limit is granted. Every answer is a recorded decision, as elsewhere.
+right. Its pages compare the words of `prediction`, `risk_level` and `status`, so these are the older system's to the
+letter: see `churn_answer` and `allowance_answer`. Every answer is a recorded decision, as elsewhere.
 """
 
 import math
@@ -30,6 +30,10 @@ CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH = "/predict_churn", "/predict_allowance
 PATHS = frozenset({CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH})
 LARGEST_EXACT = 2**53  # whole numbers beyond are not exact as floats
 DAY = "86400"  # seconds
+MIN_HIGH_CHANCE = 0.5  # score
+HIGH_CHANCE, LOW_CHANCE = "High chance of churn", "Low chance of churn"
+APPROVED, NOT_APPROVED = "Allowance Approved", "Allowance Not Approved"
+INELIGIBLE = "Ineligible"
 
 
 def customer(product: Product, body: Any) -> Customer:
@@ -52,30 +56,41 @@ def _is_whole(number: float) -> bool:
 
 def _predict(api: "Api", asked: Asked, product: Product) -> Deciding:
     found = (yield wanted(asked, product, customer(product, asked.body))).outcome
-    return reply(_churn(asked.body, found) if product is CHURN else _allowance(found))
+    return reply(churn_answer(asked.body, found) if product is CHURN else allowance_answer(found))
 
 
-def _churn(sent: Mapping[str, Any], found: Outcome) -> dict[str, Any]:
+def churn_answer(sent: Mapping[str, Any], found: Outcome) -> dict[str, Any]:
+    """Return the older answer about churn: high from a fixed score on, whatever the bands of today."""
     return {
         "CustomerId": sent.get(CUSTOMER_ID.name),
         "probability": round(found.score * 100, 2),
         "risk_level": found.band.name,
-        "prediction": int(found.band is not found.product.bands[0]),
+        "prediction": HIGH_CHANCE if found.score >= MIN_HIGH_CHANCE else LOW_CHANCE,
     }
 
 
-def _allowance(found: Outcome) -> dict[str, Any]:
+def allowance_answer(found: Outcome) -> dict[str, Any]:
+    """Return the older answer about a limit: without a limit a customer is ineligible, whatever the score."""
     granted = found.limit is not None and not found.limit.declined
     return {
-        "prediction": int(granted),
+        "prediction": APPROVED if granted else NOT_APPROVED,
         "probability": round(found.score * 100, 2),
-        "status": "Approved" if granted else "Declined",
+        "status": found.band.name if granted else INELIGIBLE,
     }
 
 
 def service(api: "Api", asked: Asked) -> Reply:
     """Answer as a service: who it is and what it takes."""
-    return reply({"service": BRAND, "version": __version__, "status": "running", "paths": [CHURN_PATH, ALLOWANCE_PATH]})
+    return reply(
+        {
+            "message": f"{BRAND} is running",
+            "docs": "/docs",
+            "service": BRAND,
+            "version": __version__,
+            "status": "running",
+            "paths": [CHURN_PATH, ALLOWANCE_PATH],
+        }
+    )
 
 
 def _operation(path: str, product: Product) -> Operation:

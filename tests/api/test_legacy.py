@@ -2,11 +2,14 @@
 
 import pytest
 
+from bankportal.api import legacy
 from bankportal.api.calls import LARGEST_BODY
 from bankportal.config import ORIGIN, PREFIX, load
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.domain.outcome import Outcome
+from bankportal.domain.policy import Limit
+from bankportal.domain.products import ALLOWANCE, CHURN, Product
 from bankportal.domain.schema import validate
 from tests.api.conftest import ENGINES, running
 
@@ -54,7 +57,7 @@ def test_it_works(older) -> None:
         "CustomerId": 15634602.0,
         "probability": round(expected.score * 100, 2),
         "risk_level": expected.band.name,
-        "prediction": int(expected.score >= 0.40),
+        "prediction": "High chance of churn" if expected.score >= 0.5 else "Low chance of churn",
     }
     recorded = older.services.decisions.latest(1)[0]
     assert recorded.outcome.score == expected.score
@@ -68,25 +71,50 @@ def test_allowance(older) -> None:
     expected = older.services.scoring.score(validate(ALLOWANCE, values, Door.TYPED))
     granted = expected.limit.amount > 0
     assert response.json() == {
-        "prediction": int(granted),
+        "prediction": "Allowance Approved" if granted else "Allowance Not Approved",
         "probability": round(expected.score * 100, 2),
-        "status": "Approved" if granted else "Declined",
+        "status": expected.band.name if granted else "Ineligible",
     }
 
 
-def test_both_answers_occur(older) -> None:
-    risks = {
-        (found["prediction"], found["risk_level"])
-        for age in (20, 30, 40, 50, 60, 70, 80)
-        for complaints in (0, 5)
-        for found in [
-            older.client.post("/predict_churn", json=CHURN_BODY | {"Age": age, "ComplaintsFiled": complaints}).json()
-        ]
+@pytest.mark.parametrize(
+    ("score", "prediction", "band"),
+    [
+        (0.0, "Low chance of churn", "Low"),
+        (0.4, "Low chance of churn", "Moderate"),
+        (0.4999, "Low chance of churn", "Moderate"),
+        (0.5, "High chance of churn", "Moderate"),
+        (1.0, "High chance of churn", "Critical"),
+    ],
+)
+def test_churn_in_the_older_systems_words(score, prediction, band) -> None:
+    words = legacy.churn_answer({"CustomerId": 7}, outcome(CHURN, score))
+    assert words == {
+        "CustomerId": 7,
+        "probability": round(score * 100, 2),
+        "risk_level": band,
+        "prediction": prediction,
     }
-    assert {prediction for prediction, _ in risks} == {0, 1}
-    assert all((prediction == 0) == (band == "Low") for prediction, band in risks)
-    poor = older.client.post("/predict_allowance", json=ALLOWANCE_BODY | {"EstimatedSalary": 0.0}).json()
-    assert (poor["prediction"], poor["status"]) == (0, "Declined")
+
+
+@pytest.mark.parametrize(
+    ("score", "amount", "prediction", "status"),
+    [
+        (0.1, 0.0, "Allowance Not Approved", "Ineligible"),
+        (0.85, 0.0, "Allowance Not Approved", "Ineligible"),
+        (0.95, 0.0, "Allowance Not Approved", "Ineligible"),
+        (0.85, 500.0, "Allowance Approved", "Standard"),
+        (0.95, 500.0, "Allowance Approved", "Elite"),
+    ],
+)
+def test_allowance_in_the_older_systems_words(score, amount, prediction, status) -> None:
+    limit = Limit(amount, 5000.0, "band", None, counteroffer=False, obligations_assumed=False)
+    words = legacy.allowance_answer(outcome(ALLOWANCE, score, limit))
+    assert words == {"prediction": prediction, "probability": round(score * 100, 2), "status": status}
+
+
+def outcome(product: Product, score: float, limit: Limit | None = None) -> Outcome:
+    return Outcome(product, score, product.band(score), limit, (), score, {}, (), "v1", "0" * 64, None)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +153,8 @@ def test_the_first_page_answers_as_a_service(older, accept) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert response.json()["status"] == "running"
     assert response.json()["paths"] == list(BODIES)
+    assert response.json()["message"] == "Elite Financial Intelligence Portal is running"
+    assert older.client.get(response.json()["docs"]).status_code == 200
 
 
 def test_browsers_still_get_the_first_page(older) -> None:
@@ -190,12 +220,15 @@ def test_settings(tmp_path) -> None:
     given = {f"{PREFIX}INSTANCE": str(tmp_path)}
     assert load(given).legacy_api is False
     assert load(given).cors_origins == ()
-    given |= {f"{PREFIX}LEGACY_API": "1", f"{PREFIX}CORS_ORIGINS": f"{CRM}, http://localhost:3000"}
+    origins = (CRM, "http://localhost:3000", "http://[::1]:3000", "null")
+    given |= {f"{PREFIX}LEGACY_API": "1", f"{PREFIX}CORS_ORIGINS": ", ".join(origins)}
     assert load(given).legacy_api is True
-    assert load(given).cors_origins == (CRM, "http://localhost:3000")
+    assert load(given).cors_origins == origins
 
 
-@pytest.mark.parametrize("origin", ["*", "null", "crm.bank.example", f"{CRM}/", "https://*.example", "ftp://a.example"])
+@pytest.mark.parametrize(
+    "origin", ["*", "NULL", "https://null/", "crm.bank.example", f"{CRM}/", "https://*.example", "ftp://a.example"]
+)
 def test_no_wide_origins(tmp_path, origin) -> None:
     assert not ORIGIN.fullmatch(origin)
     with pytest.raises(SettingsRefused, match="CORS_ORIGINS"):

@@ -1,0 +1,108 @@
+"""Pages of other origins in a real browser: the older system's own, which compares words, and those of strangers."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.api.conftest import ENGINES, address_of, running
+from tests.api.test_legacy import ALLOWANCE_BODY, CHURN_BODY
+from tests.conftest import config_for
+
+OLDER_PAGE = """\
+<!doctype html>
+<title>The older system's page</title>
+<p id="churn"></p><p id="allowance"></p>
+<script>
+const address = "@ADDRESS@", churn = @CHURN@, allowance = @ALLOWANCE@;
+
+async function ask(id, path, body, colourOf) {
+  const place = document.getElementById(id);
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch(address + path, { method: "POST", headers, body: JSON.stringify(body) });
+    place.style.color = colourOf(await answer.json());
+  } catch {
+    place.style.color = "black";
+  }
+  place.className = "answered";
+}
+
+ask("churn", "/predict_churn", churn, ({ prediction }) =>
+  prediction === "High chance of churn" ? "red" : prediction === "Low chance of churn" ? "green" : "grey");
+ask("allowance", "/predict_allowance", allowance, ({ prediction, status }) => {
+  if (prediction === "Allowance Not Approved") return status === "Ineligible" ? "red" : "grey";
+  return prediction === "Allowance Approved" && ["Standard", "Elite"].includes(status) ? "green" : "grey";
+});
+</script>
+"""
+LEAVES = CHURN_BODY | {"Age": 58, "ComplaintsFiled": 4, "CustomerSatisfaction": 1, "TransactionFrequency": 2}
+STAYS = CHURN_BODY | {"Age": 30, "ComplaintsFiled": 0, "CustomerSatisfaction": 5}
+APPROVED = ALLOWANCE_BODY | {"CreditScore": 830, "EstimatedSalary": 120000.0}
+DECLINED = ALLOWANCE_BODY | {"EstimatedSalary": 0.0}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Iterator[int]:
+    """Serve a folder as another origin and give the port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Quiet(*given, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(params=ENGINES)
+def older(request, ready_instance, tmp_path):
+    """Run a portal that keeps the older paths for some origins; gives its address."""
+    instance = shutil.copytree(ready_instance, tmp_path / "instance")
+
+    @contextmanager
+    def run(*origins: str) -> Iterator[str]:
+        config = replace(config_for(instance), legacy_api=True, cors_origins=origins)
+        with running(request.param, config) as engine, address_of(engine) as address:
+            yield address.replace("localhost", "127.0.0.1")
+
+    return run
+
+
+def colours(page, url: str) -> list[str]:
+    page.goto(url)
+    page.wait_for_function("document.querySelectorAll('.answered').length === 2")
+    return [page.locator(f"#{name}").evaluate("place => place.style.color") for name in ("churn", "allowance")]
+
+
+def write_older_page(folder: Path, address: str, churn: dict, allowance: dict) -> Path:
+    text = OLDER_PAGE.replace("@ADDRESS@", address)
+    text = text.replace("@CHURN@", json.dumps(churn)).replace("@ALLOWANCE@", json.dumps(allowance))
+    (folder / "older.html").write_text(text, encoding="utf-8")
+    return folder / "older.html"
+
+
+@pytest.mark.parametrize(("churn", "allowance", "drawn"), [(LEAVES, DECLINED, "red"), (STAYS, APPROVED, "green")])
+def test_the_older_systems_page_is_drawn_right(older, new_page, tmp_path, churn, allowance, drawn) -> None:
+    with elsewhere(tmp_path) as port, older(f"http://localhost:{port}") as address:
+        write_older_page(tmp_path, address, churn, allowance)
+        assert colours(new_page(), f"http://localhost:{port}/older.html") == [drawn, drawn]
+
+
+@pytest.mark.parametrize(("origins", "drawn"), [(["null"], "green"), ([], "black")])
+def test_the_older_systems_page_opened_from_a_file(older, new_page, tmp_path, origins, drawn) -> None:
+    with older(*origins) as address:
+        page = write_older_page(tmp_path, address, STAYS, APPROVED)
+        assert colours(new_page(), page.as_uri()) == [drawn, drawn]
