@@ -14,6 +14,7 @@ from bankportal.services.scoring import Scoring
 from bankportal.services.working import Worker
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
+from bankportal.store.idempotency import IdempotencyKeys
 from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
@@ -27,6 +28,7 @@ class Services:
     config: Config
     database: Database
     decisions: Decisions
+    keys: IdempotencyKeys
     models: Models
     scoring: Scoring
     explaining: Explaining
@@ -45,6 +47,7 @@ def build(config: Config) -> Services:
         config=config,
         database=database,
         decisions=decisions,
+        keys=IdempotencyKeys(database),
         models=models,
         scoring=Scoring(models, decisions),
         explaining=Explaining(models),

@@ -24,13 +24,12 @@ import numpy as np
 
 from bankportal import logs, wiring
 from bankportal.config import Config, load
-from bankportal.domain.batch import Job, Span, State
+from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Span, State
 from bankportal.domain.products import CHURN
 from bankportal.ml.simulate import SIMULATORS
 from bankportal.services import trial, working
 from bankportal.services.chunks import score_block
 from bankportal.store.migrate import upgrade
-from bankportal.store.storage import REJECTS, RESULTS, SCORED
 
 LEASE = 2  # seconds
 DEADLY = "DEADLY_POSITION"  # says to a worker's trials at which position the deadly row is

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import event
 
-from bankportal.store.idempotency import IdempotencyKeys, KeyReused
+from bankportal.domain.errors import KeyReused
+from bankportal.store.idempotency import IdempotencyKeys
 
 THREADS = 8
 

@@ -8,8 +8,8 @@ import pytest
 
 from bankportal.domain.batch import Checked, Found, ProblemGroup, Span, State, Step, Summary
 from bankportal.domain.errors import Conflict, NotFound
+from bankportal.domain.ids import new_id
 from bankportal.domain.products import CHURN
-from bankportal.store.decisions import new_id
 from bankportal.store.jobs import Answering, JobStore, LeaseLost, Upload
 
 LONG, SHORT = 60, 0.05  # seconds of a lease

@@ -14,11 +14,11 @@ from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.ml.registry import Registry
 from bankportal.services.audit import Audit
+from bankportal.services.recorder import Recorder
 from bankportal.services.scoring import Scoring
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
 from bankportal.store.jobs import JobStore
-from bankportal.store.recorder import Recorder
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from bankportal.store.tables import decisions as table

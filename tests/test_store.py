@@ -13,10 +13,11 @@ from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import NotFound
+from bankportal.domain.ids import new_id
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.store.chain import Chain
-from bankportal.store.decisions import Decisions, new_id
+from bankportal.store.decisions import Decisions
 from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata

@@ -25,13 +25,13 @@ from sqlalchemy.exc import OperationalError
 from bankportal import wiring
 from bankportal.cli import worker as command
 from bankportal.config import Config
-from bankportal.domain.batch import State
+from bankportal.domain.batch import REJECTS, RESULTS, SCORED, State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.products import CHURN
 from bankportal.services import trial, working
 from bankportal.store.migrate import is_migrated, upgrade
 from bankportal.store.sessions import Database
-from bankportal.store.storage import PIECE, REJECTS, RESULTS, SCORED, file_digest
+from bankportal.store.storage import PIECE, file_digest
 from tests.test_batches import received
 
 ROWS = 1500

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from bankportal.api import docs_page, legacy, openapi
 from bankportal.api.answers import BASE
@@ -16,10 +15,7 @@ from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
 from bankportal.services.batches import upload_limit
-from bankportal.store.idempotency import IdempotencyKeys
-
-if TYPE_CHECKING:
-    from bankportal.wiring import Services
+from bankportal.wiring import Services
 
 OURS = re.compile("/+api(/|$)")
 Methods = dict[str, Operation]
@@ -28,9 +24,8 @@ Methods = dict[str, Operation]
 class Api:
     """The operations on one portal's services; free of any engine."""
 
-    def __init__(self, services: "Services"):
+    def __init__(self, services: Services):
         self.services = services
-        self.keys = IdempotencyKeys(services.database)
         self.documents: Mapping[str, Callable[[], Reply]] = {**openapi.DOCUMENTS, **docs_page.DOCUMENTS}
         self.older = legacy.OPERATIONS if services.config.legacy_api else ()
         self.quick = frozenset(f"{BASE}/{key}/score" for key in PRODUCTS)
@@ -99,7 +94,7 @@ class Api:
         claims = [each.wanted.claim for each in claiming if each.wanted and each.wanted.claim]
         refused: Sequence[Exception | None]
         try:
-            refused = self.keys.claim_all(claims)
+            refused = self.services.keys.claim_all(claims)
         except Exception as error:  # told by each call
             refused = [error] * len(claims)
         for each, why in zip(claiming, refused, strict=True):
@@ -122,7 +117,7 @@ class Api:
                 raise _not_allowed(call.method, ["GET"])
             return document()
         operation, captured = self.find(call.method, call.path)
-        return operation.handler(self, asked(operation, captured, call))
+        return operation.handler(self.services, asked(operation, captured, call))
 
     def is_quick(self, call: Call) -> bool:
         """Say whether nothing but a decision can take long: single scores, without a question beside."""

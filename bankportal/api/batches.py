@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
@@ -18,16 +18,12 @@ from bankportal.api.calls import CSV, MULTIPART, Asked, Call, Reply, reply
 from bankportal.api.handlers import LATEST, require_known
 from bankportal.api.problems import Refused
 from bankportal.api.reading import FLAGS, from_json, require_media
-from bankportal.domain.batch import Job, State
-from bankportal.domain.errors import Conflict, InvalidInput, NotFound, Problem
+from bankportal.domain.batch import REJECTS, SCORED, Job, State
+from bankportal.domain.errors import Conflict, InvalidInput, KeyReused, NotFound, Problem
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import canonical
 from bankportal.services.batches import Batches
-from bankportal.store.idempotency import KeyReused
-from bankportal.store.storage import REJECTS, SCORED
-
-if TYPE_CHECKING:
-    from bankportal.api.api import Api
+from bankportal.wiring import Services
 
 FIELDS = ("product", "file", "mapping", "start")
 PIECE = 1 << 16  # bytes
@@ -47,21 +43,21 @@ class Form:
     start: bool
 
 
-def create(api: "Api", asked: Asked) -> Reply:
+def create(services: Services, asked: Asked) -> Reply:
     """Take a file in, and have it checked and, unless told not to, scored."""
-    batches, key = api.services.batches, asked.key and f"api:{asked.key}"
+    batches, key = services.batches, asked.key and f"api:{asked.key}"
     try:
         with ExitStack() as opened:
             form = _form(asked.call, opened)
             job = batches.receive(form.product, form.name, form.file, key, form.mapping or ())
         if key:
-            api.keys.claim(f"batch {job.id}", _fingerprint(job, form))
+            services.keys.claim(f"batch {job.id}", _fingerprint(job, form))
         if job.state is State.UPLOADED:
             _begin(batches, job, form)
     except Conflict as conflict:
         if key is None:
             raise
-        raise KeyReused("This Idempotency-Key was used for a request with other content. Use a new key.") from conflict
+        raise KeyReused from conflict
     return reply(_received(job), 202, {"Location": _url(job)})
 
 
@@ -166,48 +162,48 @@ def _mapping(text: str) -> Mapping[str, str]:
     return found
 
 
-def get(api: "Api", asked: Asked) -> Reply:
+def get(services: Services, asked: Asked) -> Reply:
     """Say how a batch is."""
-    return reply(_told(api.services.batches, _job(api, asked)))
+    return reply(_told(services.batches, _job(services, asked)))
 
 
-def list_(api: "Api", asked: Asked) -> Reply:
+def list_(services: Services, asked: Asked) -> Reply:
     """List the batches, newest first."""
     given = asked.parameters
-    require_known(given["before"], api.services.batches.get, "batch")
-    page = api.services.batches.page(given["product"], given["before"], given["size"])
-    return reply({"items": [_told(api.services.batches, job) for job in page.items], "next": page.next})
+    require_known(given["before"], services.batches.get, "batch")
+    page = services.batches.page(given["product"], given["before"], given["size"])
+    return reply({"items": [_told(services.batches, job) for job in page.items], "next": page.next})
 
 
-def start(api: "Api", asked: Asked) -> Reply:
+def start(services: Services, asked: Asked) -> Reply:
     """Have a checked batch scored."""
-    job = api.services.batches.start(_job(api, asked))
-    return reply(_told(api.services.batches, job))
+    job = services.batches.start(_job(services, asked))
+    return reply(_told(services.batches, job))
 
 
-def cancel(api: "Api", asked: Asked) -> Reply:
+def cancel(services: Services, asked: Asked) -> Reply:
     """Stop a batch for good."""
-    job = api.services.batches.cancel(_job(api, asked))
-    return reply(_told(api.services.batches, job))
+    job = services.batches.cancel(_job(services, asked))
+    return reply(_told(services.batches, job))
 
 
-def results(api: "Api", asked: Asked) -> Reply:
+def results(services: Services, asked: Asked) -> Reply:
     """Send the scored rows."""
-    job = _job(api, asked)
-    return _file(job, SCORED, api.services.batches.file(job, SCORED))
+    job = _job(services, asked)
+    return _file(job, SCORED, services.batches.file(job, SCORED))
 
 
-def rejects(api: "Api", asked: Asked) -> Reply:
+def rejects(services: Services, asked: Asked) -> Reply:
     """Send the rejected rows."""
-    job = _job(api, asked)
-    return _file(job, REJECTS, api.services.batches.rejects(job))
+    job = _job(services, asked)
+    return _file(job, REJECTS, services.batches.rejects(job))
 
 
-def _job(api: "Api", asked: Asked) -> Job:
+def _job(services: Services, asked: Asked) -> Job:
     wanted = asked.parameters["id"]
     if wanted != LATEST:
-        return api.services.batches.get(wanted)
-    if newest := api.services.batches.page(None, None, 1).items:
+        return services.batches.get(wanted)
+    if newest := services.batches.page(None, None, 1).items:
         return newest[0]
     raise NotFound("There is no batch yet.")
 

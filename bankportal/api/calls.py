@@ -4,16 +4,14 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 
 from bankportal.domain.outcome import Decision
 from bankportal.domain.receipt import canonical
 from bankportal.domain.schema import Customer
-
-if TYPE_CHECKING:
-    from bankportal.api.api import Api
+from bankportal.wiring import Services
 
 JSON = "application/json"
 CSV = "text/csv; charset=utf-8"
@@ -160,7 +158,7 @@ class Operation:
     tag: str
     summary: str
     help: str
-    handler: Callable[["Api", Asked], Reply | Deciding]
+    handler: Callable[[Services, Asked], Reply | Deciding]
     answers: tuple[Answer, ...]
     errors: tuple[int, ...]
     parameters: tuple[Parameter, ...] = ()

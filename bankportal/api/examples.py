@@ -9,12 +9,12 @@ from typing import Any
 from bankportal.api import answers
 from bankportal.api.schemas import example
 from bankportal.domain.constraints import Door
+from bankportal.domain.ids import ID_LENGTH
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import Catalogue, Explained, reasons
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.scoring import limit
-from bankportal.store.decisions import ID_LENGTH
 
 ABOUT_OUTCOME = (
     "The shape of an answer, not a forest's: a score in the middle of its band, to which each required factor "

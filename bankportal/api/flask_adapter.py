@@ -19,7 +19,7 @@ from bankportal.api import legacy
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
 from bankportal.api.problems import Refused, refusal, untrusted_host
-from bankportal.store.recorder import Recorder
+from bankportal.services.recorder import Recorder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

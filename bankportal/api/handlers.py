@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bankportal.api import answers
 from bankportal.api.calls import Asked, Deciding, Reply, Wanted, reply
@@ -17,20 +17,17 @@ from bankportal.domain.schema import Customer, validate
 from bankportal.services.audit import ChainBroken
 from bankportal.services.proving import proven
 from bankportal.version import __version__
-
-if TYPE_CHECKING:
-    from bankportal.api.api import Api
-    from bankportal.wiring import Services
+from bankportal.wiring import Services
 
 MOST_ITEMS = 1000
 LATEST = "latest"
 
 
-def score(api: "Api", asked: Asked, product: Product) -> Deciding:
+def score(services: Services, asked: Asked, product: Product) -> Deciding:
     """Score one customer; record the decision unless told not to."""
     customer = validate(product, asked.body, Door.TYPED)
     decision = (yield wanted(asked, product, customer)) if asked.parameters["record"] else None
-    return reply(_outcome(api.services, asked, customer, decision))
+    return reply(_outcome(services, asked, customer, decision))
 
 
 def wanted(asked: Asked, product: Product, customer: Customer) -> Wanted:
@@ -38,13 +35,13 @@ def wanted(asked: Asked, product: Product, customer: Customer) -> Wanted:
     return Wanted(customer, _submission(asked, product), _claim(asked))
 
 
-def score_many(api: "Api", asked: Asked, product: Product) -> Reply:
+def score_many(services: Services, asked: Asked, product: Product) -> Reply:
     """Score up to `MOST_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
     items = _items(asked.body)
-    submission = _claimed(api, asked, product) if asked.parameters["record"] else None
+    submission = _claimed(services, asked, product) if asked.parameters["record"] else None
     judged = [_judged(product, raw) for raw in items]
     sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
-    outcomes = dict(zip(sound, _outcomes(api.services, asked, sound, submission), strict=True))
+    outcomes = dict(zip(sound, _outcomes(services, asked, sound, submission), strict=True))
     answered = [
         {"index": index, "outcome": outcomes.get(index), "errors": [] if isinstance(each, Customer) else each}
         for index, each in enumerate(judged)
@@ -62,14 +59,14 @@ def _claim(asked: Asked) -> tuple[str, bytes] | None:
     return (asked.key, asked.fingerprint(f"{asked.call.method} {asked.call.path}")) if asked.key else None
 
 
-def _claimed(api: "Api", asked: Asked, product: Product) -> str:
+def _claimed(services: Services, asked: Asked, product: Product) -> str:
     """Return the submission, its key bound to this request."""
     if claim := _claim(asked):
-        api.keys.claim(*claim)
+        services.keys.claim(*claim)
     return _submission(asked, product)
 
 
-def _outcome(services: "Services", asked: Asked, customer: Customer, decision: Decision | None) -> answers.Plain:
+def _outcome(services: Services, asked: Asked, customer: Customer, decision: Decision | None) -> answers.Plain:
     found = decision.outcome if decision else services.scoring.score(customer)
     recourse = None
     if asked.parameters.get("recourse"):
@@ -108,7 +105,7 @@ def _judged(product: Product, raw: Any) -> Customer | list[answers.Plain]:
 
 
 def _outcomes(
-    services: "Services", asked: Asked, customers: Mapping[int, Customer], submission: str | None
+    services: Services, asked: Asked, customers: Mapping[int, Customer], submission: str | None
 ) -> list[answers.Plain]:
     """Score customers by their place in the list; record all of them or, without a submission, none."""
     contributions = asked.parameters["contributions"]
@@ -120,19 +117,19 @@ def _outcomes(
     return [answers.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 
 
-def products(api: "Api", asked: Asked) -> Reply:
+def products(services: Services, asked: Asked) -> Reply:
     """Describe all products."""
-    return reply({"items": [answers.product(each, _serving(api.services, each)) for each in PRODUCTS.values()]})
+    return reply({"items": [answers.product(each, _serving(services, each)) for each in PRODUCTS.values()]})
 
 
-def _serving(services: "Services", product: Product) -> str | None:
+def _serving(services: Services, product: Product) -> str | None:
     try:
         return services.models.active(product).version
     except NoActiveModel:
         return None
 
 
-def product_schema(api: "Api", asked: Asked) -> Reply:
+def product_schema(services: Services, asked: Asked) -> Reply:
     """Return a product's factors as JSON Schema."""
     content = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | customer_schema(_product(asked))
     return reply(content)
@@ -142,11 +139,11 @@ def _product(asked: Asked) -> Product:
     return PRODUCTS[asked.parameters["product"]]
 
 
-def list_decisions(api: "Api", asked: Asked) -> Reply:
+def list_decisions(services: Services, asked: Asked) -> Reply:
     """List recorded decisions, newest first."""
     given = asked.parameters
-    require_known(given["before"], api.services.decisions.get, "decision")
-    page = api.services.decisions.page(given["product"], given["before"], given["size"])
+    require_known(given["before"], services.decisions.get, "decision")
+    page = services.decisions.page(given["product"], given["before"], given["size"])
     return reply({"items": [answers.decision(each, contributions=False) for each in page.items], "next": page.next})
 
 
@@ -161,12 +158,12 @@ def require_known(before: str | None, get: Callable[[str], Any], what: str) -> N
         raise Refused("invalid-parameter", "Not acceptable: before.", (problem,)) from None
 
 
-def get_decision(api: "Api", asked: Asked) -> Reply:
+def get_decision(services: Services, asked: Asked) -> Reply:
     """Return one decision in full."""
-    return reply(answers.decision(_decision(api.services, asked), contributions=True))
+    return reply(answers.decision(_decision(services, asked), contributions=True))
 
 
-def _decision(services: "Services", asked: Asked) -> Decision:
+def _decision(services: Services, asked: Asked) -> Decision:
     wanted = asked.parameters["id"]
     if wanted != LATEST:
         return services.decisions.get(wanted)
@@ -175,42 +172,42 @@ def _decision(services: "Services", asked: Asked) -> Decision:
     raise NotFound("Nothing was decided yet.")
 
 
-def verify_decision(api: "Api", asked: Asked) -> Reply:
+def verify_decision(services: Services, asked: Asked) -> Reply:
     """Check one decision against its receipt, and the receipt against the one before."""
     wanted = asked.parameters["id"]
-    decision = _decision(api.services, asked).id if wanted == LATEST else wanted
+    decision = _decision(services, asked).id if wanted == LATEST else wanted
     try:
-        receipt, fault = proven(api.services.audit.chain, decision), None
+        receipt, fault = proven(services.audit.chain, decision), None
     except ChainBroken as broken:
         receipt, fault = None, str(broken)
     told = vars(receipt) if receipt else None
     return reply({"decision": decision, "intact": fault is None, "receipt": told, "fault": fault})
 
 
-def list_models(api: "Api", asked: Asked) -> Reply:
+def list_models(services: Services, asked: Asked) -> Reply:
     """List the registered model versions of all products."""
-    found = [each for product in PRODUCTS.values() for each in api.services.models.versions(product)]
+    found = [each for product in PRODUCTS.values() for each in services.models.versions(product)]
     return reply({"items": [answers.model_version(each) for each in found]})
 
 
-def get_model(api: "Api", asked: Asked) -> Reply:
+def get_model(services: Services, asked: Asked) -> Reply:
     """Return one model version."""
-    found = api.services.models.get(_product(asked), asked.parameters["version"])
+    found = services.models.get(_product(asked), asked.parameters["version"])
     return reply(answers.model_version(found))
 
 
-def active_model(api: "Api", asked: Asked) -> Reply:
+def active_model(services: Services, asked: Asked) -> Reply:
     """Return the model version that serves."""
-    return reply(answers.model_version(api.services.models.active(_product(asked))))
+    return reply(answers.model_version(services.models.active(_product(asked))))
 
 
-def health(api: "Api", asked: Asked) -> Reply:
+def health(services: Services, asked: Asked) -> Reply:
     """Say whether the portal can score and record."""
-    content = state(api.services)
+    content = state(services)
     return reply(content, 200 if all(content["models"].values()) else 503)
 
 
-def state(services: "Services") -> answers.Plain:
+def state(services: Services) -> answers.Plain:
     """Return how the portal is: its database answers, else an error of the database, and each product's model."""
     services.database.require_writable()
     models = {product.key: _loaded(services, product) for product in PRODUCTS.values()}
@@ -219,7 +216,7 @@ def state(services: "Services") -> answers.Plain:
     return {"status": status, "models": models, "refused": refused, "version": __version__}
 
 
-def _loaded(services: "Services", product: Product) -> str | None:
+def _loaded(services: Services, product: Product) -> str | None:
     try:
         return services.models.serving(product).version
     except NoActiveModel:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bankportal.api import models
 from bankportal.api.calls import KEY, Answer, Asked, Body, Call, Deciding, Operation, Reply, reply
@@ -22,9 +22,7 @@ from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import ALLOWANCE, CHURN, Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.version import BRAND, __version__
-
-if TYPE_CHECKING:
-    from bankportal.api.api import Api
+from bankportal.wiring import Services
 
 CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH = "/predict_churn", "/predict_allowance", "/"
 PATHS = frozenset({CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH})
@@ -54,7 +52,7 @@ def _is_whole(number: float) -> bool:
     return math.isfinite(number) and abs(number) <= LARGEST_EXACT and number == int(number)
 
 
-def _predict(api: "Api", asked: Asked, product: Product) -> Deciding:
+def _predict(services: Services, asked: Asked, product: Product) -> Deciding:
     found = (yield wanted(asked, product, customer(product, asked.body))).outcome
     return reply(churn_answer(asked.body, found) if product is CHURN else allowance_answer(found))
 
@@ -79,7 +77,7 @@ def allowance_answer(found: Outcome) -> dict[str, Any]:
     }
 
 
-def service(api: "Api", asked: Asked) -> Reply:
+def service(services: Services, asked: Asked) -> Reply:
     """Answer as a service: who it is and what it takes."""
     return reply(
         {

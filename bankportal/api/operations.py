@@ -8,8 +8,8 @@ from bankportal.api.answers import BASE
 from bankportal.api.calls import KEY, MULTIPART, Answer, Body, Operation, Parameter
 from bankportal.api.handlers import LATEST, MOST_ITEMS
 from bankportal.api.schemas import customer_name, example
+from bankportal.domain.ids import ALPHABET, ID_LENGTH
 from bankportal.domain.products import CHURN, PRODUCTS, Product
-from bankportal.store.decisions import ALPHABET, ID_LENGTH
 
 SCORING, BATCHES, DECISIONS, MODELS = "Scoring", "Batches", "Decisions", "Models"
 PRODUCT_TAG, HEALTH = "Products", "Health"

@@ -11,6 +11,10 @@ from typing import Any
 
 from bankportal.domain.products import Product
 
+# The files of a job: what was uploaded, and what came of it.
+INPUT = "input.csv"
+SCORED, REJECTS, RESULTS = "scored.csv", "rejects.csv", "results.npy"
+
 
 class State(Enum):
     """Where a job stands."""

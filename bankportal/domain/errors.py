@@ -84,6 +84,15 @@ class Conflict(PortalError):
     code = "conflict"
 
 
+class KeyReused(PortalError):
+    """An idempotency key was used before, for another request."""
+
+    code = "key-reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used for a request with other content. Use a new key.")
+
+
 class SettingsRefused(PortalError):
     """The settings do not allow the portal to start."""
 

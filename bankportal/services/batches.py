@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from bankportal.config import PREFIX, Config
-from bankportal.domain.batch import Job, Progress, Span, State
+from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Progress, Span, State
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import DataRefused, InvalidInput, NoActiveModel, NotFound, Problem
 from bankportal.domain.outcome import Outcome, Reason
@@ -34,7 +34,7 @@ from bankportal.services.replaying import ReplayDiffers
 from bankportal.services.results import Results
 from bankportal.services.scoring import answer
 from bankportal.store.jobs import Answering, JobStore, Upload
-from bankportal.store.storage import REJECTS, RESULTS, SCORED, Storage, Stored
+from bankportal.store.storage import Storage, Stored
 
 LONGEST_NAME = 255
 UNNAMED = "upload.csv"

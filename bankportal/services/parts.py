@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from bankportal.domain.batch import Chunk, Job, Summary
+from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Chunk, Job, Summary
 from bankportal.domain.errors import PortalError
 from bankportal.ml.stream import Block, Layout
 from bankportal.services.chunks import RESULT, Part, Work, reject_all, rejects_header, scored_header
 from bankportal.services.results import Results, header
 from bankportal.store.jobs import Finished
-from bankportal.store.storage import PIECE, REJECTS, RESULTS, SCORED, Storage, file_digest, flush_folder, writing
+from bankportal.store.storage import PIECE, Storage, file_digest, flush_folder, writing
 
 KINDS = (SCORED, REJECTS, RESULTS)
 QUARANTINED = "quarantined"  # the code of such rejects

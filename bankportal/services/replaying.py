@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bankportal.domain.batch import Job, Span
+from bankportal.domain.batch import INPUT, REJECTS, RESULTS, SCORED, Job, Span
 from bankportal.domain.errors import DataRefused, PortalError, VersionRefused
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import POLICIES
@@ -25,7 +25,7 @@ from bankportal.services.results import Results
 from bankportal.services.scoring import answer
 from bankportal.store.chain import UNREADABLE
 from bankportal.store.jobs import Finished
-from bankportal.store.storage import INPUT, REJECTS, RESULTS, SCORED, Storage, file_digest
+from bankportal.store.storage import Storage, file_digest
 
 Spans = Iterable[tuple[Span, bool]]
 # What must come out again of each row; where its line stands depends on the words.

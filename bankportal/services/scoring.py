@@ -26,8 +26,8 @@ from bankportal.domain.reasons import (
 from bankportal.domain.schema import Customer
 from bankportal.ml.registry import Model
 from bankportal.services.models import Models
+from bankportal.services.recorder import Recorder
 from bankportal.store.decisions import Decisions, submission_digest
-from bankportal.store.recorder import Recorder
 
 # In place of a factor's number among the encoding's: no further reason, a rule of the policy.
 NO_REASON, RULE = -1, -2

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.config import Config
-from bankportal.domain.batch import Chunk, Job, State, Step
+from bankportal.domain.batch import REJECTS, Chunk, Job, State, Step
 from bankportal.domain.errors import DataRefused, NoActiveModel, PortalError, VersionRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.ml.stream import Layout, blocks
@@ -25,7 +25,7 @@ from bankportal.services.models import Models
 from bankportal.services.parts import NOT_UPLOADED, FilesChanged, join, quarantined_part, write_part
 from bankportal.services.trial import is_deadly
 from bankportal.store.jobs import Answering, JobStore, LeaseLost
-from bankportal.store.storage import REJECTS, Storage, file_digest
+from bankportal.store.storage import Storage, file_digest
 
 IDLE = 0.5  # seconds between looks for work
 LONGEST_PAUSE = 30.0  # seconds, after faults of database or storage

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
 from bankportal.domain.errors import NotFound
+from bankportal.domain.ids import is_id, new_id
 from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
@@ -21,9 +21,6 @@ from bankportal.store.receipts import add_decisions
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, protected_values, receipts
 
-ID_LENGTH = 26
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
-
 
 @dataclass(frozen=True)
 class Page:
@@ -31,17 +28,6 @@ class Page:
 
     items: list[Decision]
     next: str | None
-
-
-def new_id() -> str:
-    """Return a decision number: 26 characters that sort by time and cannot be guessed."""
-    bits = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5))
-
-
-def is_id(text: str) -> bool:
-    """Say whether a text could be a decision's number."""
-    return len(text) == ID_LENGTH and set(text) <= set(ALPHABET)
 
 
 def submission_digest(token: str, customer: Customer) -> str:

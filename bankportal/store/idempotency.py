@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bankportal.domain.errors import PortalError
+from bankportal.domain.errors import KeyReused
 from bankportal.store.sessions import Database
 from bankportal.store.tables import idempotency_keys
 
@@ -19,12 +19,6 @@ _NEW = {
 _BOUND = select(idempotency_keys.c.key_digest, idempotency_keys.c.request_digest).where(
     idempotency_keys.c.key_digest.in_(bindparam("keys", expanding=True))
 )
-
-
-class KeyReused(PortalError):
-    """An idempotency key was used before, for another request."""
-
-    code = "key-reused"
 
 
 class IdempotencyKeys:
@@ -52,7 +46,7 @@ class IdempotencyKeys:
         bound = self._bound(wanted) if wanted else {}
         if free := sorted(wanted.keys() - bound.keys()):  # in one order everywhere: no two transactions wait in a ring
             bound |= self._bind({key: wanted[key] for key in free})
-        return [None if bound[key] == request else _reused() for key, request in digests]
+        return [None if bound[key] == request else KeyReused() for key, request in digests]
 
     def _bound(self, keys: Collection[str]) -> dict[str, str]:
         """Return, of those keys that are bound, the request each belongs to."""
@@ -71,10 +65,6 @@ class IdempotencyKeys:
 def _read(connection: Connection, keys: Collection[str]) -> dict[str, str]:
     rows = connection.execute(_BOUND, {"keys": list(keys)})
     return {row.key_digest: row.request_digest for row in rows}
-
-
-def _reused() -> KeyReused:
-    return KeyReused("This Idempotency-Key was used for a request with other content. Use a new key.")
 
 
 def _digest(content: bytes) -> str:

@@ -33,8 +33,8 @@ from sqlalchemy.exc import IntegrityError
 
 from bankportal.domain.batch import Checked, Chunk, Found, Job, ProblemGroup, Span, State, Step, Summary
 from bankportal.domain.errors import Conflict, NotFound, PortalError
+from bankportal.domain.ids import is_id
 from bankportal.domain.products import PRODUCTS, Product
-from bankportal.store.decisions import is_id
 from bankportal.store.receipts import add_batch
 from bankportal.store.sessions import Database
 from bankportal.store.tables import chunks, jobs

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from bankportal.domain.batch import State
+from bankportal.domain.batch import INPUT, REJECTS, RESULTS, SCORED, State
 from bankportal.domain.errors import TooLarge
-from bankportal.store.decisions import is_id, new_id
+from bankportal.domain.ids import is_id, new_id
 
-INPUT = "input.csv"
 PARTS = "parts"
-SCORED, REJECTS, RESULTS = "scored.csv", "rejects.csv", "results.npy"
 KEPT = frozenset({INPUT, SCORED, REJECTS, RESULTS})
 PIECE = 1 << 20  # bytes read at once
 ORPHAN_AFTER = 3600.0  # seconds that an upload may take to become a job

@@ -6,12 +6,11 @@ from flask import Blueprint, Response, jsonify, redirect, render_template, reque
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
-from bankportal.domain.batch import Job, State
+from bankportal.domain.batch import REJECTS, Job, State
 from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, Problem, TooLarge
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
-from bankportal.store.storage import REJECTS
 from bankportal.web import forms, jobs
 from bankportal.web.comparing import recorded
 from bankportal.web.current import product_named, services

@@ -8,7 +8,7 @@ import pytest
 
 from bankportal import wiring
 from bankportal.cli.score import score_file
-from bankportal.domain.batch import State
+from bankportal.domain.batch import SCORED, State
 from bankportal.domain.constraints import Door
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import PRODUCTS
@@ -16,7 +16,6 @@ from bankportal.domain.schema import Customer, validate
 from bankportal.ml.simulate import SIMULATORS
 from bankportal.services.chunks import REASONS
 from bankportal.services.scoring import answer
-from bankportal.store.storage import SCORED
 from tests.conftest import write_csv
 
 ROWS = 2500  # of each product

@@ -76,8 +76,8 @@ def test_one_key_in_a_group_is_one_decision(api) -> None:
 
 def test_keys_of_a_group_are_bound_with_one_commit(api, monkeypatch) -> None:
     bound: list[int] = []
-    claim_all = api.keys.claim_all
-    monkeypatch.setattr(api.keys, "claim_all", lambda claims: bound.append(len(claims)) or claim_all(claims))
+    claim_all = api.services.keys.claim_all
+    monkeypatch.setattr(api.services.keys, "claim_all", lambda claims: bound.append(len(claims)) or claim_all(claims))
     other = {**example(CHURN), "Balance": 0.0}
     named = [("one", example(CHURN)), ("two", other), ("one", other), ("one", example(CHURN))]
     replies = api.answer_all([call(body, **{"idempotency-key": key}) for key, body in named] + [call(other)])
@@ -91,7 +91,7 @@ def test_keys_that_cannot_be_bound_stop_their_own_calls_alone(api, monkeypatch) 
     def claim_all(claims):
         raise OSError("no room")
 
-    monkeypatch.setattr(api.keys, "claim_all", claim_all)
+    monkeypatch.setattr(api.services.keys, "claim_all", claim_all)
     replies = api.answer_all([call(example(CHURN), **{"idempotency-key": "one"}), call(example(CHURN))])
     assert [reply.status for reply in replies] == [503, 200]
     assert len(api.services.decisions.latest(10)) == 1
