@@ -11,8 +11,8 @@ DEVELOPMENT := $(VENV)/.development-installed
 up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
 	@$(BIN)/flask up $(if $(ENGINE),--engine=$(ENGINE))
 
-test: $(DEVELOPMENT)  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEVELOPMENT)  ## run all tests, on all processors
+	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 check: $(DEVELOPMENT)  ## format, lint, strict types, import contracts, stale documents
 	$(BIN)/ruff format --check .

@@ -1,28 +1,31 @@
-"""One small bank for all tests: both products trained once on simulated customers, copied for each test."""
+"""One small bank for all tests: both products trained once a run on simulated customers, copied for each test.
+
+Nothing of the portal is imported before a fixture or function needs it: tests of plain values start at once.
+"""
+
+from __future__ import annotations
 
 import csv
 import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
-from sqlalchemy import create_engine, text
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from bankportal import create_app, logs, wiring
-from bankportal.config import Config, load
-from bankportal.domain.products import PRODUCTS
-from bankportal.ml import simulate
-from bankportal.store.migrate import upgrade
-from bankportal.store.sessions import Database
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flask import Flask
+    from flask.testing import FlaskClient
+
+    from bankportal.config import Config
+    from bankportal.store.sessions import Database
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS = 1500
@@ -39,6 +42,8 @@ settings.load_profile("tests")
 
 
 def config_for(instance: Path) -> Config:
+    from bankportal.config import load
+
     return load({"BANKPORTAL_INSTANCE": str(instance), "BANKPORTAL_SECRET_KEY": SECRET})
 
 
@@ -53,24 +58,66 @@ def write_csv(path: Path, columns) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bank_files(tmp_path_factory) -> dict[str, Path]:
-    """A small simulated data file for each product."""
-    folder = tmp_path_factory.mktemp("bank")
-    return {
-        key: write_csv(folder / f"{key}.csv", simulator(ROWS, 7).columns)
-        for key, simulator in simulate.SIMULATORS.items()
-    }
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a folder once for all processes of a run: the first one makes it, the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    of_run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        from filelock import FileLock
+
+        folder = of_run / name
+        with FileLock(of_run / f"{name}.lock"):
+            if not folder.exists():
+                unfinished = tmp_path_factory.mktemp(name)
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def trained(bank_files):
-    """Both products' forests, of few trees, trained on the small files."""
-    from bankportal.ml.read import read
-    from bankportal.ml.training import train
+def bank_files(made_once) -> dict[str, Path]:
+    """A small simulated data file for each product."""
+    from bankportal.domain.products import PRODUCTS
+    from bankportal.ml import simulate
 
-    with pytest.MonkeyPatch.context() as patch:
-        plant_few_trees(patch)
-        return {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
+    def make(folder: Path) -> None:
+        for key, simulator in simulate.SIMULATORS.items():
+            write_csv(folder / f"{key}.csv", simulator(ROWS, 7).columns)
+
+    folder = made_once("bank", make)
+    return {key: folder / f"{key}.csv" for key in PRODUCTS}
+
+
+@pytest.fixture(scope="session")
+def trained(bank_files, made_once):
+    """Both products' forests, of few trees, trained on the small files."""
+    import copyreg
+    import pickle
+
+    from bankportal.domain.products import PRODUCTS, Product
+
+    copyreg.pickle(Product, lambda product: (declared_product, (product.key,)))
+
+    def make(folder: Path) -> None:
+        from bankportal.ml.read import read
+        from bankportal.ml.training import train
+
+        with pytest.MonkeyPatch.context() as patch:
+            plant_few_trees(patch)
+            forests = {key: train(read(path, PRODUCTS[key]), seed=1) for key, path in bank_files.items()}
+        (folder / "forests").write_bytes(pickle.dumps(forests))
+
+    return pickle.loads((made_once("trained", make) / "forests").read_bytes())
+
+
+def declared_product(key: str):
+    """Return the one product with this key: what was trained in another process belongs to the same one."""
+    from bankportal.domain.products import PRODUCTS
+
+    return PRODUCTS[key]
 
 
 def plant_few_trees(patch: pytest.MonkeyPatch) -> None:
@@ -81,16 +128,21 @@ def plant_few_trees(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def ready_instance(trained, tmp_path_factory) -> Path:
+def ready_instance(request, made_once) -> Path:
     """An instance folder with a database and an active model for each product; copy it, do not use it."""
-    instance = tmp_path_factory.mktemp("ready") / "instance"
-    built = wiring.build(config_for(instance))
-    upgrade(built.database)
-    for forest in trained.values():
-        built.models.add(forest)
-    built.explaining.warm_up()  # so that no test waits for compilers
-    built.database.close()
-    return instance
+
+    def make(folder: Path) -> None:
+        from bankportal import wiring
+        from bankportal.store.migrate import upgrade
+
+        built = wiring.build(config_for(folder / "instance"))
+        upgrade(built.database)
+        for forest in request.getfixturevalue("trained").values():
+            built.models.add(forest)
+        built.explaining.warm_up()  # so that no test waits for compilers
+        built.database.close()
+
+    return made_once("ready", make) / "instance"
 
 
 @pytest.fixture
@@ -103,6 +155,8 @@ def config(ready_instance, tmp_path) -> Config:
 @pytest.fixture
 def services(config):
     """The services on the test's own instance."""
+    from bankportal import wiring
+
     built = wiring.build(config)
     yield built
     built.database.close()
@@ -111,6 +165,9 @@ def services(config):
 @pytest.fixture
 def empty_services(tmp_path):
     """The services of a portal that was migrated and never trained."""
+    from bankportal import wiring
+    from bankportal.store.migrate import upgrade
+
     built = wiring.build(config_for(tmp_path / "empty"))
     upgrade(built.database)
     yield built
@@ -118,6 +175,8 @@ def empty_services(tmp_path):
 
 
 def make_app(config: Config, *, csrf: bool) -> Flask:
+    from bankportal import create_app
+
     app = create_app(config)
     app.config.update(TESTING=True, WTF_CSRF_ENABLED=csrf, PROPAGATE_EXCEPTIONS=False)
     return app
@@ -142,23 +201,25 @@ def csrf_app(config):
 @pytest.fixture
 def empty_app(tmp_path):
     """A portal without any model."""
-    config = replace(config_for(tmp_path / "empty"))
-    app = make_app(config, csrf=False)
+    from bankportal.store.migrate import upgrade
+
+    app = make_app(config_for(tmp_path / "empty"), csrf=False)
     upgrade(app.extensions["bankportal"].database)
     yield app
     app.extensions["bankportal"].database.close()
 
 
-class Quiet(WSGIRequestHandler):
-    """Writes no log."""
-
-    def log(self, *_args) -> None:
-        pass
-
-
 @contextmanager
 def listening(app: Flask) -> Iterator[int]:
     """Serve an app from threads and give the port."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        """Writes no log."""
+
+        def log(self, *_args) -> None:
+            pass
+
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -179,6 +240,8 @@ def client(app) -> FlaskClient:
 @pytest.fixture
 def examples() -> dict[str, dict[str, str]]:
     """Each product's example customer, as typed."""
+    from bankportal.domain.products import PRODUCTS
+
     return {
         product.key: {entry.factor.name: entry.factor.example for entry in product.entries}
         for product in PRODUCTS.values()
@@ -188,6 +251,9 @@ def examples() -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory) -> Path:
     """A database file with all tables; copy it, do not use it."""
+    from bankportal.store.migrate import upgrade
+    from bankportal.store.sessions import Database
+
     path = tmp_path_factory.mktemp("migrated") / "portal.sqlite3"
     database = Database(f"sqlite:///{path}")
     upgrade(database)
@@ -200,6 +266,8 @@ def migrated_postgresql() -> Iterator[str]:
     """The name of a PostgreSQL database with all tables; take it as a template, do not use it."""
     if not POSTGRES:
         pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
+    from bankportal.store.migrate import upgrade
+
     with postgresql_database("template1") as database:
         upgrade(database)
         database.close()
@@ -213,6 +281,8 @@ def database(request, tmp_path):
         with postgresql_database(request.getfixturevalue("migrated_postgresql")) as database:
             yield database
         return
+    from bankportal.store.sessions import Database
+
     database = Database(f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_sqlite'), tmp_path)}")
     yield database
     database.close()
@@ -221,6 +291,10 @@ def database(request, tmp_path):
 @contextmanager
 def postgresql_database(template: str) -> Iterator[Database]:
     """Make a PostgreSQL database after another one, and drop it in the end."""
+    from sqlalchemy import create_engine, text
+
+    from bankportal.store.sessions import Database
+
     name = f"bankportal_test_{secrets.token_hex(6)}"
     server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
@@ -238,6 +312,8 @@ def postgresql_database(template: str) -> Iterator[Database]:
 @pytest.fixture
 def portal(config, database):
     """The services on each back end, with the models of the test's instance registered there."""
+    from bankportal import logs, wiring
+
     logs.configure(config)
     built = wiring.build(replace(config, database_url=database.url))
     with_models(config, built)
@@ -247,6 +323,9 @@ def portal(config, database):
 
 def with_models(config, built) -> None:
     """Register the instance's model versions in another database."""
+    from bankportal import wiring
+    from bankportal.domain.products import PRODUCTS
+
     first = wiring.build(config)
     for product in PRODUCTS.values():
         known = first.models.store.activated(product.key)[0]
