@@ -32,8 +32,8 @@ from bankportal.domain.errors import (
 )
 from bankportal.domain.products import PRODUCTS
 from bankportal.resources import resource
-from bankportal.services.batches import upload_limit
-from bankportal.services.replaying import FilesGone, ReplayDiffers
+from bankportal.services.batches.replaying import FilesGone, ReplayDiffers
+from bankportal.services.batches.uploads import upload_limit
 from bankportal.version import __version__
 
 LARGEST_REQUEST = 1_000_000  # bytes: a form has a few thousand; uploads have a limit of their own

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from bankportal.config import Config
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.reasons import Catalogue
-from bankportal.ml.registry import Registry
+from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
-from bankportal.services.batches import Batches
+from bankportal.services.batches.uploads import Batches
+from bankportal.services.batches.worker import Worker
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
-from bankportal.services.working import Worker
+from bankportal.store import migrate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
 from bankportal.store.idempotency import IdempotencyKeys
@@ -64,3 +65,13 @@ def catalogue(config: Config) -> Catalogue:
         return Catalogue.edited(own.read_text(encoding="utf-8-sig")) if own.is_file() else Catalogue.declared()
     except UnicodeDecodeError as error:
         raise SettingsRefused(f"{own} is not written in UTF-8.") from error
+
+
+def upgrade(services: Services) -> None:
+    """Bring the database to the tables of this release; nothing to do is fine."""
+    migrate.upgrade(services.database)
+
+
+def is_migrated(services: Services) -> bool:
+    """Say whether the database has the tables of this release; an SQLAlchemy error where it does not answer."""
+    return migrate.is_migrated(services.database)

@@ -36,12 +36,12 @@ from bankportal.api.calls import written
 from bankportal.api.reading import from_json
 from bankportal.cli.train import simulated_bank, train_product
 from bankportal.config import load
+from bankportal.data.reading import read
 from bankportal.domain.constraints import Door, Text
 from bankportal.domain.factors import Factor
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
-from bankportal.ml import simulate
-from bankportal.ml.read import read
+from bankportal.simulation import simulate
 from bankportal.store.migrate import upgrade
 
 HERE = Path(__file__).parent

@@ -36,10 +36,10 @@ from bankportal import wiring
 from bankportal.cli.score import score_file
 from bankportal.config import load
 from bankportal.domain.products import CHURN, PRODUCTS
-from bankportal.ml.kernels import processors
-from bankportal.ml.recipe import simulate_file
-from bankportal.ml.training import PARAMETERS
+from bankportal.model.compiling import processors
+from bankportal.simulation.recipe import simulate_file
 from bankportal.store.migrate import upgrade
+from bankportal.training.training import PARAMETERS
 
 MANY, FEW, SEED = 1_000_000, 10_000, 11
 QUICK = 50_000

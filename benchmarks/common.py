@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from bankportal.domain.products import CHURN
-from bankportal.ml import kernels, simulate
-from bankportal.ml.encoding import Encoding
-from bankportal.ml.forest import Forest
-from bankportal.ml.training import forest_from_sklearn
+from bankportal.model.compiling import processors
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.simulation import simulate
+from bankportal.training.training import forest_from_sklearn
 
 RESULTS = Path(__file__).with_name("results.md")
 REFERENCE, MANY, SEED = 8_000, 100_000, 7
@@ -143,7 +144,7 @@ def machine() -> str:
     load = f"; load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     installed = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     return (
-        f"{kernels.processors()} cores of {names[0] if names else platform.processor()}; Python"
+        f"{processors()} cores of {names[0] if names else platform.processor()}; Python"
         f" {platform.python_version()}; {installed}{load}"
     )
 

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from common import MANY, Bar, Peer, World, attempt, bars, make_world, ratio_bar, seconds, table, write
 
-from bankportal.ml.explain import Explainer, Tables, build
+from bankportal.explanation.building import build
+from bankportal.explanation.explainer import Explainer
+from bankportal.explanation.tables import Tables
 
 OURS, SHAP, WOODELF = "bankportal", "shap, path-dependent", "woodelf-explainer"
 SHAP_ROWS, TURNS, SPREAD = 400, 3, 500

@@ -15,14 +15,14 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from bankportal.cli.train import MADE_ROWS, MADE_SEED, SHIPPED
+from bankportal.data.measures import area_under_curve
+from bankportal.data.reading import Table, read
+from bankportal.data.report import separations
 from bankportal.domain.products import CHURN, PRODUCTS, Product
-from bankportal.ml.check import separations
-from bankportal.ml.encoding import Encoding
-from bankportal.ml.measures import area_under_curve
-from bankportal.ml.read import Table, read
-from bankportal.ml.recipe import augment_file, simulate_file, truth_for
-from bankportal.ml.training import Trained, grow, train
+from bankportal.model.encoding import Encoding
 from bankportal.resources import resource
+from bankportal.simulation.recipe import augment_file, simulate_file, truth_for
+from bankportal.training.training import Trained, grow, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)

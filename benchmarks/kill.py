@@ -26,9 +26,9 @@ from bankportal import logs, wiring
 from bankportal.config import Config, load
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Span, State
 from bankportal.domain.products import CHURN
-from bankportal.ml.simulate import SIMULATORS
-from bankportal.services import trial, working
-from bankportal.services.chunks import score_block
+from bankportal.services.batches import isolated_run, worker
+from bankportal.services.batches.chunks import score_block
+from bankportal.simulation.simulate import SIMULATORS
 from bankportal.store.migrate import upgrade
 
 LEASE = 2  # seconds
@@ -42,9 +42,9 @@ def slow_work(config: Config, deadly: int | None) -> None:
     """Work, slowly enough to be hit; the row at position `deadly` ends the process."""
     logs.configure(config)
     if deadly is not None:
-        trial.COMMAND = DEADLY_TRIAL
+        isolated_run.COMMAND = DEADLY_TRIAL
         os.environ[DEADLY] = str(deadly)
-    scored = working.score_block
+    scored = worker.score_block
 
     def score_slowly(work, block):  # type: ignore[no-untyped-def]
         time.sleep(NAP)
@@ -52,7 +52,7 @@ def slow_work(config: Config, deadly: int | None) -> None:
         time.sleep(NAP)
         return part
 
-    working.score_block = score_slowly
+    worker.score_block = score_slowly
     sys.stdout = io.StringIO()
     wiring.build(config).worker.run(Event())
 
@@ -66,8 +66,8 @@ def score_deadly(work, block):  # type: ignore[no-untyped-def]
 
 def deadly_trial() -> None:
     """Do what a trial does, with the deadly row."""
-    trial.score_block = score_deadly
-    trial.main()
+    isolated_run.score_block = score_deadly
+    isolated_run.main()
 
 
 def started(config: Config, deadly: int | None):  # type: ignore[no-untyped-def]

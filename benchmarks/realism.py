@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
+from bankportal.data.measures import area_under_curve
+from bankportal.data.reading import Table, read
 from bankportal.domain.products import CHURN
-from bankportal.ml import bank, recipe
-from bankportal.ml.measures import area_under_curve
-from bankportal.ml.read import Table, read
 from bankportal.resources import resource
+from bankportal.simulation import customers, recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1
@@ -42,7 +42,7 @@ def encoded(table: Table, *, blank: bool = False) -> Floats:
     for factor in CHURN.scored:
         absent = factor.name not in table.columns or (blank and factor.name in BEHAVIOURAL)
         values = np.full(len(table), np.nan) if absent else table.columns[factor.name]
-        columns += [values == name for name in bank.COUNTRIES] if factor.name == "Geography" else [values]
+        columns += [values == name for name in customers.COUNTRIES] if factor.name == "Geography" else [values]
     return np.column_stack(columns).astype(np.float64)
 
 
@@ -74,8 +74,8 @@ def transfer(shipped: Table, real: Table) -> None:
     """Print figure a."""
     forest = masked_too(shipped, np.arange(len(shipped)))
     print(f"a. trained on simulated, scored on real: AUC {auc(forest, encoded(real), real.label):.4f} (at least 0.845)")
-    known = {name: real.columns[name] for name in bank.BASE_ORDER}
-    best = area_under_curve(bank.best_chance_of_leaving(known), real.label)
+    known = {name: real.columns[name] for name in customers.BASE_ORDER}
+    best = area_under_curve(customers.best_chance_of_leaving(known), real.label)
     print(f"   the simulator's own probabilities on real: AUC {best:.4f}")
 
 
@@ -151,7 +151,7 @@ AGE_BANDS = ((18, 29), (30, 39), (40, 44), (45, 49), (50, 54), (55, 60), (61, 69
 GROUPS: dict[str, dict[str, tuple[str, float | str, float]]] = {
     "Age": {f"{low} to {high}": ("Age", low, high) for low, high in AGE_BANDS},
     "Products": {str(held): ("NumOfProducts", held, held) for held in (1, 2, 3, 4)},
-    "Country": {name: ("Geography", name, 0) for name in bank.COUNTRIES},
+    "Country": {name: ("Geography", name, 0) for name in customers.COUNTRIES},
     "Gender": {name: ("Gender", name, 0) for name in ("Female", "Male")},
     "Member": {"inactive": ("IsActiveMember", 0, 0), "active": ("IsActiveMember", 1, 1)},
     "Balance": {"zero": ("Balance", 0, 0), "above zero": ("Balance", 0.01, INFINITE)},

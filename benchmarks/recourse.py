@@ -18,13 +18,14 @@ from sklearn.ensemble import RandomForestClassifier
 from bankportal.domain.constraints import Choice, Flag, Number
 from bankportal.domain.policy import Value
 from bankportal.domain.products import ALLOWANCE
-from bankportal.ml import simulate
-from bankportal.ml.curve import curve
-from bankportal.ml.encoding import Encoding, Seen
-from bankportal.ml.forest import Forest
-from bankportal.ml.kernels import OFF
-from bankportal.ml.recourse import Recourse, candidates, kernels, recourse
-from bankportal.ml.training import PARAMETERS, forest_from_sklearn, with_blanks
+from bankportal.explanation.curve import curve
+from bankportal.explanation.recourse import Recourse, candidates, kernels, recourse
+from bankportal.model.compiling import OFF
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.model.seen import Seen
+from bankportal.simulation import simulate
+from bankportal.training.training import PARAMETERS, forest_from_sklearn, with_blanks
 
 ROWS, APPLICANTS, ASKED = 10_000, 100, 150.0
 

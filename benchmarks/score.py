@@ -11,8 +11,6 @@ from collections.abc import Callable
 import numpy as np
 from common import Bar, Floats, Peer, World, attempt, bars, make_world, ratio_bar, seconds, table, write
 
-from bankportal.ml import kernels
-
 OURS, SKLEARN, ONNX, TREELITE = "bankportal", "scikit-learn", "onnxruntime", "treelite"
 TURNS, SPREAD = 5, 500
 Predict = Callable[[Floats], Floats]
@@ -20,7 +18,7 @@ Predict = Callable[[Floats], Floats]
 
 def ours(world: World) -> tuple[Predict, type]:
     """Return the compiled forest."""
-    score = kernels.scorer(world.forest)
+    score = world.forest.compiled_scorer
     assert score is not None, "Numba is missing"
     return score, np.float64
 

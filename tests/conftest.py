@@ -81,7 +81,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
 def bank_files(made_once) -> dict[str, Path]:
     """A small simulated data file for each product."""
     from bankportal.domain.products import PRODUCTS
-    from bankportal.ml import simulate
+    from bankportal.simulation import simulate
 
     def make(folder: Path) -> None:
         for key, simulator in simulate.SIMULATORS.items():
@@ -102,8 +102,8 @@ def trained(bank_files, made_once):
     copyreg.pickle(Product, lambda product: (declared_product, (product.key,)))
 
     def make(folder: Path) -> None:
-        from bankportal.ml.read import read
-        from bankportal.ml.training import train
+        from bankportal.data.reading import read
+        from bankportal.training.training import train
 
         with pytest.MonkeyPatch.context() as patch:
             plant_few_trees(patch)
@@ -122,7 +122,7 @@ def declared_product(key: str):
 
 def plant_few_trees(patch: pytest.MonkeyPatch) -> None:
     """Let training grow small forests, which load in a fifth of the time, for tests in which size does not matter."""
-    from bankportal.ml import training
+    from bankportal.training import training
 
     patch.setattr(training, "PARAMETERS", replace(training.PARAMETERS, trees=TREES))
 

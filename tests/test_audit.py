@@ -9,7 +9,7 @@ from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
-from bankportal.services.replaying import ReplayDiffers
+from bankportal.services.batches.replaying import ReplayDiffers
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]

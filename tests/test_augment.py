@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bankportal.data.measures import area_under_curve
+from bankportal.data.reading import read
 from bankportal.domain.constraints import Door
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
-from bankportal.ml import bank, recipe, simulate
-from bankportal.ml.augment import augment, augment_known
-from bankportal.ml.likelihoods import draw_all, sigmoid
-from bankportal.ml.measures import area_under_curve
-from bankportal.ml.read import read
 from bankportal.resources import resource
+from bankportal.simulation import customers, recipe, simulate
+from bankportal.simulation.augment import augment, augment_known
+from bankportal.simulation.likelihoods import draw_all, sigmoid
 
 ROWS = 20_000
-NAMES = [behaviour.factor.name for behaviour in bank.BEHAVIOURS]
+NAMES = [behaviour.factor.name for behaviour in customers.BEHAVIOURS]
 REAL = Path(__file__).parents[2] / "shared" / "data" / "Churn.csv"
 
 
@@ -59,7 +59,7 @@ def test_columns_that_exist_stay_as_they_are(base):
     few = {name: values[:100] for name, values in base.columns.items()} | {"HasLoan": np.full(100, np.nan)}
     grown = augment(few, base.labels[:100], seed=1)
     assert np.isnan(grown["HasLoan"]).all()
-    assert all(np.array_equal(grown[name], few[name]) for name in bank.BASE_ORDER)
+    assert all(np.array_equal(grown[name], few[name]) for name in customers.BASE_ORDER)
     assert list(grown)[-len(NAMES) + 1 :] == NAMES[1:]
 
 
@@ -88,9 +88,9 @@ def test_that_comparison_can_fail(base):
 
 def test_given_the_state_a_behaviour_knows_nothing_of_the_label(base):
     few = {name: values[:500] for name, values in base.columns.items() if name != "Exited"}
-    state = bank.draw_state(500, np.random.default_rng(0))
+    state = customers.draw_state(500, np.random.default_rng(0))
     left, stayed = (
-        draw_all(bank.BEHAVIOURS, few | {"Churn": np.full(500, label)}, state, np.random.default_rng(1))
+        draw_all(customers.BEHAVIOURS, few | {"Churn": np.full(500, label)}, state, np.random.default_rng(1))
         for label in (1, 0)
     )
     assert all(np.array_equal(left[name], stayed[name], equal_nan=True) for name in NAMES)
@@ -99,10 +99,12 @@ def test_given_the_state_a_behaviour_knows_nothing_of_the_label(base):
 @pytest.mark.parametrize("label", [0.0, 1.0, np.nan])
 def test_the_state_is_drawn_from_its_posterior(label):
     """The mean over many copies of one customer is the one by quadrature; without a label it is the prior's, 0."""
-    customer = {name: np.repeat(values, 20_000) for name, values in bank.draw_base(1, np.random.default_rng(4)).items()}
-    states = bank.draw_state_given(customer, np.full(20_000, label), np.random.default_rng(5))
-    prior = bank.draw_state(400_000, np.random.default_rng(6))
-    leaving = sigmoid(bank.base_logit(customer)[0] + bank.push(prior[:, 0], prior[:, 1]))
+    customer = {
+        name: np.repeat(values, 20_000) for name, values in customers.draw_base(1, np.random.default_rng(4)).items()
+    }
+    states = customers.draw_state_given(customer, np.full(20_000, label), np.random.default_rng(5))
+    prior = customers.draw_state(400_000, np.random.default_rng(6))
+    leaving = sigmoid(customers.base_logit(customer)[0] + customers.push(prior[:, 0], prior[:, 1]))
     weight = {0.0: 1 - leaving, 1.0: leaving}.get(label, np.ones(len(prior)))
     assert states.mean(axis=0) == pytest.approx(np.average(prior, axis=0, weights=weight), abs=0.04)
 
@@ -114,7 +116,7 @@ def test_truth_of_augmented_customers_is_calibrated(base):
         assert abs(base.labels[rows].mean() - truth[rows].mean()) < 4 * error
 
 
-@pytest.mark.parametrize("name", [name for name in bank.BASE_ORDER if name not in {"CustomerId", "Surname"}])
+@pytest.mark.parametrize("name", [name for name in customers.BASE_ORDER if name not in {"CustomerId", "Surname"}])
 def test_unknown_and_absent_base_factors_are_legal(base, name):
     few = {key: values[:200] for key, values in base.columns.items()}
     text = few[name].dtype.kind == "U"
@@ -201,7 +203,7 @@ def unversioned(path: Path) -> str:
 def test_the_shipped_files_hold_the_same_10_000_customers():
     base, full = (read(resource("migrations_data") / name, CHURN) for name in ("Churn.csv", "Final_bank.csv"))
     assert len(base) == len(full) == base.rows_in_file == 10_000
-    assert all(np.array_equal(base.columns[name], full.columns[name]) for name in bank.BASE_ORDER)
+    assert all(np.array_equal(base.columns[name], full.columns[name]) for name in customers.BASE_ORDER)
     assert np.array_equal(base.label, full.label)
 
 

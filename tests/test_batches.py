@@ -11,8 +11,8 @@ import pytest
 from bankportal.domain.batch import State
 from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, NotFound, TooLarge
 from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.services.batches import Batches
-from bankportal.services.replaying import ReplayDiffers
+from bankportal.services.batches.replaying import ReplayDiffers
+from bankportal.services.batches.uploads import Batches
 
 
 def repr_of_beginning(content: bytes) -> str:
@@ -178,7 +178,7 @@ def test_every_row_works_out_again(services, bank_files, product) -> None:
 @pytest.mark.parametrize("sort", ["position", "score", "limit"])
 @pytest.mark.parametrize("descending", [False, True])
 def test_pages_hold_every_row_once_in_order(services, bank_files, sort, descending, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.services.results.PIECE", 100)
+    monkeypatch.setattr("bankportal.services.batches.results.PIECE", 100)
     job = finished(services, bank_files["allowance"], ALLOWANCE)
     rows = [
         row
@@ -286,7 +286,7 @@ def test_chunks_cover_the_file_whatever_its_rows_are(services, bank_files, tmp_p
 def test_many_kinds_of_problems_are_counted_though_not_all_are_kept(
     services, bank_files, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("bankportal.services.checking.MOST_GROUPS", 1)
+    monkeypatch.setattr("bankportal.services.batches.checking.MOST_GROUPS", 1)
     header, *rows = bank_files["churn"].read_text().splitlines()
     job = finished(services, csv_file(tmp_path, "\n".join([header, "a,b", *rows[:3], "a,b", "a,b,c", "a,b", "a,b"])))
     (group,) = job.checked.groups

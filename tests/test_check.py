@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.ml.check import (
+from bankportal.data.reading import read, read_bytes
+from bankportal.data.report import (
     LEAK_ABOVE,
     LevelRates,
     area_under_curve,
@@ -18,7 +17,8 @@ from bankportal.ml.check import (
     repeated,
     separation,
 )
-from bankportal.ml.read import read, read_bytes
+from bankportal.domain.errors import DataRefused
+from bankportal.domain.products import ALLOWANCE, CHURN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 HEADER = "CustomerId,CreditScore,Age,Tenure,Balance,Geography,SupportCalls,shoes,Churn"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bankportal.data.blocks import blocks, claims, layout
 from bankportal.domain.constraints import Choice, Door, Number
 from bankportal.domain.errors import ExplanationRefused, InvalidInput
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit
@@ -23,11 +24,10 @@ from bankportal.domain.reasons import (
     rule_reason,
 )
 from bankportal.domain.schema import validate
-from bankportal.ml import kernels
-from bankportal.ml.registry import Registry
-from bankportal.ml.stream import blocks, claims, layout
+from bankportal.model import compiling
+from bankportal.registry.registry import Registry
 from bankportal.services import scoring
-from bankportal.services.chunks import (
+from bankportal.services.batches.chunks import (
     LIMIT,
     NO_REASON,
     REASONS,
@@ -182,7 +182,7 @@ def test_contributions_have_the_bits_of_one_row(services, files, key):
 
 
 def answered(work, path):
-    from bankportal.ml.columns import judge
+    from bankportal.data.columns import judge
 
     (block,) = blocks(path, work.layout, 5000)
     judged = judge(work.product, work.layout, work.mapping, block)
@@ -236,13 +236,13 @@ def test_every_kind_of_answer_was_among_them(services, files):
 
 @PRODUCT
 def test_without_compiled_kernels_the_bytes_are_the_same(services, files, key, monkeypatch):
-    if not kernels.available():
+    if not compiling.available():
         pytest.skip("Numba is not installed")
     work = work_on(services, PRODUCTS[key], files[key])
-    monkeypatch.setenv(kernels.OFF, "1")
+    monkeypatch.setenv(compiling.OFF, "1")
     model, registry = work.model, Registry(services.models.registry.folder)
     plain = replace(work, model=registry.model(work.product, model.version, model.manifest_digest))
-    assert plain.model.forest._scorer is None
+    assert plain.model.forest.compiled_scorer is None
     assert joined(parts(plain, files[key])) == joined(parts(work, files[key]))
 
 
@@ -295,14 +295,16 @@ def test_a_file_without_optional_columns(services, files, tmp_path):
 
 def test_grounds_that_do_not_add_up_are_not_answered(services, files, monkeypatch):
     work = work_on(services, CHURN, files["churn"])
-    monkeypatch.setattr("bankportal.ml.explain.Explainer.base", property(lambda self: 0.9))
+    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
     with pytest.raises(ExplanationRefused, match="do not add up"):
         parts(work, files["churn"])
 
 
 def test_where_nothing_stands_out(services, files, monkeypatch):
     work = work_on(services, CHURN, files["churn"])
-    monkeypatch.setattr("bankportal.ml.effects.Effects.of_rows", lambda self, matrix: np.zeros((len(matrix), 21)))
+    monkeypatch.setattr(
+        "bankportal.explanation.effects.Effects.of_rows", lambda self, matrix: np.zeros((len(matrix), 21))
+    )
     (part,) = parts(work, files["churn"])
     assert (part.results["reasons"] == NO_REASON).all()
     place = read(scored_header(work))[0].index("reason_1")

@@ -138,7 +138,7 @@ def test_scoring_needs_columns_that_are_clear(run, tmp_path, examples) -> None:
 
 
 def test_scoring_at_no_address(run, tmp_path, bank_files, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.services.cluster.WAIT", 1)
+    monkeypatch.setattr("bankportal.services.batches.cluster.WAIT", 1)
     given = ("score", "churn", bank_files["churn"], tmp_path / "out.csv", "--scheduler")
     pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in run(*given, "tcp://127.0.0.1:1", exits=1)

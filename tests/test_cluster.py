@@ -13,12 +13,13 @@ from decimal import Decimal
 import pytest
 
 from bankportal.cli.score import mapping_of, score_file
+from bankportal.data import locations
+from bankportal.data.locations import input_at, source_at
 from bankportal.domain.errors import DataRefused, VersionRefused
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
-from bankportal.services import cluster, sources
-from bankportal.services.chunks import Work
-from bankportal.services.cluster import ClusterFailed, Parcel
-from bankportal.services.sources import input_at, source_at
+from bankportal.services.batches import cluster
+from bankportal.services.batches.chunks import Work
+from bankportal.services.batches.cluster import ClusterFailed, Parcel
 from tests.conftest import PATIENCE, REAL_DATA
 
 distributed = pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
@@ -58,7 +59,7 @@ def at_hand():
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Enough blocks that their order shows."""
-    monkeypatch.setattr(sources, "ROWS", 200)
+    monkeypatch.setattr(locations, "ROWS", 200)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_processes_give_the_same_bytes(services, hostile, tmp_path) -> None:
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the public data sets are not at hand")
 def test_the_public_file_as_it_is(services, at_hand, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sources, "ROWS", 3000)
+    monkeypatch.setattr(locations, "ROWS", 3000)
     here = scored(services, CHURN, REAL_DATA / "Churn.csv", tmp_path / "here")
     there = scored(services, CHURN, REAL_DATA / "Churn.csv", tmp_path / "there", at_hand)
     assert here == there
@@ -424,13 +425,13 @@ def test_a_store_that_refuses_is_found_before_scoring(services, hostile, memory,
 
 
 def test_an_input_that_fails_midway_is_the_one_named(services, hostile, tmp_path, monkeypatch) -> None:
-    real = sources.stream.blocks_from
+    real = locations.blocks.blocks_from
 
     def fails(*given, **named):
         yield next(real(*given, **named))
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(sources.stream, "blocks_from", fails)
+    monkeypatch.setattr(locations.blocks, "blocks_from", fails)
     with pytest.raises(DataRefused, match=r"hostile\.csv cannot be read: Input/output error"):
         score_file(services, CHURN, str(hostile), str(tmp_path / "out.csv"), None)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]

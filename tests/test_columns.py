@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bankportal.data.blocks import Block, Layout, Ragged, blocks, layout
+from bankportal.data.columns import CellProblem, judge, judge_column, ragged_problem
+from bankportal.data.reading import recognise
 from bankportal.domain.batch import Span
 from bankportal.domain.constraints import Broken, Choice, Door, Text
 from bankportal.domain.errors import InvalidInput
 from bankportal.domain.products import CHURN, PRODUCTS, Entry, Product
 from bankportal.domain.schema import validate
-from bankportal.ml.columns import CellProblem, judge, judge_column, ragged_problem
-from bankportal.ml.read import recognise
-from bankportal.ml.stream import Block, Layout, Ragged, blocks, layout
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 ENTRIES = [

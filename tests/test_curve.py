@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bankportal.data.reading import read
 from bankportal.domain.constraints import Choice, Flag, Number
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
-from bankportal.ml.cells import Ladder, last_left
-from bankportal.ml.curve import curve
-from bankportal.ml.encoding import LARGEST, Encoding
-from bankportal.ml.forest import Forest
-from bankportal.ml.read import read
+from bankportal.explanation.cells import Ladder, last_left
+from bankportal.explanation.curve import curve
+from bankportal.model.encoding import LARGEST, Encoding
+from bankportal.model.forest import Forest
 from tests.test_kernels import forest_of
 
 

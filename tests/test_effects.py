@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bankportal.ml import kernels
-from bankportal.ml.effects import MOST_TREES, Effects
-from bankportal.ml.encoding import Column, Encoding
+from bankportal.explanation.effects import MOST_TREES, Effects
+from bankportal.model import compiling
+from bankportal.model.encoding import Column, Encoding
 from tests.test_explain import SMALL, customers, small
 from tests.test_kernels import forest_of, needs_numba, rows_of
 
@@ -15,8 +15,8 @@ SIX = Encoding(tuple(Column(f"Number{number}") for number in range(6)))
 @pytest.fixture(params=["compiled", "numpy"])
 def path(request, monkeypatch):
     if request.param == "numpy":
-        monkeypatch.setenv(kernels.OFF, "1")
-    elif not kernels.available():
+        monkeypatch.setenv(compiling.OFF, "1")
+    elif not compiling.available():
         pytest.skip("Numba is not installed")
 
 
@@ -27,7 +27,7 @@ def any_effects(seed, **settings):
 
 def on_numpy(effects, matrix, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setenv(kernels.OFF, "1")
+        patched.setenv(compiling.OFF, "1")
         return effects.of_rows(matrix)
 
 

@@ -8,7 +8,8 @@ from bankportal.domain.constraints import Choice, Door
 from bankportal.domain.outcome import Flag
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Product
 from bankportal.domain.schema import validate
-from bankportal.ml.encoding import LARGEST, Column, Encoding, Seen
+from bankportal.model.encoding import LARGEST, Column, Encoding
+from bankportal.model.seen import Seen
 
 EVERY_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.keys())
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
+from bankportal.data.reading import Table
 from bankportal.domain.products import CHURN
-from bankportal.ml.encoding import Encoding
-from bankportal.ml.evaluation import auc_interval, brier, confusion, evaluate, one_factor_rule, reliability
-from bankportal.ml.forest import Forest
-from bankportal.ml.read import Table
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.training.evaluation import auc_interval, brier, confusion, evaluate, one_factor_rule, reliability
 
 ENCODING = Encoding.of(CHURN)
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from bankportal.ml import explain, kernels
-from bankportal.ml.encoding import Column, Encoding
-from bankportal.ml.explain import Explainer, Tables, build, plan
-from bankportal.ml.forest import Forest
-from bankportal.ml.training import forest_from_sklearn
+from bankportal.explanation.building import build
+from bankportal.explanation.explainer import Explainer
+from bankportal.explanation.plan import plan
+from bankportal.explanation.tables import Tables
+from bankportal.model import compiling
+from bankportal.model.encoding import Column, Encoding
+from bankportal.model.forest import Forest
+from bankportal.training.training import forest_from_sklearn
 
 SMALL = Encoding(
     (
@@ -94,8 +97,8 @@ def by_definition(forest, encoding, reference, row):
 @pytest.fixture(params=["compiled", "numpy"])
 def path(request, monkeypatch):
     if request.param == "numpy":
-        monkeypatch.setenv(kernels.OFF, "1")
-    elif not kernels.available():
+        monkeypatch.setenv(compiling.OFF, "1")
+    elif not compiling.available():
         pytest.skip("Numba is not installed")
 
 
@@ -181,14 +184,14 @@ def test_one_row_and_many_give_the_same_bits(path):
     assert (explainer.explain(rows)[:50] == alone).all()
 
 
-@pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
+@pytest.mark.skipif(not compiling.available(), reason="Numba is not installed")
 def test_compiled_and_numpy_give_the_same_bits(monkeypatch):
     _, forest, _, tables = large()
     rows = customers(LARGE, 1200, 4, blanks=0.3)  # two threads share them
     explainer = Explainer(forest, LARGE, tables)
     explainer.warm_up()
     compiled = explainer.explain(rows)
-    monkeypatch.setenv(kernels.OFF, "1")
+    monkeypatch.setenv(compiling.OFF, "1")
     assert (explainer.explain(rows) == compiled).all()
 
 
@@ -219,7 +222,7 @@ def test_a_tree_of_one_leaf(path):
 def test_32_bit_tables_add_up_to_1e_6(path, monkeypatch):
     _, forest, matrix = small(1)
     plan.cache_clear()
-    monkeypatch.setattr(explain, "MOST_BYTES", 1000)
+    monkeypatch.setattr("bankportal.explanation.plan.MOST_BYTES", 1000)
     explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
     plan.cache_clear()
     assert explainer.exact_to == 1e-6

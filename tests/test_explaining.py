@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from bankportal.data.reading import read
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import Catalogue
 from bankportal.domain.schema import validate
-from bankportal.ml import simulate
-from bankportal.ml.read import read
-from bankportal.ml.training import reference_population, split
+from bankportal.simulation import simulate
+from bankportal.training.training import reference_population, split
 
 CUSTOMERS = 150
 
@@ -121,7 +121,7 @@ def test_a_factor_without_words_cannot_be_activated(services, trained) -> None:
 
 
 def test_grounds_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.ml.explain.Explainer.base", property(lambda self: 0.9))
+    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
     customer = customers["churn"][0]
     with pytest.raises(ExplanationRefused, match="do not add up"):
         services.scoring.decide(customer, "token")

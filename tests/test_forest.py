@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from bankportal.ml.forest import DTYPES, Forest
+from bankportal.model.forest import DTYPES, Forest
 
 NAN = float("nan")
 

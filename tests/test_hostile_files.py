@@ -14,11 +14,11 @@ from random import Random
 import numpy as np
 import pytest
 
+from bankportal.data.blocks import FOREIGN, Layout, blocks_from, claims, layout_from
+from bankportal.data.columns import JudgedBlock, judge
 from bankportal.domain.constraints import UNSEEN
 from bankportal.domain.errors import DataRefused, TooLarge
 from bankportal.domain.products import PRODUCTS, Product
-from bankportal.ml.columns import JudgedBlock, judge
-from bankportal.ml.stream import FOREIGN, Layout, blocks_from, claims, layout_from
 
 FILES = 1_000
 BATCH = 50

@@ -20,8 +20,8 @@ from bankportal.domain.errors import InvalidInput
 from bankportal.domain.factors import squeeze
 from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
-from bankportal.services.batches import _shown as shown
-from bankportal.services.chunks import answer_columns
+from bankportal.services.batches.chunks import answer_columns
+from bankportal.services.batches.uploads import _shown as shown
 from tests.api.conftest import Engine, running
 from tests.conftest import config_for
 from tests.test_hostile_files import FILES, HINT, MOST_COLUMNS, check_refusal, hostile

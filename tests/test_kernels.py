@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from bankportal.ml import kernels
-from bankportal.ml.forest import Forest
+from bankportal.model import compiling
+from bankportal.model.forest import Forest
 
-needs_numba = pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
+needs_numba = pytest.mark.skipif(not compiling.available(), reason="Numba is not installed")
 
 
 def forest_of(trees, columns, seed, depth=7):
@@ -60,7 +60,7 @@ def on_numpy(forest, matrix):
 def test_it_works(rows):
     forest = forest_of(11, 6, seed=1)
     matrix = rows_of(rows, 6, seed=2)
-    scores = kernels.scorer(forest)(matrix)
+    scores = forest.compiled_scorer(matrix)
     assert scores.dtype == np.float64
     assert (scores == on_numpy(forest, matrix)).all()
 
@@ -70,14 +70,14 @@ def test_trees_of_one_leaf_and_uneven_trees():
     for depth in (0, 1, 9):
         forest = forest_of(4, 3, seed=3, depth=depth)
         matrix = rows_of(40, 3, seed=4)
-        assert (kernels.scorer(forest)(matrix) == on_numpy(forest, matrix)).all()
+        assert (forest.compiled_scorer(matrix) == on_numpy(forest, matrix)).all()
 
 
 @needs_numba
 def test_a_row_alone_scores_as_among_others():
     forest = forest_of(20, 5, seed=5)
     matrix = rows_of(600, 5, seed=6)
-    score = kernels.scorer(forest)
+    score = forest.compiled_scorer
     assert (score(matrix) == np.concatenate([score(matrix[row : row + 1]) for row in range(600)])).all()
 
 
@@ -85,7 +85,7 @@ def test_a_row_alone_scores_as_among_others():
 def test_any_layout_of_rows_is_taken():
     forest = forest_of(5, 4, seed=7)
     matrix = rows_of(50, 4, seed=8)
-    score = kernels.scorer(forest)
+    score = forest.compiled_scorer
     frozen = matrix.copy()
     frozen.flags.writeable = False
     assert (score(np.asfortranarray(matrix)) == score(matrix)).all()
@@ -96,7 +96,7 @@ def test_any_layout_of_rows_is_taken():
 def test_many_threads_at_once():
     forest = forest_of(20, 5, seed=9)
     matrix = rows_of(3000, 5, seed=10)
-    score = kernels.scorer(forest)
+    score = forest.compiled_scorer
     expected = score(matrix)
     wrong = []
 
@@ -118,7 +118,7 @@ def test_rows_are_shared_out_once_each():
         def work(start, end, seen=seen):
             seen[start:end] += 1
 
-        kernels.share_out(work, rows)
+        compiling.share_out(work, rows)
         assert (seen == 1).all()
 
 
@@ -127,13 +127,13 @@ def test_an_error_in_a_thread_is_raised():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        kernels.share_out(work, 10_000)
+        compiling.share_out(work, 10_000)
 
 
 def test_switched_off(monkeypatch):
-    monkeypatch.setenv(kernels.OFF, "1")
-    assert not kernels.available()
-    assert kernels.scorer(forest_of(2, 3, seed=0)) is None
+    monkeypatch.setenv(compiling.OFF, "1")
+    assert not compiling.available()
+    assert forest_of(2, 3, seed=0).compiled_scorer is None
 
 
 def run(program, **environment):
@@ -147,14 +147,14 @@ def test_without_numba():
     program = """
 import sys
 sys.modules["numba"] = None
-from bankportal.ml import kernels
-assert not kernels.available() and kernels.scorer(None) is None
+from bankportal.model import compiling, kernels
+assert not compiling.available() and kernels.scorer({}, None) is None
 """
     assert run(program).stderr == ""
 
 
 def test_explaining_does_not_import_numba_before_it_is_needed():
-    program = "import sys; import bankportal.ml.explain; assert 'numba' not in sys.modules"
+    program = "import sys; import bankportal.explanation.explainer; assert 'numba' not in sys.modules"
     assert run(program).stderr == ""
 
 
@@ -168,7 +168,7 @@ for name in ("_UserProvidedCacheLocator", "_InTreeCacheLocator", "_UserWideCache
              "InTreeCacheLocator", "UserWideCacheLocator"):
     if hasattr(caching, name):
         setattr(getattr(caching, name), "from_function", classmethod(lambda cls, function, file: None))
-from bankportal.ml import kernels
-assert kernels.available()
+from bankportal.model import compiling
+assert compiling.available()
 """
     assert run(program).stderr == ""

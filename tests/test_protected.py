@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from bankportal.data.reading import read
 from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE
 from bankportal.domain.schema import validate
-from bankportal.ml import simulate
-from bankportal.ml.read import read
-from bankportal.ml.training import train
 from bankportal.services.scoring import limit
+from bankportal.simulation import simulate
+from bankportal.training.training import train
 from tests.conftest import write_csv
 
 APPLICANTS = 10_000

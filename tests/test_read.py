@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bankportal.data.reading import read, read_bytes
 from bankportal.domain.constraints import Broken, Door
 from bankportal.domain.errors import DataRefused, InvalidInput
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
-from bankportal.ml.read import read, read_bytes
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 HEADER = "CustomerId,CreditScore,Age,Tenure,Balance,Geography,EstimatedSalary,Churn"

@@ -21,7 +21,7 @@ from bankportal.domain.reasons import Catalogue
 from bankportal.domain.receipt import Recorded, content, sha256
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
-from bankportal.services.replaying import ReplayDiffers
+from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.store.receipts import add_batch
 from bankportal.store.storage import file_digest
 from bankportal.store.tables import jobs
@@ -401,7 +401,7 @@ def test_a_quarantined_batch_comes_out_again(services, bank_files, monkeypatch) 
     def lost(*_):
         raise RuntimeError("this span kills")
 
-    monkeypatch.setattr("bankportal.services.working.score_block", lost)
+    monkeypatch.setattr("bankportal.services.batches.worker.score_block", lost)
     with bank_files["churn"].open("rb") as stream:
         job = services.batches.receive(CHURN, "May.csv", stream)
     services.batches.check(job, services.batches.suggestion(job).mapping, start=True)

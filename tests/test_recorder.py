@@ -12,7 +12,7 @@ from bankportal.domain.constraints import Door
 from bankportal.domain.errors import NoActiveModel
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
-from bankportal.ml.registry import Registry
+from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
 from bankportal.services.recorder import Recorder
 from bankportal.services.scoring import Scoring

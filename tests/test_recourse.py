@@ -9,17 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
+from bankportal.data.reading import read
 from bankportal.domain import factors as f
 from bankportal.domain.constraints import Choice, Flag, Number
 from bankportal.domain.factors import Change, Direction, Factor, Group
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
-from bankportal.ml import recourse as module
-from bankportal.ml import recourse_kernels, simulate
-from bankportal.ml.encoding import Encoding, Seen
-from bankportal.ml.forest import Forest
-from bankportal.ml.read import read
-from bankportal.ml.recourse import CHEAPER, SINGLES, recourse
-from bankportal.ml.training import forest_from_sklearn, train
+from bankportal.explanation import recourse as module
+from bankportal.explanation import recourse_kernels
+from bankportal.explanation.recourse import CHEAPER, SINGLES, recourse
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.model.seen import Seen
+from bankportal.simulation import simulate
+from bankportal.training.training import forest_from_sklearn, train
 
 UP, DOWN, EITHER = Direction.UP, Direction.DOWN, Direction.EITHER
 GOOD, FAIR, BAD = Tone.GOOD, Tone.FAIR, Tone.BAD

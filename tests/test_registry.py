@@ -11,8 +11,8 @@ import pytest
 
 from bankportal.domain.errors import NoActiveModel, NotFound, VersionRefused
 from bankportal.domain.products import CHURN
-from bankportal.ml import registry as registry_module
-from bankportal.ml.registry import ARRAYS, EFFECTS, MANIFEST, TABLES, Registry
+from bankportal.registry import registry as registry_module
+from bankportal.registry.registry import ARRAYS, EFFECTS, MANIFEST, TABLES, Registry
 
 
 def folder(services, version="v1"):

@@ -8,13 +8,13 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from bankportal.data.measures import area_under_curve
 from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
-from bankportal.ml import bank, credit, simulate
-from bankportal.ml.likelihoods import Bernoulli, Count, LogNormal, Normal, Ordinal, sigmoid
-from bankportal.ml.measures import area_under_curve
-from bankportal.ml.recipe import columns_sha256, write_csv
+from bankportal.simulation import applicants, customers, simulate
+from bankportal.simulation.likelihoods import Bernoulli, Count, LogNormal, Normal, Ordinal, sigmoid
+from bankportal.simulation.recipe import columns_sha256, write_csv
 
 ROWS = 40_000
 
@@ -54,7 +54,7 @@ def test_a_base_file_has_the_public_file_s_columns():
 
 def test_a_base_file_has_the_customers_of_the_full_one():
     base, full = simulate.base(50, 1), simulate.churn(50, 1)
-    assert all(np.array_equal(base.columns[name], full.columns[name]) for name in bank.BASE_ORDER)
+    assert all(np.array_equal(base.columns[name], full.columns[name]) for name in customers.BASE_ORDER)
     assert np.array_equal(base.labels, full.labels)
 
 
@@ -149,7 +149,7 @@ def test_the_dissatisfaction_loop(churn):
 
 def test_the_behaviours_are_all_declared_and_one_by_one_tell_little(churn):
     behavioural = {factor.name for factor in CHURN.scored if factor.behavioural}
-    assert {behaviour.factor.name for behaviour in bank.BEHAVIOURS} == behavioural
+    assert {behaviour.factor.name for behaviour in customers.BEHAVIOURS} == behavioural
     for name in behavioural:
         values = churn.columns[name].astype(float)
         known = ~np.isnan(values)
@@ -180,7 +180,7 @@ def test_probabilities_are_calibrated(name, kind, request):
 
 
 def test_knowing_more_is_better(churn):
-    base = bank.best_chance_of_leaving({name: churn.columns[name] for name in bank.BASE_ORDER})
+    base = customers.best_chance_of_leaving({name: churn.columns[name] for name in customers.BASE_ORDER})
     aucs = [area_under_curve(chances, churn.labels) for chances in (base, churn.achievable, churn.truth)]
     briers = [simulate.ceiling(churn.labels, chances).brier for chances in (base, churn.achievable, churn.truth)]
     assert aucs == sorted(aucs)
@@ -191,14 +191,14 @@ def test_knowing_more_is_better(churn):
 def test_achievable_is_the_posterior_mean(churn):
     """The quadrature agrees with averaging over many drawn states, weighted by independently written likelihoods."""
     row = {name: values[7:8] for name, values in churn.columns.items()}
-    state = bank.draw_state(400_000, np.random.default_rng(0))
+    state = customers.draw_state(400_000, np.random.default_rng(0))
     weight = np.zeros(len(state))
-    for behaviour in bank.BEHAVIOURS:
+    for behaviour in customers.BEHAVIOURS:
         weight += behaviour.log_likelihood(row, state[:, behaviour.axis])[0]
     weight = np.exp(weight - weight.max())
-    women = bank.women_share(row)[0]
+    women = customers.women_share(row)[0]
     leaving = sum(
-        portion * sigmoid(bank.base_logit(row, women=woman)[0] + bank.push(state[:, 0], state[:, 1]))
+        portion * sigmoid(customers.base_logit(row, women=woman)[0] + customers.push(state[:, 0], state[:, 1]))
         for woman, portion in ((True, women), (False, 1 - women))
     )
     assert churn.achievable[7] == pytest.approx(np.average(leaving, weights=weight), abs=0.01)
@@ -207,16 +207,16 @@ def test_achievable_is_the_posterior_mean(churn):
 def test_achievable_does_not_look_at_gender_or_label(churn):
     few = {name: values[:500] for name, values in churn.columns.items()}
     other = few | {"Gender": few["Gender"][::-1], "Churn": few["Churn"][::-1]}
-    assert np.array_equal(bank.best_chance_of_leaving(few), bank.best_chance_of_leaving(other))
+    assert np.array_equal(customers.best_chance_of_leaving(few), customers.best_chance_of_leaving(other))
 
 
 def test_customers_leave_as_often_as_the_fit_says_with_the_state_averaged_out():
-    columns = bank.draw_base(20, np.random.default_rng(0))
-    state = bank.draw_state(200_000, np.random.default_rng(1))
+    columns = customers.draw_base(20, np.random.default_rng(0))
+    state = customers.draw_state(200_000, np.random.default_rng(1))
     for row in range(20):
         one = {name: values[row : row + 1] for name, values in columns.items()}
-        chances = sigmoid(bank.base_logit(one) + bank.push(state[:, 0], state[:, 1]))
-        assert chances.mean() == pytest.approx(sigmoid(bank.leaving_logit(one))[0], abs=0.004)
+        chances = sigmoid(customers.base_logit(one) + customers.push(state[:, 0], state[:, 1]))
+        assert chances.mean() == pytest.approx(sigmoid(customers.leaving_logit(one))[0], abs=0.004)
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_a_fifth_does_not_repay_and_the_ceiling_is_a_field_s(allowance):
 def test_what_is_not_scored_has_no_effect_on_repaying(allowance, factor):
     few = {name: values[:500] for name, values in allowance.columns.items()}
     other = few | {factor.name: few[factor.name][::-1]}
-    state = credit.draw_state(500, np.random.default_rng(0))
-    assert np.array_equal(credit.chance_of_repaying(few, state), credit.chance_of_repaying(other, state))
-    assert np.array_equal(credit.best_chance_of_repaying(few), credit.best_chance_of_repaying(other))
+    state = applicants.draw_state(500, np.random.default_rng(0))
+    assert np.array_equal(applicants.chance_of_repaying(few, state), applicants.chance_of_repaying(other, state))
+    assert np.array_equal(applicants.best_chance_of_repaying(few), applicants.best_chance_of_repaying(other))
 
 
 def test_every_scored_factor_group_separates_those_who_repay(allowance):
@@ -284,6 +284,7 @@ def test_rank_auc_is_scikit_learn_s():
 
 
 def test_simulating_loads_neither_pandas_nor_scikit_learn():
-    code = "import sys, bankportal.ml.simulate, bankportal.ml.recipe; print({'pandas', 'sklearn'} & set(sys.modules))"
+    modules = "bankportal.simulation.simulate, bankportal.simulation.recipe"
+    code = f"import sys, {modules}; print({{'pandas', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

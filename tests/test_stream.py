@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bankportal.data import blocks as stream
+from bankportal.data.blocks import Layout, blocks, blocks_from, claims, layout, layout_from
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import DataRefused, TooLarge
 from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.ml import stream
-from bankportal.ml.stream import Layout, blocks, blocks_from, claims, layout, layout_from
 
 HEADER = b"CustomerId,CreditScore,Age"
 ROW = b"15634602,619,42"

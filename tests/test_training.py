@@ -7,14 +7,14 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 
+from bankportal.data.reading import Table, read, read_bytes
+from bankportal.data.report import area_under_curve
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN
-from bankportal.ml import training
-from bankportal.ml.check import area_under_curve
-from bankportal.ml.encoding import LARGEST, Encoding
-from bankportal.ml.forest import DTYPES, EVERY_KNOWN_VALUE
-from bankportal.ml.read import Table, read, read_bytes
-from bankportal.ml.training import PARAMETERS, forest_from_sklearn, grow, split, train, with_blanks
+from bankportal.model.encoding import LARGEST, Encoding
+from bankportal.model.forest import DTYPES, EVERY_KNOWN_VALUE
+from bankportal.training import training
+from bankportal.training.training import PARAMETERS, forest_from_sklearn, grow, split, train, with_blanks
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 

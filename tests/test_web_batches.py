@@ -12,7 +12,7 @@ from bankportal.domain.constraints import Door
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.domain.schema import validate
-from bankportal.services.chunks import REASONS
+from bankportal.services.batches.chunks import REASONS
 from bankportal.web import batches as pages
 from bankportal.web import streams
 from bankportal.web.jobs import progress_facts, seconds_words
@@ -619,6 +619,6 @@ def test_the_public_data_as_it_is(client, portal) -> None:
 
 
 def test_problems_beyond_those_listed_are_counted(client, portal, customers, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.services.checking.MOST_GROUPS", 1)
+    monkeypatch.setattr("bankportal.services.batches.checking.MOST_GROUPS", 1)
     location = checked(client, portal, written([*customers, ["a"], ["a", "b"], ["a", "b", "c"]]))
     assert "And 2 more problems of other kinds; the rejects name each." in text_of(client.get(location).text)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bankportal.domain.factors import BALANCE, CARD_UTILISATION, GEOGRAPHY, HAS_LOAN, NUM_OF_PRODUCTS, TENURE
 from bankportal.domain.outcome import Reason
 from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.ml.curve import Curve, Step
-from bankportal.ml.population import Spread
+from bankportal.explanation.curve import Curve, Step
+from bankportal.model.histograms import Spread
 from bankportal.web import bars, curves
 
 UTILISATION = (Step(0.0, 12.25, 0.95), Step(12.25, 61.5, 0.85), Step(61.5, 1000.0, 0.3))

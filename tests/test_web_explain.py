@@ -12,7 +12,7 @@ from bankportal.domain.factors import CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS,
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
-from bankportal.ml.recourse import Recourse, Replacement
+from bankportal.explanation.recourse import Recourse, Replacement
 from bankportal.services.explaining import Explaining
 from bankportal.web import bars, forms, grounds
 from tests.conftest import make_app

@@ -28,10 +28,9 @@ from bankportal.config import Config
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.products import CHURN
-from bankportal.services import trial, working
-from bankportal.store.migrate import is_migrated, upgrade
-from bankportal.store.sessions import Database
+from bankportal.services.batches import isolated_run, worker
 from bankportal.store.storage import PIECE, file_digest
+from tests.conftest import config_for
 from tests.test_batches import received
 
 ROWS = 1500
@@ -43,16 +42,16 @@ SPAWN = multiprocessing.get_context("forkserver")
 # A trial in which the file's first rows do what `{act}` does.
 TRIAL = """
 import os, signal, time
-from bankportal.services import trial
-scored = trial.score_block
+from bankportal.services.batches import isolated_run
+scored = isolated_run.score_block
 def score_block(work, block):
     if block.positions[0] == 0:
         {act}
     return scored(work, block)
-trial.score_block = score_block
-trial.main()
+isolated_run.score_block = score_block
+isolated_run.main()
 """
-BEGUN = f"os.write(1, {trial.BEGUN})"
+BEGUN = f"os.write(1, {isolated_run.BEGUN})"
 NO_TRIAL = "pass"  # for tests of something else
 
 
@@ -63,9 +62,9 @@ def _preloaded():
 
 def slow_work(config: Config, nap: float, said: Path, stalled: float, tried: str) -> None:
     """A worker that takes its time over each chunk, so that what befalls it befalls it in the middle."""
-    trial.COMMAND, working.STALLED = tried, stalled
+    isolated_run.COMMAND, worker.STALLED = tried, stalled
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(said.open("a")))
-    scored = working.score_block
+    scored = worker.score_block
 
     def score_slowly(work, block):
         time.sleep(nap)
@@ -73,12 +72,12 @@ def slow_work(config: Config, nap: float, said: Path, stalled: float, tried: str
         time.sleep(nap)
         return part
 
-    working.score_block = score_slowly
+    worker.score_block = score_slowly
     wiring.build(config).worker.run(threading.Event())
 
 
-def started(config: Config, nap: float = 0.1, said: Path = Path(os.devnull), stalled: float = working.STALLED):
-    process = SPAWN.Process(target=slow_work, args=(config, nap, said, stalled, trial.COMMAND), daemon=True)
+def started(config: Config, nap: float = 0.1, said: Path = Path(os.devnull), stalled: float = worker.STALLED):
+    process = SPAWN.Process(target=slow_work, args=(config, nap, said, stalled, isolated_run.COMMAND), daemon=True)
     process.start()
     return process
 
@@ -181,7 +180,7 @@ def test_killed_at_any_point_nothing_is_lost_doubled_or_wrong(portal, spoiled) -
 
 
 def test_stopped_past_its_lease_a_worker_writes_nothing(portal, spoiled, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
     job = mapped(portal, spoiled)
     assert portal.worker.step()  # the check
     process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, said=tmp_path / "said")
@@ -200,7 +199,7 @@ def test_stopped_past_its_lease_a_worker_writes_nothing(portal, spoiled, tmp_pat
 
 def test_stopped_past_its_lease_in_the_midst_of_a_job(portal, spoiled, tmp_path, monkeypatch) -> None:
     """The others have taken over the chunk and not yet finished the job: parts are still there to be spoiled."""
-    monkeypatch.setattr(trial, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
     job = mapped(portal, spoiled)
     assert portal.worker.step()
     process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, said=tmp_path / "said")
@@ -239,7 +238,7 @@ def tried(portal, path):
 
 
 def test_a_chunk_that_kills_three_times_is_quarantined_and_the_rest_completes(portal, spoiled, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "COMMAND", TRIAL.format(act="os.kill(os.getpid(), signal.SIGKILL)"))
+    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act="os.kill(os.getpid(), signal.SIGKILL)"))
     done = worked_off(portal, first_chunk_lost(portal, spoiled))
     summary = done.summary
     assert (done.state, summary.quarantined, summary.rejected) == (State.DONE, 500, 501)  # the ragged row is elsewhere
@@ -254,7 +253,7 @@ def test_a_chunk_that_survives_its_trial_is_scored_however_many_workers_were_los
     undisturbed = worked_off(portal, mapped(portal, spoiled))
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, working.MOST_LOSSES - 1)
+    lost(portal, worker.MOST_LOSSES - 1)
     done = worked_off(portal, job)
     assert (done.state, done.summary) == (State.DONE, undisturbed.summary)
     assert files_of(portal, done) == files_of(portal, undisturbed)
@@ -263,7 +262,7 @@ def test_a_chunk_that_survives_its_trial_is_scored_however_many_workers_were_los
 def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> None:
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, working.MOST_LOSSES)
+    lost(portal, worker.MOST_LOSSES)
     done = worked_off(portal, job)
     assert (done.state, done.summary.quarantined) == (State.DONE, 500)
 
@@ -280,26 +279,28 @@ def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> Non
     ids=["died", "exited", "survived", "died before the rows", "exited before the rows"],
 )
 def test_what_the_end_of_a_trial_tells(services, spoiled, monkeypatch, act, deadly) -> None:
-    monkeypatch.setattr(trial, "COMMAND", f"import os; {act}")
+    monkeypatch.setattr(isolated_run, "COMMAND", f"import os; {act}")
     job, chunk, source, models = tried(services, spoiled)
-    assert trial.is_deadly(job, chunk.span, source, models, lambda: None, PATIENCE) is deadly
+    assert isolated_run.is_deadly(job, chunk.span, source, models, lambda: None, PATIENCE) is deadly
 
 
 def test_a_trial_that_hangs_is_a_death(services, spoiled, monkeypatch, tmp_path) -> None:
     hung = tmp_path / "hung"
-    monkeypatch.setattr(trial, "COMMAND", f"import os, time; {BEGUN}; os.mkdir({str(hung)!r}); time.sleep({PATIENCE})")
+    monkeypatch.setattr(
+        isolated_run, "COMMAND", f"import os, time; {BEGUN}; os.mkdir({str(hung)!r}); time.sleep({PATIENCE})"
+    )
     job, chunk, source, models = tried(services, spoiled)
-    assert trial.is_deadly(job, chunk.span, source, models, lambda: until(hung.exists), 0.01)
+    assert isolated_run.is_deadly(job, chunk.span, source, models, lambda: until(hung.exists), 0.01)
 
 
 def test_what_a_trial_raises_the_worker_meets_itself(services, spoiled, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "COMMAND", TRIAL.format(act="raise ValueError('these rows')"))
+    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act="raise ValueError('these rows')"))
     done = worked_off(services, first_chunk_lost(services, spoiled))
     assert (done.state, done.summary.quarantined) == (State.DONE, 0)
 
 
 def test_told_to_stop_a_worker_ends_the_trial_and_gives_the_chunk_back(services, spoiled, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "COMMAND", f"import os, time; {BEGUN}; time.sleep({PATIENCE})")
+    monkeypatch.setattr(isolated_run, "COMMAND", f"import os, time; {BEGUN}; time.sleep({PATIENCE})")
     first_chunk_lost(services, spoiled)
     threading.Timer(0.5, services.worker.stopping.set).start()
     assert services.worker.step()
@@ -311,7 +312,7 @@ def test_told_to_stop_a_worker_ends_the_trial_and_gives_the_chunk_back(services,
 def test_a_trial_goes_before_its_worker_and_with_it(services, spoiled, monkeypatch, tmp_path) -> None:
     noted = tmp_path / "pid"
     act = f"open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep({PATIENCE})"
-    monkeypatch.setattr(trial, "COMMAND", TRIAL.format(act=act))
+    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act=act))
     first_chunk_lost(services, spoiled)
     process = started(services.config)
     until(lambda: noted.exists() and noted.read_text())
@@ -332,7 +333,7 @@ def test_reading_a_large_file_beats(tmp_path) -> None:
 
 
 def test_a_worker_whose_work_hangs_ends_and_its_chunk_goes_to_another(services, spoiled, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trial, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
     job = mapped(services, spoiled)
     assert services.worker.step()
     process = started(replace(services.config, lease_seconds=LEASE), PATIENCE, tmp_path / "said", stalled=1.0)
@@ -344,7 +345,7 @@ def test_a_worker_whose_work_hangs_ends_and_its_chunk_goes_to_another(services, 
 
 
 def test_a_chunk_that_fails_three_times_is_quarantined(portal, spoiled, monkeypatch) -> None:
-    scored, tries = working.score_block, []
+    scored, tries = worker.score_block, []
 
     def fragile(work, block):
         if block.positions[0] == 500:
@@ -352,7 +353,7 @@ def test_a_chunk_that_fails_three_times_is_quarantined(portal, spoiled, monkeypa
             raise ValueError("a fault of ours")
         return scored(work, block)
 
-    monkeypatch.setattr(working, "score_block", fragile)
+    monkeypatch.setattr(worker, "score_block", fragile)
     done = worked_off(portal, mapped(portal, spoiled))
     assert len(tries) == 3
     assert (done.summary.quarantined, done.summary.scored) == (500, 999)
@@ -361,7 +362,7 @@ def test_a_chunk_that_fails_three_times_is_quarantined(portal, spoiled, monkeypa
 def test_a_chunk_that_cannot_even_be_rejected_fails_the_job(portal, spoiled) -> None:
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, 2 * working.MOST_LOSSES)
+    lost(portal, 2 * worker.MOST_LOSSES)
     done = worked_off(portal, job)
     assert (done.state, done.summary) == (State.FAILED, None)
     assert "40 workers lost" in done.message
@@ -377,7 +378,7 @@ def test_a_check_or_finish_fails_the_job_only_where_workers_are_lost_beyond_bad_
     job = mapped(portal, spoiled)
     for _ in range(steps):
         assert portal.worker.step()
-    lost(portal, working.MOST_LOSSES - bad_luck)
+    lost(portal, worker.MOST_LOSSES - bad_luck)
     done = worked_off(portal, job)
     assert done.state is (State.DONE if bad_luck else State.FAILED)
     assert done.message == ("" if bad_luck else "Work on this file broke off too often: 1 faults, 20 workers lost.")
@@ -388,7 +389,7 @@ def test_a_check_or_finish_that_fails_three_times_fails_the_job(services, spoile
     def failing(*_):
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr(working, step, failing)
+    monkeypatch.setattr(worker, step, failing)
     done = worked_off(services, mapped(services, spoiled))
     assert (done.state, done.summary) == (State.FAILED, None)
     assert "3 faults" in done.message
@@ -448,14 +449,14 @@ def test_a_file_that_starts_by_itself_waits_where_no_model_serves(portal, spoile
 
 
 def test_cancelled_at_work_nothing_is_kept(portal, spoiled, monkeypatch) -> None:
-    scored = working.score_block
+    scored = worker.score_block
     job = mapped(portal, spoiled)
 
     def interrupted(work, block):
         portal.batches.cancel(job)
         return scored(work, block)
 
-    monkeypatch.setattr(working, "score_block", interrupted)
+    monkeypatch.setattr(worker, "score_block", interrupted)
     done = worked_off(portal, job)
     assert done.state is State.CANCELLED
     portal.worker.sweep()
@@ -481,7 +482,7 @@ def test_a_full_disk_is_waited_out(portal, spoiled, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(working, "write_part", full)
+        patch.setattr(worker, "write_part", full)
         for _ in range(5):
             with pytest.raises(OSError, match="No space"):
                 portal.worker.step()
@@ -577,14 +578,14 @@ def test_sweeping_leaves_alone_what_is_not_ours(portal, bank_files) -> None:
 
 
 def test_a_worker_waits_for_a_database_that_is_not_set_up(tmp_path) -> None:
-    database, stopping = Database(f"sqlite:///{tmp_path}/portal.sqlite3"), threading.Event()
-    assert not is_migrated(database)
-    assert not (tmp_path / "portal.sqlite3").exists()
-    threading.Timer(0.2, upgrade, [database]).start()
-    assert command._wait_for(database, stopping)
+    services, stopping = wiring.build(config_for(tmp_path / "empty")), threading.Event()
+    assert not wiring.is_migrated(services)
+    assert not (tmp_path / "empty" / "portal.sqlite3").exists()
+    threading.Timer(0.2, wiring.upgrade, [services]).start()
+    assert command._wait_for_database(services, stopping)
     stopping.set()
-    assert not command._wait_for(database, stopping)
-    database.close()
+    assert not command._wait_for_database(services, stopping)
+    services.database.close()
 
 
 @pytest.fixture

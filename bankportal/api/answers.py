@@ -7,7 +7,7 @@ from typing import Any
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Product
-from bankportal.ml.recourse import Recourse, Suggestion
+from bankportal.explanation.recourse import Recourse, Suggestion
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import ModelVersion
 

@@ -14,7 +14,7 @@ from bankportal.domain.errors import PortalError, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
-from bankportal.services.batches import upload_limit
+from bankportal.services.batches.uploads import upload_limit
 from bankportal.wiring import Services
 
 OURS = re.compile("/+api(/|$)")

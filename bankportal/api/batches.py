@@ -22,7 +22,7 @@ from bankportal.domain.batch import REJECTS, SCORED, Job, State
 from bankportal.domain.errors import Conflict, InvalidInput, KeyReused, NotFound, Problem
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import canonical
-from bankportal.services.batches import Batches
+from bankportal.services.batches.uploads import Batches
 from bankportal.wiring import Services
 
 FIELDS = ("product", "file", "mapping", "start")

@@ -17,7 +17,6 @@ from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.errors import DataRefused, PortalError
 from bankportal.domain.products import PRODUCTS, Product
-from bankportal.store.migrate import upgrade
 
 FILE = click.Path(dir_okay=False)
 LOG_WIDTH = 132
@@ -91,5 +90,5 @@ def services() -> wiring.Services:
     """Return the running app's services, or build them from the settings; the database is migrated."""
     app = _given_app()
     built: wiring.Services = app.extensions["bankportal"] if app else wiring.build(load())
-    upgrade(built.database)
+    wiring.upgrade(built)
     return built

@@ -8,7 +8,7 @@ from rich.table import Table as Printed
 from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, refuse_overwriting, reported, writing
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN, Product
-from bankportal.ml.recipe import Recipe, augment_file, simulate_file
+from bankportal.simulation.recipe import Recipe, augment_file, simulate_file
 
 SEED = click.IntRange(0, 2**31 - 1)
 BEST_SHOWN = 5
@@ -48,7 +48,7 @@ def simulate_to(path: Path, product: Product, rows: int, seed: int, *, base: boo
 @reported
 def augment(source: str, target: str, seed: int) -> None:
     """Add the behavioural factors that the churn file IN lacks, under the simulator's model, and write OUT."""
-    from bankportal.ml.read import read
+    from bankportal.data.reading import read
 
     refuse_overwriting(source, target)
     table = read(source, CHURN)
@@ -77,8 +77,8 @@ def check(file: str, product: Product, as_json: bool) -> None:
     """Report what FILE holds, what is wrong with it, and which factors give the label away."""
     import json
 
-    from bankportal.ml.check import check as judge
-    from bankportal.ml.read import read
+    from bankportal.data.reading import read
+    from bankportal.data.report import check as judge
 
     report = judge(read(file, product))
     if as_json:

@@ -9,12 +9,12 @@ import click
 
 from bankportal.cli.common import PRODUCT, console, refuse_overwriting, reported, services
 from bankportal.cli.train import progress_bar
+from bankportal.data.locations import Input, input_at, name, writing
+from bankportal.data.reading import recognise
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
-from bankportal.ml.read import recognise
-from bankportal.services import cluster
-from bankportal.services.chunks import Part, Work, rejects_header, score_block, scored_header
-from bankportal.services.sources import Input, input_at, name, writing
+from bankportal.services.batches import cluster
+from bankportal.services.batches.chunks import Part, Work, rejects_header, score_block, scored_header
 from bankportal.wiring import Services
 
 FILE_SCHEME = "file://"

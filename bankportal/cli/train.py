@@ -55,10 +55,10 @@ def train_product(
 ) -> ModelVersion:
     """Train, register and print one product's forest; from the simulated bank where no file is given."""
     from bankportal.cli.figures import show_version
-    from bankportal.ml.check import check
-    from bankportal.ml.read import read
-    from bankportal.ml.recipe import truth_for
-    from bankportal.ml.training import train as fit
+    from bankportal.data.reading import read
+    from bankportal.data.report import check
+    from bankportal.simulation.recipe import truth_for
+    from bankportal.training.training import train as fit
 
     path = path or simulated_bank(portal, product)
     screen = console(stderr=True)

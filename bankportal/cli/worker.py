@@ -18,8 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal import logs, wiring
 from bankportal.cli.common import reported
 from bankportal.config import load
-from bankportal.store.migrate import is_migrated
-from bankportal.store.sessions import Database
 
 WORK = "import sys; from bankportal.cli.worker import work; work(int(sys.argv[1]))"
 WATCH_EVERY = 0.5  # seconds
@@ -74,7 +72,7 @@ def work(keeper: int) -> None:
     stopping = _stopping_on_signals()
     threading.Thread(target=_stop_without, args=(keeper, stopping), daemon=True).start()
     services = wiring.build(config)
-    if _wait_for(services.database, stopping):
+    if _wait_for_database(services, stopping):
         services.worker.run(stopping)
     services.database.close()
 
@@ -107,12 +105,12 @@ def _stop_without(keeper: int, stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _wait_for(database: Database, stopping: threading.Event) -> bool:
+def _wait_for_database(services: wiring.Services, stopping: threading.Event) -> bool:
     """Wait until the database answers and has today's tables; `False` where told to stop before."""
     said = ""
     while not stopping.is_set():
         try:
-            why = "" if is_migrated(database) else "it is not set up yet, or by another release. Run: flask up"
+            why = "" if wiring.is_migrated(services) else "it is not set up yet, or by another release. Run: flask up"
         except SQLAlchemyError as error:
             why = str(getattr(error, "orig", None) or error).strip()
         if not why:

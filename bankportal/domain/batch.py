@@ -11,7 +11,7 @@ from typing import Any
 
 from bankportal.domain.products import Product
 
-# The files of a job: what was uploaded, and what came of it.
+# The files of a batch: as uploaded, and what came of it.
 INPUT = "input.csv"
 SCORED, REJECTS, RESULTS = "scored.csv", "rejects.csv", "results.npy"
 
@@ -113,7 +113,7 @@ class Summary:
 class Job:
     """A batch upload as it is recorded; `None` for what is not known yet. Times in UTC.
 
-    `mapping` maps the file's columns to factors; `layout` is `ml.stream.Layout` as plain data; `model_*` and
+    `mapping` maps the file's columns to factors; `layout` is `data.blocks.Layout` as plain data; `model_*` and
     `policy_version` are fixed when it starts. `files` gives the finished files' SHA-256 by name (`scored.csv`,
     `rejects.csv`, `results.npy`). `rows_done` counts the rows of finished chunks of the step it is in.
     """

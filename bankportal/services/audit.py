@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from bankportal.domain.batch import Job
 from bankportal.domain.errors import PortalError
 from bankportal.domain.receipt import START, Entry, Receipt, Recorded, content, receipt
+from bankportal.services.batches.replaying import FilesGone, replay_batch, replay_decision
 from bankportal.services.models import Models
-from bankportal.services.replaying import FilesGone, replay_batch, replay_decision
 from bankportal.store.chain import UNREADABLE, Chain, Link
 from bankportal.store.jobs import JobStore
 from bankportal.store.storage import Storage

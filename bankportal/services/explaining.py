@@ -15,10 +15,10 @@ from bankportal.domain.factors import ESTIMATED_SALARY, MONTHLY_OBLIGATIONS, Fac
 from bankportal.domain.outcome import Decision
 from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolicy
 from bankportal.domain.products import PRODUCTS
-from bankportal.ml.curve import Curve, curve
-from bankportal.ml.population import Spread
-from bankportal.ml.recourse import Recourse, Replacement, Suggestion, kernels, recourse
-from bankportal.ml.registry import Model
+from bankportal.explanation.curve import Curve, curve
+from bankportal.explanation.recourse import Recourse, Replacement, Suggestion, kernels, recourse
+from bankportal.model.histograms import Spread
+from bankportal.registry.registry import Model
 from bankportal.services.models import Models
 
 WARM_UP_AFTER = 2.0  # seconds

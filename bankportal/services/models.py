@@ -3,20 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from bankportal.domain.errors import NoActiveModel, VersionRefused
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import Catalogue
-from bankportal.ml import population
-from bankportal.ml.registry import ARRAYS, EFFECTS, TABLES, Model, Registry, refused
+from bankportal.model import histograms
+from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, Model, Registry, refused
+from bankportal.registry.trained import Trained
 from bankportal.store.versions import Registered, Versions
 from bankportal.version import __version__
-
-if TYPE_CHECKING:  # training brings scikit-learn, which a serving process never loads
-    from bankportal.ml.training import Trained
 
 log = structlog.get_logger()
 Used = TypeVar("Used")
@@ -104,7 +102,7 @@ class Models:
         """Describe one version; `NotFound` if it is not registered, `VersionRefused` if its manifest is not right."""
         return self._describe(product, self.store.get(product.key, version), self._serving_version(product))
 
-    def add(self, trained: "Trained", *, activate: bool | None = None) -> ModelVersion:
+    def add(self, trained: Trained, *, activate: bool | None = None) -> ModelVersion:
         """Register a trained forest; make it active where told, or where none can serve (`activate` not given)."""
         product = trained.product
         if activate is None:
@@ -169,7 +167,7 @@ def _fault(registry: Registry, product: Product, registered: Registered) -> str 
     return None
 
 
-def _manifest(trained: "Trained") -> dict[str, Any]:
+def _manifest(trained: Trained) -> dict[str, Any]:
     return {
         "product": trained.product.key,
         "portal": __version__,
@@ -182,5 +180,5 @@ def _manifest(trained: "Trained") -> dict[str, Any]:
         "encoding": trained.encoding.to_json(),
         "seen": trained.seen.to_json(),
         "reference": trained.reference,
-        "population": population.to_json(trained.spreads),
+        "population": histograms.to_json(trained.spreads),
     }

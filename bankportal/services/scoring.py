@@ -24,7 +24,7 @@ from bankportal.domain.reasons import (
     rule_reason,
 )
 from bankportal.domain.schema import Customer
-from bankportal.ml.registry import Model
+from bankportal.registry.registry import Model
 from bankportal.services.models import Models
 from bankportal.services.recorder import Recorder
 from bankportal.store.decisions import Decisions, submission_digest

@@ -57,7 +57,7 @@ class LeaseLost(PortalError):
 
 @dataclass(frozen=True)
 class Upload:
-    """A stored file that becomes a job. `layout` is `ml.stream.Layout` as plain data; digests are SHA-256 in hex."""
+    """A stored file that becomes a job. `layout` is `data.blocks.Layout` as plain data; digests are SHA-256 in hex."""
 
     id: str
     product: Product

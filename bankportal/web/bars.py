@@ -8,7 +8,7 @@ from bankportal.domain.factors import Factor
 from bankportal.domain.outcome import Outcome, Reason, percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Tone
-from bankportal.ml.population import Spread
+from bankportal.model.histograms import Spread
 from bankportal.web.words import UNKNOWN, share, value_words
 
 # Smaller shares than this are written 0.00 percentage points: no influence that anybody could read.

@@ -14,7 +14,7 @@ from bankportal.domain.constraints import Number
 from bankportal.domain.outcome import percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Band, Product
-from bankportal.ml.curve import Curve, Step
+from bankportal.explanation.curve import Curve, Step
 from bankportal.web.gauge import cut_off_text
 from bankportal.web.words import as_typed, number, value_words
 

@@ -8,8 +8,8 @@ from bankportal.domain.errors import NotFound, VersionRefused
 from bankportal.domain.outcome import Decision, percent
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Band, Product
-from bankportal.ml.population import Spread
-from bankportal.ml.recourse import Recourse, Replacement, Suggestion
+from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
+from bankportal.model.histograms import Spread
 from bankportal.web.bars import NOTHING
 from bankportal.web.current import services
 from bankportal.web.curves import Drawing, drawing

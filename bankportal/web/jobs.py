@@ -14,8 +14,8 @@ from bankportal.domain.constraints import UNSEEN
 from bankportal.domain.errors import NotFound, Problem
 from bankportal.domain.factors import CUSTOMER_ID, SURNAME
 from bankportal.domain.products import Entry, Product, Role
-from bankportal.services.batches import Row, Suggestion
-from bankportal.services.chunks import REASONS
+from bankportal.services.batches.chunks import REASONS
+from bankportal.services.batches.uploads import Row, Suggestion
 from bankportal.web.charts import Slice, slices
 from bankportal.web.words import moment, number, problem_sentence
 

@@ -8,7 +8,7 @@ from threading import BoundedSemaphore
 from flask import Flask, Response, current_app
 
 from bankportal.domain.batch import Job, State
-from bankportal.services.batches import Batches
+from bankportal.services.batches.uploads import Batches
 from bankportal.web.jobs import progress_facts
 
 EVERY = 0.5  # seconds between two events

@@ -13,9 +13,9 @@ from bankportal.domain.constraints import Door
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer, validate
-from bankportal.ml.simulate import SIMULATORS
-from bankportal.services.chunks import REASONS
+from bankportal.services.batches.chunks import REASONS
 from bankportal.services.scoring import answer
+from bankportal.simulation.simulate import SIMULATORS
 from tests.conftest import write_csv
 
 ROWS = 2500  # of each product

@@ -1,0 +1,280 @@
+"""How a forest's rows find their places in the tables that explain them: derived from forest and encoding alone.
+
+`explainer.py` says why tables suffice and what a group is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import LEAF, Forest
+
+# Factors in one table: a look-up of 64-bit numbers is one cache line.
+LANES = 8
+# Bits of a table's index at most.
+MOST_BITS = 12
+# What a table's entry costs in look-ups, from the fastest tables to the smallest; the first whose tables fit is taken.
+PRICES = (0.002, 0.008, 0.03, 0.1)
+# Tables that would be larger than this in 64-bit numbers are kept in 32-bit ones.
+MOST_BYTES = 64 * 1024 * 1024
+# A blank's code where blanks go right: above every threshold's number.
+BLANK_RIGHT = 65535
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a forest's rows find their places in the tables; derived from forest and encoding alone.
+
+    `cells`: all columns' thresholds, each column's rising, and where each column starts (columns + 1). `visits`: the
+    nodes down to the groups in each tree's preorder, as depth, column (2c, or 2c + 1 where blanks go right), number of
+    the threshold, bit, whether it is a left child, and group or -1; its bit is set where the way's condition fails.
+    `groups`: first and last + 1 of the group's nodes, its first table row, and the factor each lane holds (groups,
+    LANES), the number of factors where none yet. `inner`: the groups' nodes as column, number of the threshold and bit,
+    set where the row goes right.
+    """
+
+    factors: int
+    columns: int
+    rows: int
+    dtype: str
+    cells: tuple[NDArray[Any], ...]
+    visits: tuple[NDArray[Any], ...]
+    groups: tuple[NDArray[Any], ...]
+    inner: tuple[NDArray[Any], ...]
+    roots: tuple[int, ...]
+
+    @cached_property
+    def parents(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """The visits of each depth from 1 on, and the visit before each on its way."""
+        depth = self.visits[0]
+        last: dict[int, int] = {}
+        parent = np.zeros(len(depth), dtype=np.int64)
+        for visit, level in enumerate(depth.tolist()):
+            parent[visit] = last.get(level - 1, 0)
+            last[level] = visit
+        chosen = (np.flatnonzero(depth == level) for level in range(1, int(depth.max()) + 1))
+        return [(visits, parent[visits]) for visits in chosen]
+
+    @cached_property
+    def ranks(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """The first node of each group that has one with the group's number, then the second of each, and so on."""
+        first, last = self.groups[:2]
+        chosen = (np.flatnonzero(last - first > rank) for rank in range(int((last - first).max())))
+        return [(groups, first[groups] + rank) for rank, groups in enumerate(chosen)]
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, slice]]:
+        """Factor, lane and groups wherever a lane holds one factor without a break, in the order in which they end."""
+        held = self.groups[3]
+        found = []
+        for lane in range(LANES):
+            ends = [0, *(np.flatnonzero(np.diff(held[:, lane])) + 1).tolist(), len(held)]
+            found += [(int(held[first, lane]), lane, slice(first, last)) for first, last in pairwise(ends)]
+        return sorted((run for run in found if run[0] < self.factors), key=lambda run: run[2].stop)
+
+
+class Shape:
+    """A forest as Python lists, its nodes' paths, and which subtrees become groups."""
+
+    def __init__(self, forest: Forest, encoding: Encoding) -> None:
+        number = {name: number for number, name in enumerate(encoding.factors)}
+        of_column = [number[column.factor] for column in encoding.columns]
+        self.feature: list[int] = forest.feature.tolist()
+        self.left: list[int] = forest.left.tolist()
+        self.right: list[int] = forest.right.tolist()
+        self.factor = [of_column[column] if column != LEAF else LEAF for column in self.feature]
+        self.path = self._paths()
+        self.lanes, self.nodes = self._sizes()
+
+    def _paths(self) -> list[tuple[int, ...]]:
+        """Return the factors on the way to each node, in the order in which they come up."""
+        path: list[tuple[int, ...]] = [()] * len(self.feature)
+        for node, factor in enumerate(self.factor):  # parents come before their children
+            if factor != LEAF:
+                here = path[node] if factor in path[node] else (*path[node], factor)
+                path[self.left[node]] = path[self.right[node]] = here
+        if max(map(len, path)) > LANES:
+            raise ValueError(f"a leaf's path has more than {LANES} factors; train with a depth of at most {LANES}")
+        return path
+
+    def _sizes(self) -> tuple[list[int], list[int]]:
+        """Return how many factors each subtree has with the way to it, and how many inner nodes."""
+        masks = [sum(1 << factor for factor in path) for path in self.path]
+        nodes = [0] * len(masks)
+        for node in range(len(masks) - 1, -1, -1):
+            if self.factor[node] != LEAF:
+                left, right = self.left[node], self.right[node]
+                masks[node] = masks[left] | masks[right]
+                nodes[node] = 1 + nodes[left] + nodes[right]
+        return [mask.bit_count() for mask in masks], nodes
+
+    def bits(self, node: int) -> int:
+        """Return the bits of a table's index, were the node's subtree a group."""
+        return len(self.path[node]) + self.nodes[node]
+
+    def grouped(self, price: float) -> list[bool]:
+        """Say of each node whether it is cheaper as one group than in parts; a price is for each table row."""
+        cost = [0.0] * len(self.feature)
+        whole = [False] * len(cost)
+        for node in range(len(cost) - 1, -1, -1):
+            fits = self.bits(node) <= MOST_BITS and self.lanes[node] <= LANES
+            own = 2 + self.lanes[node] + price * LANES * 2 ** self.bits(node) if fits else inf
+            parts = cost[self.left[node]] + cost[self.right[node]] if self.factor[node] != LEAF else inf
+            cost[node], whole[node] = min(own, parts), own <= parts
+        return whole
+
+    def walk(self, root: int, whole: list[bool]) -> Iterator[tuple[int, int, int]]:
+        """Yield the nodes down to the groups in preorder, each with its parent (or -1) and its depth."""
+        todo = [(root, LEAF, 0)]
+        while todo:
+            node, parent, depth = todo.pop()
+            yield node, parent, depth
+            if not whole[node]:
+                todo += [(self.right[node], node, depth + 1), (self.left[node], node, depth + 1)]
+
+    def inside(self, root: int) -> list[int]:
+        """Return a group's inner nodes in preorder."""
+        found, todo = [], [root]
+        while todo:
+            node = todo.pop()
+            if self.factor[node] != LEAF:
+                found.append(node)
+                todo += [self.right[node], self.left[node]]
+        return found
+
+    def factors_of(self, root: int, inside: list[int]) -> list[int]:
+        """Return a group's factors: those of the way to it, then new ones as they come up."""
+        return list(dict.fromkeys([*self.path[root], *(self.factor[node] for node in inside)]))
+
+
+@lru_cache(maxsize=4)
+def plan(forest: Forest, encoding: Encoding) -> Plan:
+    """Work out how rows find their places in the tables; `ValueError` where the forest is too deep or too large."""
+    shape = Shape(forest, encoding)
+    roots = forest.roots.tolist()
+    for price in PRICES:
+        whole = shape.grouped(price)
+        order = [step for root in roots for step in shape.walk(root, whole)]
+        groups = [node for node, _, _ in order if whole[node]]
+        rows = sum(2 ** shape.bits(node) for node in groups)
+        if rows * LANES * 8 <= MOST_BYTES:
+            break
+    thresholds, starts, code = codes(forest, len(encoding.columns))
+    column = (2 * forest.feature + ~forest.missing_left).tolist()
+    return Plan(
+        factors=len(encoding.factors),
+        columns=len(encoding.columns),
+        rows=rows,
+        dtype="float64" if rows * LANES * 8 <= MOST_BYTES else "float32",
+        cells=(thresholds, starts),
+        visits=_visits(shape, order, {node: number for number, node in enumerate(groups)}, column, code),
+        groups=_groups(shape, groups, len(encoding.factors)),
+        inner=_inner(shape, groups, column, code),
+        roots=tuple(groups),
+    )
+
+
+def codes(forest: Forest, columns: int) -> tuple[Floats, NDArray[np.int64], list[int]]:
+    """Return each column's thresholds, where each column starts, and each node's threshold's number in its column."""
+    code = np.zeros(len(forest.feature), dtype=np.int64)
+    found = []
+    for column in range(columns):
+        nodes = np.flatnonzero(forest.feature == column)
+        thresholds, code[nodes] = np.unique(forest.threshold[nodes], return_inverse=True)
+        found.append(thresholds)
+    lengths = [len(thresholds) for thresholds in found]
+    if max(lengths) >= BLANK_RIGHT or 2 * columns > BLANK_RIGHT:
+        raise ValueError("there are too many columns, or thresholds of one column, to be explained")
+    return np.concatenate(found), np.cumsum([0, *lengths]), code.tolist()
+
+
+def _visits(
+    shape: Shape, order: list[tuple[int, int, int]], group: dict[int, int], column: list[int], code: list[int]
+) -> tuple[NDArray[Any], ...]:
+    bits = [1 << shape.path[node].index(shape.factor[parent]) if depth else 0 for node, parent, depth in order]
+    return (
+        np.array([depth for _, _, depth in order], dtype=np.uint8),
+        np.array([column[parent] if depth else 0 for _, parent, depth in order], dtype=np.uint16),
+        np.array([code[parent] if depth else 0 for _, parent, depth in order], dtype=np.uint16),
+        np.array(bits, dtype=np.uint16),
+        np.array([depth > 0 and shape.left[parent] == node for node, parent, depth in order], dtype=np.bool_),
+        np.array([group.get(node, -1) for node, _, _ in order], dtype=np.int32),
+    )
+
+
+def _groups(shape: Shape, groups: list[int], factors: int) -> tuple[NDArray[Any], ...]:
+    ends = np.cumsum([0, *(shape.nodes[node] for node in groups)], dtype=np.int32)
+    offsets = np.cumsum([0, *(2 ** shape.bits(node) for node in groups)], dtype=np.int64)
+    held = _lanes([shape.factors_of(node, shape.inside(node)) for node in groups], factors)
+    return ends[:-1].copy(), ends[1:].copy(), offsets[:-1].copy(), held
+
+
+def _lanes(wanted: list[list[int]], factors: int) -> NDArray[np.uint16]:
+    """Give each group's factors lanes so that sums stay in theirs for long; return what each lane holds, by group.
+
+    A lane that is needed is taken from the factor that is wanted again last (Belady), once all are taken.
+    """
+    uses = np.full((len(wanted) + 1, factors + 1), len(wanted), dtype=np.int64)
+    uses[:, factors] = len(wanted) + 1  # an empty lane goes first
+    for number in range(len(wanted) - 1, -1, -1):
+        uses[number] = uses[number + 1]
+        uses[number, wanted[number]] = number
+    lanes = [factors] * LANES
+    held = np.empty((len(wanted), LANES), dtype=np.uint16)
+    for number, mine in enumerate(wanted):
+        next_use = uses[number].tolist()
+        for factor in mine:
+            if factor not in lanes:
+                latest = max(range(LANES), key=[next_use[other] for other in lanes].__getitem__)
+                lanes[latest] = factor
+        held[number] = lanes
+    return held
+
+
+def _inner(shape: Shape, groups: list[int], column: list[int], code: list[int]) -> tuple[NDArray[Any], ...]:
+    inside = [(root, rank, node) for root in groups for rank, node in enumerate(shape.inside(root))]
+    return (
+        np.array([column[node] for _, _, node in inside], dtype=np.uint16),
+        np.array([code[node] for _, _, node in inside], dtype=np.uint16),
+        np.array([1 << (len(shape.path[root]) + rank) for root, rank, _ in inside], dtype=np.uint16),
+    )
+
+
+def table_rows(plan: Plan, matrix: Floats) -> NDArray[np.int64]:
+    """Return the table row of each group and matrix row, (groups, rows)."""
+    thresholds, starts = plan.cells
+    codes = np.empty((2 * plan.columns, len(matrix)), dtype=np.uint16)
+    rounded = matrix.astype(np.float32).astype(np.float64)
+    for column, values in enumerate(rounded.T):
+        below = np.searchsorted(thresholds[starts[column] : starts[column + 1]], values)
+        blank = np.isnan(values)
+        codes[2 * column] = np.where(blank, 0, below)
+        codes[2 * column + 1] = np.where(blank, BLANK_RIGHT, below)
+    _, on, code, bit, is_left, group = plan.visits
+    path = np.zeros((len(on), len(matrix)), dtype=np.uint16)
+    for visits, parents in plan.parents:
+        fails = (codes[on[visits]] > code[visits, None]) == is_left[visits, None]
+        path[visits] = path[parents] | np.where(fails, bit[visits, None], np.uint16(0))
+    state = path[group >= 0]
+    inner_column, inner_code, inner_bit = plan.inner
+    for numbers, nodes in plan.ranks:
+        right = codes[inner_column[nodes]] > inner_code[nodes, None]
+        state[numbers] |= np.where(right, inner_bit[nodes, None], np.uint16(0))
+    return plan.groups[2][:, None] + state.astype(np.int64)
+
+
+def checked_matrix(matrix: Floats, encoding: Encoding) -> Floats:
+    """Return a (rows, columns) matrix as kernels take it; `ValueError` where it lacks the encoding's columns."""
+    if matrix.ndim != 2 or matrix.shape[1] != len(encoding.columns):
+        raise ValueError(f"the matrix needs {len(encoding.columns)} columns")
+    # Writable too: a read-only array is another type to the compiler.
+    return np.require(matrix, np.float64, ["C", "W"])

@@ -1,1 +1,0 @@
-"""Data, training and the forest: simulate, read, check, train, evaluate; the registry and the arrays that score."""

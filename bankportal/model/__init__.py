@@ -1,0 +1,1 @@
+"""The forest that scores: arrays, encoding, what training has seen, compiled loops."""

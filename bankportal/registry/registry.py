@@ -1,0 +1,206 @@
+"""The model registry: versions as folders of arrays and a manifest, verified before they are parsed, loaded lazily.
+
+`<folder>/<product>/<version>/` holds `manifest.json`, `forest.npz`, and what explains its scores: `tables.npz` and
+`effects.npy`. Who asks for a version says which manifest it
+must be (SHA-256); the manifest says the same of the arrays.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bankportal.domain.errors import VersionRefused
+from bankportal.domain.products import Product
+from bankportal.explanation.effects import Effects
+from bankportal.explanation.explainer import Explainer
+from bankportal.explanation.tables import Tables
+from bankportal.model import histograms
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.model.histograms import Spread
+from bankportal.model.seen import Seen
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ARRAYS = "forest.npz"
+TABLES = "tables.npz"
+EFFECTS = "effects.npy"
+FILES = (ARRAYS, TABLES, EFFECTS)
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model version, ready to score."""
+
+    product: Product
+    version: str
+    manifest_digest: str
+    manifest: Mapping[str, Any]
+    forest: Forest
+    encoding: Encoding
+    seen: Seen
+    explainer: Explainer
+    effects: Effects
+    spreads: Mapping[str, Spread]
+
+    def warm_up(self) -> None:
+        """Compile the kernels, or load them compiled, so that the first request does not wait."""
+        self.forest.score(np.full((1, len(self.encoding.columns)), np.nan))
+        self.explainer.warm_up()
+        self.effects.warm_up()
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Registry:
+    """The versions under one folder. Safe under threads; each version is read once a process."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._models: dict[tuple[str, str, str], Model] = {}
+        self._verified: set[tuple[str, str, str]] = set()
+        self._lock = threading.Lock()
+
+    def add(
+        self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes], taken: Iterable[str] = ()
+    ) -> tuple[str, str]:
+        """Write a new version and return its name and its manifest's digest.
+
+        Its number follows all that are in the folder and all that were `taken`, though their files be gone. The folder
+        is written aside and renamed into place: after a kill there is a whole version or none.
+        """
+        home = self.folder / product.key
+        home.mkdir(parents=True, exist_ok=True)
+        aside = home / f".{secrets.token_hex(8)}"
+        aside.mkdir()
+        try:
+            return self._write(home, aside, dict(manifest), files, list(taken))
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _write(
+        self, home: Path, aside: Path, manifest: dict[str, Any], files: Mapping[str, bytes], taken: list[str]
+    ) -> tuple[str, str]:
+        for name, content in files.items():
+            _write_durably(aside / name, content)
+        manifest |= {"format": FORMAT, "files": {name: digest(content) for name, content in files.items()}}
+        while True:
+            version = f"v{1 + max((int(name[1:]) for name in _versions(home) + taken), default=0)}"
+            content = json.dumps(manifest | {"version": version}, indent=1, sort_keys=True, allow_nan=False).encode()
+            _write_durably(aside / MANIFEST, content)
+            try:
+                aside.rename(home / version)
+            except OSError:  # another process took this number; the next one is free
+                if not (home / version).exists():
+                    raise
+                continue
+            return version, digest(content)
+
+    def manifest(self, product: Product, version: str, manifest_digest: str) -> Mapping[str, Any]:
+        """Return a version's manifest; `VersionRefused` where it is not the registered one."""
+        loaded = self._models.get((product.key, version, manifest_digest))
+        return loaded.manifest if loaded else self._read_manifest(product, version, manifest_digest)
+
+    def verify(self, product: Product, version: str, manifest_digest: str) -> None:
+        """Check a version's files without building the model, once a process; `VersionRefused` where one is not right.
+
+        Enough to say which version serves: what is registered was loaded once, and a product declared anew shows here.
+        """
+        key = (product.key, version, manifest_digest)
+        if key in self._models or key in self._verified:
+            return
+        manifest = self._read_manifest(product, version, manifest_digest)
+        for name in FILES:
+            self._read(product, version, name, str(manifest["files"].get(name)))
+        _described(product, version, manifest)
+        self._verified.add(key)
+
+    def model(self, product: Product, version: str, manifest_digest: str) -> Model:
+        """Return a version ready to score; `VersionRefused`, with its name and why, where its files fail a check."""
+        key = (product.key, version, manifest_digest)
+        if (model := self._models.get(key)) is None:
+            with self._lock:
+                if (model := self._models.get(key)) is None:
+                    model = self._models[key] = self._load(product, version, manifest_digest)
+        return model
+
+    def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
+        manifest = self._read_manifest(product, version, manifest_digest)
+        content = {name: self._read(product, version, name, str(manifest["files"].get(name))) for name in FILES}
+        encoding, seen, spreads = _described(product, version, manifest)
+        try:
+            forest = Forest.from_bytes(content[ARRAYS], len(encoding.columns))
+            explainer = Explainer(forest, encoding, Tables.from_bytes(content[TABLES], forest, encoding))
+            effects = Effects.from_bytes(content[EFFECTS], forest, encoding)
+        except (ValueError, KeyError, TypeError) as error:
+            raise refused(product, version, str(error)) from error
+        return Model(
+            product=product,
+            version=version,
+            manifest_digest=manifest_digest,
+            manifest=manifest,
+            forest=forest,
+            encoding=encoding,
+            seen=seen,
+            explainer=explainer,
+            effects=effects,
+            spreads=spreads,
+        )
+
+    def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
+        manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))
+        if manifest.get("format") != FORMAT or manifest.get("product") != product.key:
+            raise refused(product, version, "its manifest is of another format or product")
+        return manifest  # type: ignore[no-any-return]
+
+    def _read(self, product: Product, version: str, name: str, expected: str) -> bytes:
+        if not VERSION.fullmatch(version):
+            raise refused(product, version[:20], "that is not a version's name")
+        try:
+            content = (self.folder / product.key / version / name).read_bytes()
+        except OSError as error:
+            raise refused(product, version, f"{name} cannot be read ({error.strerror})") from error
+        if digest(content) != expected:
+            raise refused(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
+        return content
+
+
+def _described(
+    product: Product, version: str, manifest: Mapping[str, Any]
+) -> tuple[Encoding, Seen, Mapping[str, Spread]]:
+    """Return what the manifest says of the columns, as the product declares them today."""
+    try:
+        encoding = Encoding.from_json(manifest["encoding"], product)
+        return encoding, Seen.from_json(manifest["seen"], product), histograms.from_json(manifest["population"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise refused(product, version, str(error)) from error
+
+
+def refused(product: Product, version: str, why: str) -> VersionRefused:
+    """Return the error that names a version and why it is not used."""
+    return VersionRefused(f"{product.title} model {version} is refused: {why}.")
+
+
+def _versions(home: Path) -> list[str]:
+    return [path.name for path in home.iterdir() if VERSION.fullmatch(path.name)]
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

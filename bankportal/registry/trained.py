@@ -1,0 +1,31 @@
+"""What training hands over to be registered."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bankportal.domain.products import Product
+from bankportal.explanation.effects import Effects
+from bankportal.explanation.tables import Tables
+from bankportal.model.encoding import Encoding
+from bankportal.model.forest import Forest
+from bankportal.model.histograms import Spread
+from bankportal.model.seen import Seen
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A forest with all that its manifest has to say; the dictionaries are plain JSON data."""
+
+    product: Product
+    forest: Forest
+    encoding: Encoding
+    seen: Seen
+    tables: Tables
+    effects: Effects
+    spreads: dict[str, Spread]
+    reference: dict[str, Any]
+    evaluation: dict[str, Any]
+    parameters: dict[str, Any]
+    seed: int
+    data: dict[str, Any]
+    libraries: dict[str, str]

@@ -1,0 +1,195 @@
+"""Recomputing what was recorded: a decision from its input, a batch from its file, equal to the last bit or named."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bankportal.data.blocks import blocks
+from bankportal.domain.batch import INPUT, REJECTS, RESULTS, SCORED, Job, Span
+from bankportal.domain.errors import DataRefused, PortalError, VersionRefused
+from bankportal.domain.outcome import Decision, Outcome
+from bankportal.domain.policy import POLICIES
+from bankportal.services.batches.checking import BLOCK_ROWS
+from bankportal.services.batches.chunks import (
+    REASONS,
+    RESULT,
+    Part,
+    Work,
+    rejects_header,
+    score_block,
+    scored_header,
+    work_of,
+)
+from bankportal.services.batches.parts import quarantined_part, summary
+from bankportal.services.batches.results import Results
+from bankportal.services.models import Models
+from bankportal.services.scoring import answer
+from bankportal.store.chain import UNREADABLE
+from bankportal.store.jobs import Finished
+from bankportal.store.storage import Storage, file_digest
+
+Spans = Iterable[tuple[Span, bool]]
+# What must come out again of each row; where its line stands depends on the words.
+COMPARED = tuple(name for name in RESULT.names or () if name not in {"at", "length"})
+# Which of a file's last columns are words: the bank may have edited its sentences since, a release its messages.
+SENTENCES = slice(-2 - len(REASONS), -2)  # of the scored file: flags and model version follow
+MESSAGE = slice(-2, -1)  # of the rejects: the raw row follows
+
+
+class ReplayDiffers(PortalError):
+    """What was recomputed is not what was recorded; the message names it and what differs."""
+
+    code = "replay-differs"
+
+
+class FilesGone(PortalError):
+    """A batch cannot be recomputed because a file of it is no longer there; the message names both."""
+
+    code = "files-gone"
+
+
+def replay_decision(models: Models, decision: Decision) -> None:
+    """Recompute a decision from its stored input and model version; `ReplayDiffers` where it is not equal.
+
+    Sentences are not compared: the bank may have edited its words since.
+    """
+    customer, recorded = decision.customer, decision.outcome
+    policy = POLICIES.get(recorded.policy_version or "")
+    if recorded.policy_version and policy is None:
+        raise ReplayDiffers(f"Decision {decision.id}: limit policy {recorded.policy_version} is no longer known.")
+    try:
+        model = models.registry.model(customer.product, recorded.model_version, recorded.model_digest)
+        again = answer(customer, model, models.catalogue, policy)
+    except VersionRefused as error:
+        raise ReplayDiffers(f"Decision {decision.id} cannot be recomputed: {error}") from error
+    except UNREADABLE as error:
+        raise ReplayDiffers(f"Decision {decision.id} cannot be recomputed: its input is not what is scored.") from error
+    if differing := _differences(recorded, again):
+        raise ReplayDiffers(f"Decision {decision.id} recomputed differs in {', '.join(differing)}.")
+
+
+def replay_batch(models: Models, job: Job, storage: Storage, spans: Spans) -> None:
+    """Recompute a finished batch from its stored file by its model version, with memory for a block.
+
+    `spans` are those it was scored in. Raises `FilesGone` where a file is no longer there, `ReplayDiffers` where one is
+    not as recorded or is not what comes out again. Sentences and messages are not compared.
+    """
+    _require_recorded(job, storage)
+    try:
+        _compare(job, storage, work_of(models, job), spans)
+    except VersionRefused as error:
+        raise ReplayDiffers(f"Batch {job.id} cannot be recomputed: {error}") from error
+    except (DataRefused, *UNREADABLE) as error:
+        raise ReplayDiffers(f"Batch {job.id} cannot be recomputed: its record is not what was scored.") from error
+
+
+def _require_recorded(job: Job, storage: Storage) -> None:
+    """Raise where a file of the batch is gone or is not the recorded one."""
+    for name, digest in {INPUT: job.input_digest, **(job.files or {})}.items():
+        try:
+            found = file_digest(storage.home(job.id) / name)
+        except FileNotFoundError as error:
+            raise FilesGone(f"Batch {job.id} cannot be recomputed: {name} is gone.") from error
+        if found != digest:
+            raise ReplayDiffers(f"Batch {job.id}: {name} is not the file that was recorded.")
+
+
+def _compare(job: Job, storage: Storage, work: Work, spans: Spans) -> None:
+    """Go through the recorded files and what comes out again side by side."""
+    done = []
+    with _Recorded(job, storage.home(job.id)) as recorded:
+        recorded.require_headers(work)
+        for place, (span, quarantined) in enumerate(spans):
+            scored = rejected = 0
+            for block in blocks(storage.input(job.id), work.layout, BLOCK_ROWS, span, name=job.file_name):
+                part = quarantined_part(work.layout, block) if quarantined else score_block(work, block)
+                recorded.require(part)
+                scored, rejected = scored + len(part.results), rejected + part.rejected
+            done.append(Finished(place, scored, rejected, quarantined, {}))
+        recorded.require_end()
+    if summary(job, Results(storage.home(job.id) / RESULTS), done) != job.summary:
+        raise ReplayDiffers(f"Batch {job.id} recomputed differs in its counts.")
+
+
+class _Recorded:
+    """A batch's finished files, read on with every part that is compared."""
+
+    def __init__(self, job: Job, home: Path):
+        self._job = job
+        self._home = home
+        self._files = ExitStack()
+
+    def __enter__(self) -> "_Recorded":
+        self._scored, self._rejects, self._results = (
+            self._files.enter_context((self._home / name).open("rb")) for name in (SCORED, REJECTS, RESULTS)
+        )
+        self._results.seek(Results(self._home / RESULTS).start)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._files.close()
+
+    def require_headers(self, work: Work) -> None:
+        for name, file, header in (
+            (SCORED, self._scored, scored_header(work)),
+            (REJECTS, self._rejects, rejects_header(work.layout)),
+        ):
+            if file.read(len(header)) != header:
+                raise self._differs(f"the first line of {name}")
+
+    def require(self, part: Part) -> None:
+        """Read on by a part and raise `ReplayDiffers` where it is another."""
+        found = np.frombuffer(self._results.read(part.results.nbytes), dtype=RESULT)
+        if len(found) != len(part.results):
+            raise self._differs("the number of scored rows")
+        for name in COMPARED:
+            if found[name].tobytes() != part.results[name].tobytes():
+                pairs = zip(found[name], part.results[name], strict=True)
+                row = next(row for row, (old, new) in enumerate(pairs) if old.tobytes() != new.tobytes())
+                raise self._differs(f"{name} of line {part.results['line'][row]}")
+        rejects = b"".join(islice(self._rejects, part.rejects.count(b"\n")))  # a message has no line break
+        if rejects != part.rejects and _without(MESSAGE, rejects) != _without(MESSAGE, part.rejects):
+            raise self._differs(REJECTS)
+        lines = self._scored.read(int(found["length"].sum(dtype=np.int64)))
+        if lines != part.scored and _without(SENTENCES, lines) != _without(SENTENCES, part.scored):
+            raise self._differs(SCORED)
+
+    def require_end(self) -> None:
+        """Raise `ReplayDiffers` where there is more than was compared."""
+        if self._scored.read(1) or self._rejects.read(1) or self._results.read(1):
+            raise self._differs("the number of rows")
+
+    def _differs(self, what: str) -> ReplayDiffers:
+        return ReplayDiffers(f"Batch {self._job.id} recomputed differs in {what}.")
+
+
+def _without(words: slice, lines: bytes) -> list[list[str]]:
+    """Return the cells of a file's lines without those in words."""
+    rows = list(csv.reader(io.StringIO(lines.decode(), newline="")))
+    for row in rows:
+        del row[words]
+    return rows
+
+
+def _differences(recorded: Outcome, again: Outcome) -> list[str]:
+    """Name the fields in which two outcomes differ; numbers must be equal to the last bit."""
+    old, new = _without_sentences(recorded), _without_sentences(again)
+    return [name for name in old.__dataclass_fields__ if not _same(getattr(old, name), getattr(new, name))]
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other and math.copysign(1, one) == math.copysign(1, other)
+    return one == other
+
+
+def _without_sentences(outcome: Outcome) -> Outcome:
+    return replace(outcome, reasons=tuple(replace(reason, sentence="") for reason in outcome.reasons))

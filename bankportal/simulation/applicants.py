@@ -1,0 +1,185 @@
+"""The applicants we simulate for a credit-card allowance, and who of them repays.
+
+"Allowance" is a credit-limit allowance, never a loan-loss allowance. Applicants are the bank's customers
+(`customers.draw_base`). A latent financial strain, partly visible in the credit score, drives what they owe and how
+they pay. Repaying comes from capacity (obligations against salary), stability (score, tenure, products, activity,
+balance), behaviour (late payments, card utilisation) and the strain itself. Age, Geography and Gender have no effect of
+their own.
+
+Source of the numbers: assumptions; there is no public file behind them. They are chosen so that a fifth does not repay
+and the best forest imaginable still errs, as in credit scoring in the field.
+"""
+
+import math
+
+import numpy as np
+
+from bankportal.domain import factors as f
+from bankportal.domain.policy import SMALLEST_LIMIT
+from bankportal.simulation import customers
+from bankportal.simulation.likelihoods import (
+    Behaviour,
+    Bernoulli,
+    Column,
+    Columns,
+    Count,
+    Floats,
+    LogNormal,
+    as_floats,
+    log_likelihoods,
+    number,
+    rows_of,
+    sigmoid,
+)
+
+# The share of the strain that the credit score shows, as a correlation; the rest is the latent state.
+STRAIN_IN_SCORE = 0.5
+STRAIN_HIDDEN = math.sqrt(1 - STRAIN_IN_SCORE**2)
+STRAIN = 0
+
+REPAYING = 2.65
+REPAYING_PER_STRAIN = -0.5
+# Capacity: the share of the monthly salary that is bound weighs between a bearable and a crushing share.
+REPAYING_PER_BURDEN, BURDEN_BEARABLE, BURDEN_CRUSHING = -8.0, 0.35, 0.6
+REPAYING_PER_SCORE_DEVIATION = 0.5
+REPAYING_PER_TENURE_YEAR, TENURE_COUNTED = 0.06, 10
+REPAYING_BY_PRODUCTS = (0.0, 0.2, -0.3, -0.6)
+REPAYING_ACTIVE = 0.25
+REPAYING_WITH_BALANCE, BALANCE_CUSHION = 0.25, 10_000
+# Having been late at all weighs most, as in scorecards; up to three further times add to it.
+REPAYING_ONCE_LATE, REPAYING_PER_LATE_PAYMENT, LATE_PAYMENTS_COUNTED = -1.5, -0.4, 3
+REPAYING_PER_UTILISATION_POINT, UTILISATION_BEARABLE, UTILISATION_FULL = -0.04, 50, 100
+# Obligations in EUR a month: a floor and a share of the monthly salary.
+OBLIGATIONS_LEAST, OBLIGATIONS_SHARE, OBLIGATIONS_LOAN = 100.0, 0.16, 0.35
+# The request in monthly salaries, in steps of EUR.
+REQUEST_SALARIES, REQUEST_DEVIATION, REQUEST_STEP = 1.2, 0.6, 100
+
+
+def _monthly_salary(columns: Columns) -> Floats:
+    return np.maximum(number(columns, "EstimatedSalary"), 0.0) / 12
+
+
+def _score_deviations(columns: Columns) -> Floats:
+    return (number(columns, "CreditScore") - customers.SCORE_MEAN) / customers.SCORE_DEVIATION
+
+
+def _strain_seen(columns: Columns) -> Floats:
+    return -STRAIN_IN_SCORE * _score_deviations(columns)
+
+
+def _loan(columns: Columns) -> Floats:
+    return -0.6 + 0.3 * (number(columns, "NumOfProducts") > 1) + 0.3 * _strain_seen(columns)
+
+
+def _transactions(columns: Columns) -> Floats:
+    return np.where(number(columns, "IsActiveMember") > 0, math.log(24.0), math.log(12.0))
+
+
+def _late(columns: Columns) -> Floats:
+    return math.log(0.45) + 0.7 * _strain_seen(columns)
+
+
+def _utilisation(columns: Columns) -> Floats:
+    return math.log(26.0) + 0.5 * _strain_seen(columns)
+
+
+def _has_card(columns: Columns) -> Column:
+    """What a customer without a card of this bank does with the cards of others is unknown to it."""
+    return number(columns, "HasCrCard") > 0
+
+
+def _obligations(columns: Columns) -> Floats:
+    bound = np.log(OBLIGATIONS_LEAST + OBLIGATIONS_SHARE * _monthly_salary(columns))
+    return bound + OBLIGATIONS_LOAN * as_floats(columns["HasLoan"]) + 0.25 * _strain_seen(columns)
+
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    Behaviour(factor=f.HAS_LOAN, family=Bernoulli(), axis=STRAIN, slope=0.3 * STRAIN_HIDDEN, location=_loan),
+    Behaviour(factor=f.TRANSACTION_FREQUENCY, family=Count(5.0), axis=STRAIN, slope=-0.1, location=_transactions),
+    Behaviour(
+        factor=f.AVG_TRANSACTION_AMOUNT, family=LogNormal(0.45, 2), axis=STRAIN, slope=-0.1, location=customers.amount
+    ),
+    Behaviour(factor=f.LATE_PAYMENTS, family=Count(1.5), axis=STRAIN, slope=0.7 * STRAIN_HIDDEN, location=_late),
+    Behaviour(
+        factor=f.CARD_UTILISATION,
+        family=LogNormal(0.6, 1),
+        axis=STRAIN,
+        slope=0.5 * STRAIN_HIDDEN,
+        location=_utilisation,
+        known=_has_card,
+    ),
+    Behaviour(
+        factor=f.MONTHLY_OBLIGATIONS,
+        family=LogNormal(0.45, 2),
+        axis=STRAIN,
+        slope=0.25 * STRAIN_HIDDEN,
+        location=_obligations,
+    ),
+)
+
+
+def draw_state(rows: int, generator: np.random.Generator) -> Floats:
+    """Draw the hidden part of the strain from its prior, standard normal: (rows, 1)."""
+    return generator.standard_normal((rows, 1))
+
+
+def draw_request(columns: Columns, generator: np.random.Generator) -> Floats:
+    """Draw the requested limit in EUR: it follows the salary and tells nothing about the strain."""
+    usual = np.log(np.maximum(REQUEST_SALARIES * _monthly_salary(columns), REQUEST_STEP))
+    request = np.exp(generator.normal(usual, REQUEST_DEVIATION))
+    return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, SMALLEST_LIMIT)
+
+
+def repaying_logit(columns: Columns) -> Floats:
+    """Return the scored factors' share of the log odds of repaying, (rows,); unknown utilisation counts as bearable."""
+    return REPAYING + _capacity(columns) + _stability(columns) + _behaviour(columns)
+
+
+def _capacity(columns: Columns) -> Floats:
+    burden = as_floats(columns["MonthlyObligations"]) / np.maximum(_monthly_salary(columns), 1.0)
+    return REPAYING_PER_BURDEN * (np.clip(burden, BURDEN_BEARABLE, BURDEN_CRUSHING) - BURDEN_BEARABLE)
+
+
+def _stability(columns: Columns) -> Floats:
+    held = np.clip(number(columns, "NumOfProducts"), 1, 4).astype(np.int64) - 1
+    strain = REPAYING_PER_STRAIN * _strain_seen(columns)
+    years = np.clip(number(columns, "Tenure"), 0, TENURE_COUNTED) - TENURE_COUNTED / 2
+    return as_floats(
+        strain
+        + REPAYING_PER_SCORE_DEVIATION * _score_deviations(columns)
+        + REPAYING_PER_TENURE_YEAR * years
+        + np.array(REPAYING_BY_PRODUCTS)[held]
+        + REPAYING_ACTIVE * number(columns, "IsActiveMember")
+        + REPAYING_WITH_BALANCE * (number(columns, "Balance") >= BALANCE_CUSHION)
+    )
+
+
+def _behaviour(columns: Columns) -> Floats:
+    late = as_floats(columns["LatePayments"])
+    further = np.clip(late - 1, 0, LATE_PAYMENTS_COUNTED)
+    used = np.nan_to_num(as_floats(columns["CardUtilisation"]), nan=UTILISATION_BEARABLE)
+    points = np.clip(used, UTILISATION_BEARABLE, UTILISATION_FULL) - UTILISATION_BEARABLE
+    return as_floats(
+        REPAYING_ONCE_LATE * (late > 0) + REPAYING_PER_LATE_PAYMENT * further + REPAYING_PER_UTILISATION_POINT * points
+    )
+
+
+def chance_of_repaying(columns: Columns, state: Floats) -> Floats:
+    """Return the true probability of repaying given the factors and the latent state (rows, 1)."""
+    return sigmoid(repaying_logit(columns) + REPAYING_PER_STRAIN * STRAIN_HIDDEN * state[:, 0])
+
+
+def best_chance_of_repaying(columns: Columns) -> Floats:
+    """Return the best achievable probability of repaying: what the scored factors tell, (rows,).
+
+    The posterior mean over the hidden strain given the factors, by quadrature on a grid, in blocks of rows.
+    """
+    blocks = [_best_chance(customers.cut(columns, start)) for start in range(0, rows_of(columns), customers.BLOCK)]
+    return np.concatenate(blocks) if blocks else np.empty(0)
+
+
+def _best_chance(columns: Columns) -> Floats:
+    prior = np.exp(-0.5 * customers.GRID**2)
+    weight = np.exp(log_likelihoods(BEHAVIOURS, STRAIN, columns, customers.GRID)) * prior
+    repaying = sigmoid(repaying_logit(columns)[:, None] + REPAYING_PER_STRAIN * STRAIN_HIDDEN * customers.GRID)
+    return np.asarray((weight * repaying).sum(axis=1) / weight.sum(axis=1), dtype=np.float64)

@@ -1,0 +1,127 @@
+"""Simulated banks: customers, what they do, what becomes of them, and the probability each of them truly had.
+
+Same rows and seed, same columns to the last byte: one numpy generator from the seed draws every column for all rows
+before the next one: `customers.draw_base`, latent state, label, behaviours (applicants: behaviours, request, label).
+So a bank of more rows is another bank, not a longer one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from bankportal.data.measures import area_under_curve, brier
+from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.simulation import applicants, customers
+from bankportal.simulation.likelihoods import Column, Columns, Floats, as_floats, draw_all
+
+# The public file's name for the label of a base file.
+BASE_LABEL = "Exited"
+MOST_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """How well a probability tells the labels apart (`auc`, NaN where all labels are equal), and its `brier` score."""
+
+    auc: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated file.
+
+    `columns` under the factors' names, in the file's order, each of shape (rows,), NaN where blank; `label` is the
+    label column's name and `product` its key. `truth` is each row's probability of label 1 given its factors and its
+    latent state; `achievable` the one given the scored factors in the file: no model can do better on average.
+    """
+
+    product: str
+    label: str
+    columns: Mapping[str, Column]
+    truth: Floats
+
+    @property
+    def labels(self) -> Floats:
+        """The labels as floats, 1 or 0."""
+        return as_floats(self.columns[self.label])
+
+    @cached_property
+    def achievable(self) -> Floats:
+        """Bayes-optimal probabilities, (rows,); computed when first asked for: slower than simulating."""
+        return BEST[self.product](self.columns)
+
+    def true_ceiling(self) -> Ceiling:
+        """How well `truth` does on these rows: what one could do who knew the latent state."""
+        return ceiling(self.labels, self.truth)
+
+    def achievable_ceiling(self) -> Ceiling:
+        """How well `achievable` does on these rows: the best achievable."""
+        return ceiling(self.labels, self.achievable)
+
+
+BEST: Mapping[str, Callable[[Columns], Floats]] = MappingProxyType(
+    {CHURN.key: customers.best_chance_of_leaving, ALLOWANCE.key: applicants.best_chance_of_repaying}
+)
+
+
+def ceiling(labels: Floats, chances: Floats) -> Ceiling:
+    """Return ROC AUC (ties count half) and Brier score of probabilities against labels 1 or 0, both (rows,)."""
+    return Ceiling(area_under_curve(chances, labels), brier(chances, labels))
+
+
+def churn(rows: int, seed: int) -> Simulated:
+    """Simulate customers with all factors and the label `Churn`.
+
+    Raises `ValueError` where `rows` is not from 1 to 1,000,000.
+    """
+    columns, state, truth, generator = _leavers(rows, seed, CHURN.label.name)
+    return Simulated(CHURN.key, CHURN.label.name, draw_all(customers.BEHAVIOURS, columns, state, generator), truth)
+
+
+def base(rows: int, seed: int) -> Simulated:
+    """Simulate a base file as the public one: RowNumber first, no behaviours, the label `Exited`.
+
+    Its customers are those of `churn` with the same rows and seed. Raises `ValueError` as `churn` does.
+    """
+    columns, _, truth, _ = _leavers(rows, seed, BASE_LABEL)
+    return Simulated(CHURN.key, BASE_LABEL, {"RowNumber": np.arange(1, rows + 1)} | columns, truth)
+
+
+def _leavers(rows: int, seed: int, label: str) -> tuple[dict[str, Column], Floats, Floats, np.random.Generator]:
+    """Return base factors with the label, latent states, true probabilities, and the generator to go on with."""
+    generator = _generator(rows, seed)
+    columns = customers.draw_base(rows, generator)
+    state = customers.draw_state(rows, generator)
+    truth = customers.chance_of_leaving(columns, state)
+    left = (generator.random(rows) < truth).astype(np.int64)
+    return columns | {label: left}, state, truth, generator
+
+
+def allowance(rows: int, seed: int) -> Simulated:
+    """Simulate applicants with all factors, those kept apart included, and the label `Repaid`.
+
+    Raises `ValueError` where `rows` is not from 1 to 1,000,000.
+    """
+    generator = _generator(rows, seed)
+    columns = customers.draw_base(rows, generator)
+    state = applicants.draw_state(rows, generator)
+    columns = draw_all(applicants.BEHAVIOURS, columns, state, generator)
+    columns["RequestedLimit"] = applicants.draw_request(columns, generator)
+    truth = applicants.chance_of_repaying(columns, state)
+    columns[ALLOWANCE.label.name] = (generator.random(rows) < truth).astype(np.int64)
+    return Simulated(ALLOWANCE.key, ALLOWANCE.label.name, columns, truth)
+
+
+def _generator(rows: int, seed: int) -> np.random.Generator:
+    if not 1 <= rows <= MOST_ROWS:
+        raise ValueError(f"rows must be from 1 to {MOST_ROWS:,}")
+    return np.random.default_rng(seed)
+
+
+SIMULATORS: Mapping[str, Callable[[int, int], Simulated]] = MappingProxyType(
+    {CHURN.key: churn, ALLOWANCE.key: allowance}
+)

@@ -1,0 +1,1 @@
+"""Growing and evaluating forests: the only room that knows scikit-learn and pandas."""
