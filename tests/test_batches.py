@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, NotFound, TooLarge
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import Batches
+from bankportal.store.tables import jobs
 
 
 def repr_of_beginning(content: bytes) -> str:
@@ -269,6 +271,15 @@ def test_the_same_again_is_offered_its_result(services, bank_files) -> None:
     assert services.batches.twin(other) is None
 
 
+def test_what_another_policy_answered_is_not_offered(services, bank_files) -> None:
+    done = finished(services, bank_files["allowance"], product=ALLOWANCE)
+    again = services.batches.check(received(services, bank_files["allowance"], product=ALLOWANCE), done.mapping)
+    assert services.batches.twin(again).id == done.id
+    with services.database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.number == done.number).values(policy_version="2025-01"))
+    assert services.batches.twin(again) is None
+
+
 def test_chunks_cover_the_file_whatever_its_rows_are(services, bank_files, tmp_path) -> None:
     """Ragged and blank lines between chunks are in one of them, once."""
     lines = bank_files["churn"].read_text().splitlines()
@@ -340,3 +351,13 @@ def test_without_a_worker_no_time_is_left(services, bank_files) -> None:
     assert at.rows_done == 500
     assert at.silent > 0
     assert at.rate is at.seconds_left is None
+
+
+@pytest.mark.parametrize(("leases", "silent"), [(1.5, False), (2.0, False), (2.5, True)])
+def test_a_worker_is_silent_when_two_leases_could_have_been_renewed(services, bank_files, monkeypatch, leases, silent):
+    batches = services.batches
+    job = received(services, bank_files["churn"])
+    batches.check(job, batches.suggestion(job).mapping)
+    seconds = leases * services.config.lease_seconds
+    monkeypatch.setattr(type(batches.store), "silence", lambda *_: seconds)
+    assert batches.progress(job).silent == (seconds if silent else None)

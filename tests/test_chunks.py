@@ -34,6 +34,7 @@ from bankportal.services.batches.chunks import (
     REJECTED,
     RULE,
     Work,
+    as_uploaded,
     customer_key,
     reject_all,
     rejects_header,
@@ -358,6 +359,12 @@ def test_no_cell_is_run_as_a_formula(services, tmp_path, cell, written, bad):
     (line,) = read(part.rejects if bad else part.scored)
     assert line[list(values).index("Note")] == written
     assert (part.rejected, len(part.results)) == ((1, 0) if bad else (0, 1))
+
+
+@pytest.mark.parametrize("first", ["\x00", "\t", "\n", "\r"])
+def test_a_break_before_text_is_neutral(first):
+    """Some spreadsheets drop it, and NUL with it. A file with NUL in it is refused, so it is tried here alone."""
+    assert as_uploaded([f"{first}x", f"x{first}"]).startswith((f"'{first}x,".encode(), f'"\'{first}x",'.encode()))
 
 
 def test_no_header_is_run_as_a_formula_and_none_stands_twice(services, tmp_path):

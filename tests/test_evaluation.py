@@ -1,5 +1,6 @@
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_the_interval_covers_what_it_promises():
         found = auc_interval(draws.normal(size=200) + label, label)
         hits += found["low"] <= true_auc <= found["high"]
     assert 0.91 <= hits / 300 <= 0.98
+
+
+def test_the_interval_is_that_of_delong():
+    """By the definition: the share of the other label that each row is on the right side of, and its variance."""
+    ones, zeros = [0.3, 0.6, 0.9, 0.9], [0.1, 0.6, 0.7]
+    of_ones = [statistics.mean((one > zero) + (one == zero) / 2 for zero in zeros) for one in ones]
+    of_zeros = [statistics.mean((one > zero) + (one == zero) / 2 for one in ones) for zero in zeros]
+    error = math.sqrt(statistics.variance(of_ones) / len(ones) + statistics.variance(of_zeros) / len(zeros))
+    found = auc_interval(np.array([*ones, *zeros]), np.array([1.0] * 4 + [0.0] * 3))
+    assert found["value"] == pytest.approx(statistics.mean(of_ones), abs=1e-12)
+    assert found["value"] - found["low"] == pytest.approx(1.959963984540054 * error, abs=1e-12)
 
 
 def test_the_interval_stays_between_nought_and_one():

@@ -172,6 +172,18 @@ def test_what_lifts_a_limit_that_the_ability_to_pay_refused(services, examples, 
         assert services.scoring.score(less).limit.amount == 0, "a step less lifts nothing"
 
 
+def test_what_leaves_the_limit_as_it_was_lifts_nothing(services, examples) -> None:
+    """Salary and obligations are such that the band's limit and what can be paid are the same."""
+    good = {"CreditScore": "820", "LatePayments": "0", "CardUtilisation": "5", "RequestedLimit": "16000"}
+    raw = examples["allowance"] | good | {"EstimatedSalary": "60000", "MonthlyObligations": "200"}
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Door.TEXT), "token")
+    limit = decision.outcome.limit
+    assert (decision.outcome.band.name, limit.amount, limit.rule) == ("Elite", 15_000, "ability-to-pay")
+    lifts = services.explaining.lifts(decision)
+    assert [change.factor.name for lift in lifts for change in lift.changes] == ["EstimatedSalary"]
+    assert services.explaining.limit_after(decision, lifts[0]).amount > 15_000
+
+
 def test_nothing_lifts_what_the_ability_to_pay_did_not_cut(services, examples) -> None:
     for key in PRODUCTS:
         decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Door.TEXT), "token")

@@ -178,6 +178,15 @@ def test_tables_of_another_forest_are_refused(services, trained) -> None:
         services.models.registry.model(CHURN, version, digest)
 
 
+@pytest.mark.parametrize("other", [{"product": "allowance"}, {"format": 2}])
+def test_a_manifest_of_another_product_or_format_is_refused(services, other) -> None:
+    path = folder(services) / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    digest = registry_module.digest(path.read_bytes())
+    with pytest.raises(VersionRefused, match=r"Churn model v1 is refused: .*another format or product"):
+        Registry(services.config.models).model(CHURN, "v1", digest)
+
+
 def test_loading_brings_no_training_library() -> None:
     code = "import sys, bankportal.app; print(sorted({'sklearn', 'pandas', 'scipy', 'joblib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -36,6 +36,14 @@ def test_it_works(app, client, decided) -> None:
     assert decision.id in text
 
 
+def test_nobody_was_compared_with_where_a_rule_decided(app, client, decided) -> None:
+    salary = {"CreditScore": "820", "LatePayments": "0", "EstimatedSalary": "24000", "MonthlyObligations": "900"}
+    text = text_of(client.get(f"{decided('allowance', **salary, CardUtilisation='5')}/letter").text)
+    assert [reason.rule for reason in latest(app).outcome.reasons] == ["ability-to-pay"]
+    assert "After living costs and obligations" in text
+    assert "applicants who just passed" not in text
+
+
 def test_a_counteroffer(app, client, decided) -> None:
     location = decided("allowance", RequestedLimit="90000")
     limit, text = latest(app).outcome.limit, text_of(client.get(f"{location}/letter").text)
