@@ -25,6 +25,11 @@ def test_a_request_below_the_offer_is_granted_as_asked() -> None:
     assert (limit.amount, limit.rule, limit.counteroffer) == (1234.0, "requested", False)
 
 
+def test_a_request_for_the_very_offer_is_granted_as_asked() -> None:
+    limit = suggest(obligations=500.0, requested=12_500.0)
+    assert (limit.amount, limit.rule, limit.counteroffer, limit.cut) == (12_500.0, "requested", False, False)
+
+
 def test_a_request_above_the_offer_is_countered() -> None:
     limit = suggest(obligations=500.0, requested=50_000.0)
     assert limit.counteroffer
