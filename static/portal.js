@@ -205,7 +205,7 @@ function stepped(now, direction, times, { min, max, step: size }) {
 
 // --- the what-if curve ----------------------------------------------------------------------------------------------
 
-// A slider that rests on one value a step of the curve. Places, values, scores and bands all come from the page.
+// A slider that rests on one value a step of the curve. Places, values, scores and verdicts all come from the page.
 class CurveSlider {
   constructor(curve) {
     this.curve = curve;
@@ -262,12 +262,12 @@ class CurveSlider {
   }
 
   describe() {
-    const { value, score, band, tone, words } = this.stops[this.at];
+    const { value, score, verdict, tone, words } = this.stops[this.at];
     const reading = this.curve.querySelector("[data-reading]");
     reading.className = `curve-reading tone-${tone}`;
     reading.querySelector("[data-value]").textContent = value;
     reading.querySelector("[data-score-text]").textContent = score;
-    reading.querySelector("[data-band]").textContent = band;
+    reading.querySelector("[data-verdict]").textContent = verdict;
     this.slider.setAttribute("aria-valuenow", String(this.at + 1));
     this.slider.setAttribute("aria-valuetext", words);
   }

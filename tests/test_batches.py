@@ -208,7 +208,7 @@ def test_rows_are_filtered(services, bank_files) -> None:
     assert {row.position for row in named if row.position < 40} == {
         position for position, reasons in factors.items() if any(reason.factor == "Age" for reason in reasons)
     }
-    for wrong in ({"band": "Nice"}, {"factor": "Shoes"}, {"sort": "name"}):
+    for wrong in ({"band": "Nice"}, {"verdict": "No limit"}, {"factor": "Shoes"}, {"sort": "name"}):
         with pytest.raises(InvalidInput, match="must be one of"):
             batches.rows(job, **wrong)
 

@@ -5,7 +5,7 @@ import pytest
 from bankportal.domain import factors as f
 from bankportal.domain.constraints import Number
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Product, ProductRefused, Role, Tone
+from bankportal.domain.products import ALLOWANCE, CHURN, NO_LIMIT, PRODUCTS, Band, Product, ProductRefused, Role, Tone
 
 
 def remake(product: Product, **changes) -> Product:
@@ -91,3 +91,20 @@ def test_every_entry_has_words(product) -> None:
         assert entry.factor.help.endswith(".")
         assert entry.factor.example or not entry.required
         assert entry.role in Role
+
+
+def test_without_a_limit_a_decision_has_one_word_and_one_tone() -> None:
+    for band in ALLOWANCE.bands:
+        verdict = ALLOWANCE.verdict(band, 0.0)
+        assert (verdict.name, verdict.tone) == (NO_LIMIT, Tone.BAD)
+        assert verdict.meaning.startswith(f"{band.name} by the score")
+    ineligible, standard, elite = ALLOWANCE.bands
+    assert ALLOWANCE.verdict(ineligible, None).name == NO_LIMIT
+    assert [ALLOWANCE.verdict(band, 500.0).name for band in (standard, elite)] == ["Standard", "Elite"]
+    assert [ALLOWANCE.verdict(band, 500.0).tone for band in (standard, elite)] == [standard.tone, elite.tone]
+
+
+def test_the_verdicts_that_a_product_has() -> None:
+    assert [verdict.name for verdict in ALLOWANCE.verdicts] == [NO_LIMIT, "Standard", "Elite"]
+    assert [verdict.name for verdict in CHURN.verdicts] == [band.name for band in CHURN.bands]
+    assert [verdict.tone for verdict in CHURN.verdicts] == [band.tone for band in CHURN.bands]

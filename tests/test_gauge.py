@@ -1,13 +1,20 @@
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
+from bankportal.domain.products import ALLOWANCE, CHURN, NO_LIMIT, PRODUCTS
 from bankportal.web import gauge as g
 
 ALL = list(PRODUCTS.values())
 SCORES = (0.0, 0.001, 0.25, 0.3999, 0.4, 0.634, 0.7, 0.8, 0.92, 0.99999, 1.0)
+
+
+def gauge_of(product, score, amount=None) -> g.Gauge:
+    verdict = product.verdict(product.band(score), amount)
+    outcome = SimpleNamespace(product=product, score=score, verdict=verdict, declined=verdict.name == NO_LIMIT)
+    return g.gauge(outcome)
 
 
 def numbers(path: str) -> list[float]:
@@ -15,7 +22,7 @@ def numbers(path: str) -> list[float]:
 
 
 def test_it_works() -> None:
-    drawn = g.gauge(CHURN, 0.634)
+    drawn = gauge_of(CHURN, 0.634)
     assert drawn.text == "63.4%"
     assert drawn.filled == "63.4 100"
     assert drawn.angle == "114.12"
@@ -28,17 +35,17 @@ def test_it_works() -> None:
 @pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
 @pytest.mark.parametrize("score", SCORES)
 def test_the_score_is_exact_and_in_its_band(product, score) -> None:
-    drawn = g.gauge(product, score)
+    drawn = gauge_of(product, score)
     assert float(drawn.exact) == score
-    assert drawn.band is product.band(score)
-    assert [arc.band for arc in drawn.arcs if arc.current] == [drawn.band]
+    assert drawn.verdict == product.verdict(product.band(score), None)
+    assert [arc.band for arc in drawn.arcs if arc.current] == [product.band(score)]
     assert float(drawn.angle) == pytest.approx(score * 180, abs=1e-3)
     assert 0 <= float(drawn.now) <= 100
 
 
 def test_rounding_never_crosses_a_cut_off() -> None:
-    assert g.gauge(CHURN, 0.39999).text == "39.999%"
-    assert "Low" in g.gauge(CHURN, 0.39999).sentence
+    assert gauge_of(CHURN, 0.39999).text == "39.999%"
+    assert "Low" in gauge_of(CHURN, 0.39999).sentence
 
 
 def test_the_scale_runs_from_left_over_the_top_to_the_right() -> None:
@@ -50,7 +57,7 @@ def test_the_scale_runs_from_left_over_the_top_to_the_right() -> None:
 @pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
 def test_arcs_follow_the_bands_in_order_without_overlap(product) -> None:
     angles = []
-    for arc in g.gauge(product, None).arcs:
+    for arc in g.neutral_gauge(product, "").arcs:
         x1, y1, *_, x2, y2 = numbers(arc.path)
         for x, y in ((x1, y1), (x2, y2)):
             assert math.hypot(x - g.CENTRE_X, y - g.CENTRE_Y) == pytest.approx(g.BAND_RADIUS, abs=0.01)
@@ -62,7 +69,7 @@ def test_arcs_follow_the_bands_in_order_without_overlap(product) -> None:
 
 @pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
 def test_every_cut_off_is_marked(product) -> None:
-    marks = g.gauge(product, 0.5).marks
+    marks = gauge_of(product, 0.5).marks
     assert len(marks) == len(product.cut_offs)
     for mark, share in zip(marks, product.cut_offs, strict=True):
         assert float(mark.text.removesuffix("%")) == pytest.approx(share * 100)
@@ -75,12 +82,20 @@ def test_a_label_at_the_top_is_centred() -> None:
 
 
 def test_neutral() -> None:
-    drawn = g.gauge(ALLOWANCE, None, "2 required values to go: Tenure, Balance.")
+    drawn = g.neutral_gauge(ALLOWANCE, "2 required values to go: Tenure, Balance.")
     assert (drawn.exact, drawn.text, drawn.now, drawn.tone) == ("", "", "", "none")
     assert drawn.sentence == "No score yet. 2 required values to go: Tenure, Balance."
     assert not any(arc.current for arc in drawn.arcs)
 
 
 def test_tone_is_the_products_own() -> None:
-    assert g.gauge(CHURN, 0.95).tone == "bad"
-    assert g.gauge(ALLOWANCE, 0.95).tone == "good"
+    assert gauge_of(CHURN, 0.95).tone == "bad"
+    assert gauge_of(ALLOWANCE, 0.95).tone == "good"
+
+
+@pytest.mark.parametrize("score", [0.1, 0.85, 0.95])
+def test_without_a_limit_the_word_and_the_colour_are_those_of_a_refusal(score) -> None:
+    drawn = gauge_of(ALLOWANCE, score, 0.0)
+    assert (drawn.verdict.name, drawn.tone) == ("No limit", "bad")
+    assert drawn.sentence.endswith(" No limit can be granted.")
+    assert [arc.band for arc in drawn.arcs if arc.current] == [ALLOWANCE.band(score)]

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Door
@@ -80,7 +81,34 @@ def test_one_submission_is_one_decision_however_many_send_it(database, customer,
     for thread in threads:
         thread.join()
     assert Counter(found) == {found[0]: 10}
-    assert decisions.counts()["allowance"][outcome.band.name] == 1
+    assert decisions.counts()["allowance"][outcome.verdict.name] == 1
+
+
+def test_decisions_without_a_limit_are_counted_as_that(database, customer, outcome) -> None:
+    decisions = Decisions(database)
+    granted = replace(outcome, band=ALLOWANCE.band_named("Elite"), limit=replace(outcome.limit, amount=900.0))
+    standard = replace(granted, band=ALLOWANCE.band_named("Standard"))
+    declined = replace(standard, limit=replace(outcome.limit, amount=0.0))
+    ineligible = replace(declined, band=ALLOWANCE.band_named("Ineligible"))
+    older = replace(ineligible, limit=None)
+    for number, each in enumerate((granted, standard, standard, declined, ineligible, older)):
+        decisions.record(customer, each, f"{number:064}")
+    assert decisions.counts()["allowance"] == {"No limit": 3, "Standard": 2, "Elite": 1}
+
+
+def test_decisions_without_a_limit_are_counted_from_their_index(tmp_path, migrated_sqlite) -> None:
+    database = Database(f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path)}")
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
+    Decisions(database).counts()
+    plans = []
+    with database.read() as connection:
+        for statement, parameters in statements[1:3]:
+            plans += connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    database.close()
+    assert len(plans) == 2
+    assert "ix_decisions_product_band" in plans[0][3]
+    assert "ix_decisions_without_limit" in plans[1][3]
 
 
 def test_pages_hold_every_decision_once_newest_first(database, customer, outcome) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bankportal.domain.batch import Progress, State
+from bankportal.domain.batch import RESULTS, Progress, State
 from bankportal.domain.constraints import Door
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import CHURN, PRODUCTS
@@ -16,8 +16,9 @@ from bankportal.services.batches.chunks import REASONS
 from bankportal.web import batches as pages
 from bankportal.web import streams
 from bankportal.web.jobs import progress_facts, seconds_words
-from bankportal.web.words import moment
+from bankportal.web.words import moment, share
 from tests.conftest import REAL_DATA, make_app
+from tests.test_web_decisions import badges
 
 ROWS = 60
 
@@ -159,6 +160,52 @@ def test_limits_for_the_allowance(client, portal, bank_files) -> None:
     assert "Suggested card limit" in row.text
 
 
+# A good score and a salary that carries no limit; a poor score; and a customer with a limit.
+APPLICANTS = (
+    {"CreditScore": "820", "EstimatedSalary": "24000", "MonthlyObligations": "900", "CardUtilisation": "5"},
+    {"CreditScore": "420", "CardUtilisation": "190", "LatePayments": "8"},
+    {"CreditScore": "820", "EstimatedSalary": "90000", "MonthlyObligations": "0", "CardUtilisation": "5"},
+)
+
+
+@pytest.fixture
+def applicants(client, portal, examples) -> str:
+    """The address of a scored file of the applicants."""
+    rows = [{**examples["allowance"], "RequestedLimit": "", **applicant} for applicant in APPLICANTS]
+    return done(client, portal, written([list(rows[0]), *(list(row.values()) for row in rows)]), product="allowance")
+
+
+def test_rows_without_a_limit_are_one_outcome_in_word_and_colour(client, portal, applicants) -> None:
+    job = portal.batches.get(applicants.rsplit("/", 1)[1])
+    *declined, granted = portal.batches.rows(job, sort="position").items
+    assert [row.limit for row in declined] == [0, 0]
+    assert declined[0].band != "Ineligible"
+    assert granted.limit > 0
+    page, word = client.get(applicants).text, granted.band
+    assert badges(page) == {("No limit", "bad", True), *badges(client.get(f"{applicants}?verdict={word}").text)}
+    assert f"No limit 2 {share(2 / 3)}" in text_of(page)
+    assert f"{word} 1 {share(1 / 3)}" in text_of(page)
+    assert "Ineligible" not in page
+    only = client.get(f"{applicants}?verdict=No+limit").text
+    assert "2 of 3 rows" in text_of(only)
+    assert "<option selected>No limit</option>" in only
+    assert "1 of 3 row" in text_of(client.get(f"{applicants}?verdict={word}").text)
+    listed = client.get("/batches/").text
+    assert "2 No limit" in text_of(listed)
+    assert re.search(r'<li class="tone-bad">(?:(?!</li>).)*No limit', listed, re.S)
+    row = client.get(f"{applicants}/rows/0").text
+    assert badges(row.split('id="change-heading"')[0]) == {("No limit", "bad", True)}
+    assert '<h1 class="outcome tone-bad">' in row
+
+
+def test_batches_are_listed_also_where_their_results_are_gone(client, portal, applicants) -> None:
+    home = portal.batches.storage.home(applicants.rsplit("/", 1)[1])
+    (home / RESULTS).rename(home / "away")
+    assert client.get("/batches/").status_code == 200
+    (home / RESULTS).write_bytes(b"something else")
+    assert client.get("/batches/").status_code == 200
+
+
 def test_downloads(client, portal, customers) -> None:
     header, *rows = customers
     bad = ["x" if name == "Age" else cell for name, cell in zip(header, rows[0], strict=True)]
@@ -192,19 +239,28 @@ def test_the_table(client, portal, customers, monkeypatch) -> None:
     customer = customers[8][customers[0].index("CustomerId")]
     assert positions(f"?customer={customer}") == [7]
     band = next(name for name, count in job.summary.bands.items() if count)
-    page = client.get(f"{location}?band={band}").text
+    page = client.get(f"{location}?verdict={band}").text
     assert f"{job.summary.bands[band]} of {ROWS} rows" in text_of(page)
     assert f"<option selected>{band}</option>" in page
     reason = portal.batches.row(job, 0)[1].reasons[0].factor
     assert 0 in positions(f"?factor={reason}")
     assert "No scored row fits" in client.get(f"{location}?customer=nobody").text
-    page = client.get(f"{location}?band={band}&sort=score&page=1").text
+    page = client.get(f"{location}?verdict={band}&sort=score&page=1").text
     assert 'name="sort" value="score"' in page
 
 
 @pytest.mark.parametrize(
     "query",
-    ["?page=0", "?page=-1", "?page=x", "?page=9999999999", "?sort=name", "?sort=limit", "?band=Best", "?factor=Gender"],
+    [
+        "?page=0",
+        "?page=-1",
+        "?page=x",
+        "?page=9999999999",
+        "?sort=name",
+        "?sort=limit",
+        "?verdict=Best",
+        "?factor=Gender",
+    ],
 )
 def test_a_table_that_is_not_there(client, portal, customers, query) -> None:
     location = done(client, portal, written(customers[:3]))

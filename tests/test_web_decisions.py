@@ -1,14 +1,17 @@
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
 from bankportal.domain.constraints import Door
-from bankportal.domain.factors import ESTIMATED_SALARY, REQUESTED_LIMIT, TENURE
+from bankportal.domain.factors import ESTIMATED_SALARY, LATE_PAYMENTS, REQUESTED_LIMIT, TENURE
 from bankportal.domain.outcome import percent
 from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES, Limit
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
+from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
+from bankportal.services.explaining import Explaining
 from bankportal.web import decisions as pages
 from bankportal.web.words import as_typed, limit_facts, limit_sentences, problem_sentence, value_words
 
@@ -37,7 +40,7 @@ def test_it_works(app, client, decided, product) -> None:
     assert location.endswith(decision.id)
     assert decision.id in page
     assert percent(product, decision.outcome.score) in page
-    assert decision.outcome.band.meaning in page
+    assert decision.outcome.verdict.meaning in page
     assert f'href="/models/{product.key}/{decision.outcome.model_version}"' in page
     assert f'<time datetime="{decision.at.isoformat(timespec="seconds")}">' in page
     assert " UTC</time>" in page
@@ -171,3 +174,67 @@ def test_a_problem_without_a_declared_field_is_a_sentence() -> None:
     assert problem_sentence(PRODUCTS["churn"], Problem("x", "unknown-field", "is not a factor of churn")).startswith(
         "x is"
     )
+
+
+# --- a decision without a limit -------------------------------------------------------------------------------------
+
+# A good score and a salary that carries no limit; and a poor score.
+NO_LIMITS = {
+    "ability-to-pay": {
+        "CreditScore": "820",
+        "EstimatedSalary": "24000",
+        "MonthlyObligations": "900",
+        "CardUtilisation": "5",
+    },
+    "ineligible": {"CreditScore": "420", "CardUtilisation": "190", "LatePayments": "8"},
+}
+BADGE = re.compile(r'<span class="badge tone-(\w+)">(<svg.*?</svg>)<span>([^<]+)</span></span>', re.S)
+ALERT = '<path d="M10 2.6l7.9 14H2.1z"/>'
+
+
+def badges(page: str) -> set[tuple[str, str, bool]]:
+    """Return the words, tone, and whether with the icon of a refusal, of the badges on a page."""
+    return {(words, tone, ALERT in icon) for tone, icon, words in BADGE.findall(page)}
+
+
+@pytest.mark.parametrize("rule", list(NO_LIMITS))
+def test_no_limit_is_one_word_and_one_colour_everywhere(app, client, decided, examples, rule) -> None:
+    changes = NO_LIMITS[rule]
+    location = decided("allowance", **changes)
+    outcome = app.extensions["bankportal"].decisions.latest(1)[0].outcome
+    assert (outcome.limit.amount, outcome.limit.rule) == (0, rule)
+    preview = client.post("/allowance/preview", data={**examples["allowance"], **changes}).text
+    pages = {
+        "list": client.get("/decisions/").text,
+        "overview": client.get("/").text,
+        "decision": client.get(location).text.split('id="change-heading"')[0],
+        "compare": client.get(f"{location}/compare").text,
+        "preview": preview,
+    }
+    assert {name: badges(page) for name, page in pages.items()} == {name: {("No limit", "bad", True)} for name in pages}
+    assert "tone-bad" in re.search(r'<figure class="gauge [^"]+"', pages["decision"])[0]
+    assert '<h1 class="outcome tone-bad">' in pages["decision"]
+    count = re.compile(
+        r'<li class="tone-bad">.*?<span class="count">1</span> <span class="count-name">No limit</span>', re.S
+    )
+    assert count.search(pages["overview"])
+    for page in pages.values():
+        assert ">None<" not in page
+        assert ">none<" not in page
+
+
+def test_the_preview_says_no_limit_to_a_screen_reader(client, examples) -> None:
+    sent = {**examples["allowance"], **NO_LIMITS["ability-to-pay"]}
+    answer = client.post("/allowance/preview", data=sent, headers={"Accept": "application/json"}).json
+    assert answer["announcement"].endswith(", No limit.")
+
+
+def test_a_change_that_still_leads_to_no_limit_is_shown_as_that(app, client, decided, monkeypatch) -> None:
+    location = decided("allowance", **NO_LIMITS["ineligible"])
+    standard = PRODUCTS["allowance"].band_named("Standard")
+    limit = app.extensions["bankportal"].decisions.latest(1)[0].outcome.limit
+    suggestion = Suggestion((Replacement(LATE_PAYMENTS, 8, 0),), 0.85, standard, 1.0)
+    monkeypatch.setattr(Explaining, "recourse", lambda *_: Recourse(0.1, standard, False, (suggestion,)))
+    monkeypatch.setattr(Explaining, "limit_after", lambda *_: replace(limit, rule="ability-to-pay"))
+    change = client.get(location).text.split('id="change-heading"')[1].split("</section>")[0]
+    assert badges(change) == {("No limit", "bad", True)}

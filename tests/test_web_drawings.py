@@ -23,6 +23,10 @@ def curve_of(factor=CARD_UTILISATION, steps=UTILISATION, own=35.0, seen=(0.0, 20
     return Curve(factor, steps, own, 0.85, unknown, seen)
 
 
+def drawing_of(product, curve, amount=None) -> curves.Drawing:
+    return curves.drawing(product, curve, lambda _, score: product.verdict(product.band(score), amount))
+
+
 def numbers(path: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", path)]
 
@@ -92,7 +96,7 @@ def test_a_histogram_of_options() -> None:
 
 
 def test_a_curve() -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of())
+    drawn = drawing_of(ALLOWANCE, curve_of())
     assert (drawn.low, drawn.high) == ("0", "220")
     assert drawn.trained == (0.0, pytest.approx(100 * 200 / 220, abs=1e-3))
     points = numbers(drawn.path)
@@ -104,8 +108,13 @@ def test_a_curve() -> None:
     assert drawn.at.typed == "35"
     assert drawn.at.words == "35%: 85.0%, Standard"
     assert [stop.typed for stop in drawn.stops] == ["10", "35", "100"]
-    assert [row.range for row in drawn.rows] == ["0 to 12.25", "above 12.25 to 61.5", "above 61.5 to 1,000"]
-    assert [row.own for row in drawn.rows] == [False, True, False]
+    assert [row.range for row in drawn.rows] == [
+        "0 to 12.25",
+        "above 12.25 to 61.5",
+        "above 61.5 to 1,000",
+        "unknown",
+    ]
+    assert [row.own for row in drawn.rows] == [False, True, False, False]
     assert drawn.unknown.score == "70.0%"
 
 
@@ -117,20 +126,20 @@ def test_zones_cover_the_height_and_name_the_cut_offs() -> None:
 
 
 def test_the_script_gets_what_is_drawn() -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of())
+    drawn = drawing_of(ALLOWANCE, curve_of())
     stops = json.loads(drawn.data)
     assert [stop["score"] for stop in stops] == ["95.0%", "85.0%", "30.0%"]
-    assert {"x", "y", "typed", "value", "score", "words", "band", "tone"} == set(stops[0])
+    assert {"x", "y", "typed", "value", "score", "words", "verdict", "tone"} == set(stops[0])
 
 
 def test_a_value_far_off_is_marked_at_the_side() -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of(own=990.0))
+    drawn = drawing_of(ALLOWANCE, curve_of(own=990.0))
     assert drawn.high == "220"
     assert drawn.at.typed == "990"
     assert drawn.at.x == 100
     assert drawn.anchor == "end"
     steps = (Step(-10_000_000.0, 5.0, 0.2), Step(5.0, 1e9, 0.6))
-    low = curves.drawing(CHURN, curve_of(BALANCE, steps, own=-9e6, seen=(0.0, 1000.0)))
+    low = drawing_of(CHURN, curve_of(BALANCE, steps, own=-9e6, seen=(0.0, 1000.0)))
     assert low.at.typed == "-9000000"
     assert (low.own, low.at.x, low.anchor) == (0, 0, "start")
 
@@ -140,27 +149,27 @@ def test_a_value_far_off_is_marked_at_the_side() -> None:
     [(1.0, True, "start"), (20.0, True, "start"), (60.0, False, "start"), (150.0, False, "end"), (199.0, False, "end")],
 )
 def test_labels_stand_apart(own, right, anchor) -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of(steps=(Step(0.0, 1000.0, 0.3),), own=own))
+    drawn = drawing_of(ALLOWANCE, curve_of(steps=(Step(0.0, 1000.0, 0.3),), own=own))
     assert (drawn.labels_right, drawn.anchor) == (right, anchor)
 
 
 def test_labels_leave_the_curve_free() -> None:
     high_left = (Step(0.0, 20.0, 0.83), Step(20.0, 1000.0, 0.3))
-    drawn = curves.drawing(ALLOWANCE, curve_of(steps=high_left, own=100.0))
+    drawn = drawing_of(ALLOWANCE, curve_of(steps=high_left, own=100.0))
     assert drawn.labels_right
     assert drawn.anchor == "end"
 
 
 def test_a_value_near_by_widens_the_window() -> None:
-    assert curves.drawing(ALLOWANCE, curve_of(own=390.0)).high == "420"
+    assert drawing_of(ALLOWANCE, curve_of(own=390.0)).high == "420"
 
 
 def test_whole_numbers_take_half_a_unit_on_each_side() -> None:
     steps = (Step(1, 1, 0.6), Step(1, 2, 0.2), Step(2, 50, 0.9))
-    drawn = curves.drawing(CHURN, curve_of(NUM_OF_PRODUCTS, steps, own=2, seen=(1.0, 4.0)))
+    drawn = drawing_of(CHURN, curve_of(NUM_OF_PRODUCTS, steps, own=2, seen=(1.0, 4.0)))
     assert [stop.typed for stop in drawn.stops] == ["1", "2", "3"]
     assert [stop.x for stop in drawn.stops] == [10, 30, 50]
-    assert [row.range for row in drawn.rows] == ["1", "2", "3 to 50"]
+    assert [row.range for row in drawn.rows] == ["1", "2", "3 to 50", "unknown"]
     assert numbers(drawn.path) == [0, 40, 20, 40, 20, 80, 40, 80, 40, 10, 100, 10]
 
 
@@ -168,26 +177,37 @@ def test_options() -> None:
     steps = tuple(
         Step(name, name, score) for name, score in zip(("France", "Germany", "Spain"), (0.1, 0.5, 0.9), strict=True)
     )
-    drawn = curves.drawing(CHURN, curve_of(GEOGRAPHY, steps, own="Spain", seen=("France", "Spain")))
+    drawn = drawing_of(CHURN, curve_of(GEOGRAPHY, steps, own="Spain", seen=("France", "Spain")))
     assert [text for _, text in drawn.options] == ["France", "Germany", "Spain"]
     assert drawn.own == 2
     assert [stop.typed for stop in drawn.stops] == ["France", "Germany", "Spain"]
-    flag = curves.drawing(CHURN, curve_of(HAS_LOAN, (Step(0, 0, 0.3), Step(1, 1, 0.4)), own=None))
+    flag = drawing_of(CHURN, curve_of(HAS_LOAN, (Step(0, 0, 0.3), Step(1, 1, 0.4)), own=None))
     assert [stop.value for stop in flag.stops] == ["No", "Yes"]
     assert flag.own is None
     assert flag.at is flag.stops[0]
 
 
 def test_an_unknown_value_has_no_mark() -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of(own=None))
+    drawn = drawing_of(ALLOWANCE, curve_of(own=None))
     assert drawn.own is None
-    assert not any(row.own for row in drawn.rows)
-    required = curves.drawing(ALLOWANCE, curve_of(unknown=None))
+    assert [row.range for row in drawn.rows if row.own] == ["unknown"]
+    required = drawing_of(ALLOWANCE, curve_of(unknown=None))
     assert required.unknown is None
 
 
+def test_the_marker_says_what_the_policy_grants_at_each_value() -> None:
+    drawn = curves.drawing(
+        ALLOWANCE,
+        curve_of(),
+        lambda value, score: ALLOWANCE.verdict(ALLOWANCE.band(score), 0.0 if value == 35.0 else 900.0),
+    )
+    assert [stop.verdict.name for stop in drawn.stops] == ["Elite", "No limit", "No limit"]
+    assert [stop["tone"] for stop in json.loads(drawn.data)] == ["good", "bad", "bad"]
+    assert [row.band.name for row in drawn.rows] == ["Elite", "Standard", "Ineligible", "Ineligible"]
+
+
 def test_never_seen_in_training() -> None:
-    drawn = curves.drawing(ALLOWANCE, curve_of(seen=None))
+    drawn = drawing_of(ALLOWANCE, curve_of(seen=None))
     assert drawn.trained is None
     assert (drawn.low, drawn.high) == ("0", "1,000")
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import Band, Product
+from bankportal.domain.products import NO_LIMIT, Band, Product, Verdict
 from bankportal.domain.schema import Customer
 
 
@@ -52,6 +52,16 @@ class Outcome:
     model_version: str
     model_digest: str
     policy_version: str | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The outcome in one word with one tone: its band, or that no limit is granted."""
+        return self.product.verdict(self.band, self.limit.amount if self.limit else None)
+
+    @property
+    def declined(self) -> bool:
+        """Whether credit is refused."""
+        return self.verdict.name == NO_LIMIT
 
     def to_record(self) -> dict[str, Any]:
         """Return what is stored of the answer itself, as plain data."""

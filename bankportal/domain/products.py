@@ -4,7 +4,8 @@ A third product needs a declaration here and no new page, form or command.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -30,6 +31,18 @@ class Band:
     start: float
     tone: Tone
     meaning: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision in one word with one tone: its band, or `NO_LIMIT` where no limit is granted."""
+
+    name: str
+    tone: Tone
+    meaning: str
+
+
+NO_LIMIT = "No limit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +167,34 @@ class Product:
     def end(self, band: Band) -> float:
         """Return where a band ends: the next one's start, or 1."""
         return (*self.cut_offs, 1.0)[self.bands.index(band)]
+
+    def verdict(self, band: Band, amount: float | None) -> Verdict:
+        """Return the verdict of a decision in a band; `amount` is the limit in EUR, `None` where no policy set one."""
+        if self.decides_credit and band.tone is Tone.BAD:
+            return Verdict(NO_LIMIT, Tone.BAD, f"{band.name} by the score. {band.meaning}")
+        if amount == 0:
+            return Verdict(NO_LIMIT, Tone.BAD, f"{band.name} by the score, but no limit can be granted.")
+        return Verdict(band.name, band.tone, band.meaning)
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts that a decision can have, in the order of the bands; a refusal of credit comes first."""
+        refusal = [Verdict(NO_LIMIT, Tone.BAD, "No limit can be granted.")] if self.decides_credit else []
+        by_band = [self.verdict(band, None) for band in self.bands]
+        return (*refusal, *(verdict for verdict in by_band if verdict.name != NO_LIMIT))
+
+    def count_verdicts(self, by_band: Mapping[str, int], without_limit: Mapping[str, int]) -> dict[str, int]:
+        """Return how many decisions have each verdict, by its name.
+
+        `by_band` counts all decisions by their band's name, `without_limit` those of them with a limit of 0. Bands that
+        the product has dropped are left out.
+        """
+        counts = Counter[str]()
+        for band in self.bands:
+            declined = without_limit.get(band.name, 0)
+            counts[self.verdict(band, 0.0).name] += declined
+            counts[self.verdict(band, None).name] += by_band.get(band.name, 0) - declined
+        return {verdict.name: counts[verdict.name] for verdict in self.verdicts}
 
     def band_named(self, name: str) -> Band:
         """Return the band of that name; `KeyError` if there is none."""

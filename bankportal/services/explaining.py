@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal.domain.errors import NoActiveModel, NotFound
 from bankportal.domain.factors import ESTIMATED_SALARY, MONTHLY_OBLIGATIONS, Factor
 from bankportal.domain.outcome import Decision
-from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolicy
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolicy, Value
+from bankportal.domain.products import PRODUCTS, Band
 from bankportal.explanation.curve import Curve, curve
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion, kernels, recourse
 from bankportal.model.histograms import Spread
@@ -78,12 +78,18 @@ class Explaining:
 
     def limit_after(self, decision: Decision, suggestion: Suggestion) -> Limit | None:
         """Return the limit that the decision's policy would suggest after a change; `None` without a policy."""
+        return self.limit_with(
+            decision, suggestion.band, {change.factor.name: change.new for change in suggestion.changes}
+        )
+
+    def limit_with(self, decision: Decision, band: Band, changes: Mapping[str, Value]) -> Limit | None:
+        """Return the limit for a decision's values with changes, which put the score into `band`; as `limit_after`."""
         policy = POLICIES.get(decision.outcome.policy_version or "")
         if policy is None:
             return None
-        values = decision.customer.scored | {change.factor.name: change.new for change in suggestion.changes}
         requested = decision.customer.policy.get("RequestedLimit")
-        return policy.suggest(suggestion.band.name, values, requested if isinstance(requested, float) else None)
+        values = {**decision.customer.scored, **changes}
+        return policy.suggest(band.name, values, requested if isinstance(requested, float) else None)
 
     def lifts(self, decision: Decision) -> tuple[Suggestion, ...]:
         """Return what lifts a limit that the ability to pay cut or refused: less to pay, or more salary.

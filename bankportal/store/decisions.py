@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from bankportal.domain.receipt import Receipt, Recorded
 from bankportal.domain.schema import Customer, Values
 from bankportal.store.receipts import add_decisions
 from bankportal.store.sessions import Database
-from bankportal.store.tables import decisions, protected_values, receipts
+from bankportal.store.tables import WITHOUT_LIMIT, decisions, protected_values, receipts
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,11 @@ class Decisions:
         return Page(items, items[-1].id if len(rows) > size else None)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return how many decisions each band of each product has."""
-        query = select(decisions.c.product, decisions.c.band, func.count()).group_by(
-            decisions.c.product, decisions.c.band
-        )
+        """Return how many decisions of each product have each verdict, by its name."""
         with self.database.read() as connection:
-            found = {(product, band): count for product, band, count in connection.execute(query)}
-        return {
-            product.key: {band.name: found.get((product.key, band.name), 0) for band in product.bands}
-            for product in PRODUCTS.values()
-        }
+            by_band = _counts_by_band(connection, _COUNTS)
+            without_limit = _counts_by_band(connection, _COUNTS.where(WITHOUT_LIMIT))
+        return {key: each.count_verdicts(by_band[key], without_limit[key]) for key, each in PRODUCTS.items()}
 
 
 def _made(customer: Customer, outcome: Outcome, submission: str) -> Recorded:
@@ -145,6 +141,17 @@ def _read() -> Select[Any]:
 # Made once: SQLAlchemy keeps with a statement what it has worked out of it.
 _NEW, _NEW_APART = insert(decisions), insert(protected_values)
 _KNOWN = select(decisions).where(decisions.c.submission.in_(bindparam("submissions", expanding=True)))
+
+
+_COUNTS = select(decisions.c.product, decisions.c.band, func.count()).group_by(decisions.c.product, decisions.c.band)
+
+
+def _counts_by_band(connection: Connection, query: Select[Any]) -> defaultdict[str, Counter[str]]:
+    """Return counts by product and band."""
+    counts = defaultdict[str, Counter[str]](Counter)
+    for product, band, count in connection.execute(query):
+        counts[product][band] = count
+    return counts
 
 
 def _row(recorded: Recorded) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    bindparam,
 )
 
 metadata = MetaData(
@@ -76,6 +77,18 @@ decisions = Table(
     Index(None, "product", "band"),
     Index(None, "product", "number"),
     sqlite_autoincrement=True,
+)
+
+# SQLite takes the index below only where the query names the JSON key as plain text, not as a parameter.
+_AMOUNT = bindparam("amount_key", "amount", JSON.JSONStrIndexType(), literal_execute=True)
+WITHOUT_LIMIT = decisions.c.limit[_AMOUNT].as_float() == 0
+# The first page counts these: without the index every decision would be read for its limit.
+Index(
+    "ix_decisions_without_limit",
+    decisions.c.product,
+    decisions.c.band,
+    sqlite_where=WITHOUT_LIMIT,
+    postgresql_where=WITHOUT_LIMIT,
 )
 
 # Stored apart, so that nothing that reads decisions reads these by accident: for the fairness audit alone.

@@ -27,6 +27,7 @@ def register(app: Flask) -> None:
         number=words.number,
         capitalised=words.capitalised,
         money=words.money,
+        limit_words=words.limit_words,
         share=words.share,
         moment=words.moment,
         day=words.day,

@@ -1,10 +1,10 @@
-"""Numbers of the smaller drawings: the bar of bands, the reliability chart. Templates only draw."""
+"""Numbers of the smaller drawings: the bar of verdicts, the reliability chart. Templates only draw."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bankportal.domain.products import Band, Product, Tone
+from bankportal.domain.products import Product, Tone, Verdict
 
 # Which drawing goes with which tone, so that colour never stands alone.
 ICONS: Mapping[Tone, str] = {Tone.GOOD: "check", Tone.FAIR: "middle", Tone.BAD: "alert"}
@@ -15,22 +15,22 @@ CHART_WIDTH, CHART_HEIGHT = 290, 240
 
 @dataclass(frozen=True)
 class Slice:
-    """One band's part of a bar, in percent of its width, and how many decisions it holds."""
+    """One verdict's part of a bar, in percent of its width, and how many decisions have it."""
 
-    band: Band
+    verdict: Verdict
     count: int
     start: float
     width: float
 
 
 def slices(product: Product, counts: Mapping[str, int]) -> tuple[Slice, ...]:
-    """Return the bar of a product's decisions by band; all widths are 0 where there is none."""
-    total = sum(counts.get(band.name, 0) for band in product.bands)
+    """Return the bar of a product's decisions by verdict; all widths are 0 where there is none."""
+    total = sum(counts.get(verdict.name, 0) for verdict in product.verdicts)
     pieces, start = [], 0.0
-    for band in product.bands:
-        count = counts.get(band.name, 0)
+    for verdict in product.verdicts:
+        count = counts.get(verdict.name, 0)
         width = 100 * count / total if total else 0.0
-        pieces.append(Slice(band, count, round(start, 3), round(width, 3)))
+        pieces.append(Slice(verdict, count, round(start, 3), round(width, 3)))
         start += width
     return tuple(pieces)
 

@@ -70,7 +70,7 @@ def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
     except InvalidInput as invalid:
         return Comparison(decision, raw, None, None, (), invalid.problems)
     after = services().scoring.score(customer)
-    gauges = gauge(product, decision.outcome.score), gauge(product, after.score)
+    gauges = gauge(decision.outcome), gauge(after)
     return Comparison(decision, raw, after, gauges, rows(decision, customer, after))
 
 

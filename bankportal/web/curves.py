@@ -6,14 +6,14 @@ range, y downwards from a score of 1.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bankportal.domain.constraints import Number
 from bankportal.domain.outcome import percent
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Band, Product
+from bankportal.domain.products import Band, Product, Verdict
 from bankportal.explanation.curve import Curve, Step
 from bankportal.web.gauge import cut_off_text
 from bankportal.web.words import as_typed, number, value_words
@@ -22,6 +22,10 @@ PADDING = 0.06  # of the training data's width, shown on each side of it
 ROOM = 36.0  # the width that the customer's label takes on a phone
 LABELS = 24.0  # the width that the bands' labels take, and how far above their line they stand
 ABOVE = 4.0
+
+
+# The verdict of the same customer with another value of the curve's factor, which leads to a score.
+VerdictAt = Callable[[Value, float], Verdict]
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,17 @@ class Stop:
     typed: str
     value: str
     score: str
-    band: Band
+    verdict: Verdict
 
     @property
     def words(self) -> str:
         """The stop as a sentence."""
-        return f"{self.value}: {self.score}, {self.band.name}"
+        return f"{self.value}: {self.score}, {self.verdict.name}"
 
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step in the table: its range, score and band; `own` holds the customer."""
+    """One step in the table: its range, score and the score's band; `own` holds the customer."""
 
     range: str
     score: str
@@ -105,7 +109,7 @@ class Drawing:
     def data(self) -> str:
         """The stops for the script, as JSON."""
         fields = ("x", "y", "typed", "value", "score", "words")
-        stops = [{f: getattr(stop, f) for f in fields} | _band(stop.band) for stop in self.stops]
+        stops = [{f: getattr(stop, f) for f in fields} | _verdict(stop.verdict) for stop in self.stops]
         return json.dumps(stops, separators=(",", ":"))
 
 
@@ -122,13 +126,14 @@ class Window:
         return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 3)
 
 
-def _band(band: Band) -> dict[str, str]:
-    return {"band": band.name, "tone": band.tone.value}
+def _verdict(verdict: Verdict) -> dict[str, str]:
+    return {"verdict": verdict.name, "tone": verdict.tone.value}
 
 
-def drawing(product: Product, curve: Curve) -> Drawing:
+def drawing(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing:
     """Return the drawing of a curve."""
-    return _of_number(product, curve) if isinstance(curve.factor.constraint, Number) else _of_options(product, curve)
+    draw = _of_number if isinstance(curve.factor.constraint, Number) else _of_options
+    return draw(product, curve, verdict_at)
 
 
 def zones(product: Product) -> tuple[Zone, ...]:
@@ -179,14 +184,15 @@ def _seen(curve: Curve) -> tuple[float, float] | None:
     return low, high
 
 
-def _of_number(product: Product, curve: Curve) -> Drawing:
+def _of_number(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing:
     shown, seen = window(curve), _seen(curve)
     low, high = (shown.low + shown.half, shown.high - shown.half)
     inside = [step for step in curve.steps if _number(step.end) >= low and _number(step.start) < high]
-    stops = tuple(_stop(product, curve, _resting(curve, step, low, high), shown) for step in inside)
+    resting = (_resting(curve, step, low, high) for step in inside)
+    stops = tuple(_stop_on(product, curve, value, shown, verdict_at) for value in resting)
     own = next((place for place, step in enumerate(inside) if _holds(curve, step)), None)
     if own is None and curve.own is not None:
-        stops, own = _pinned(product, curve, stops, shown)
+        stops, own = _pinned(product, curve, stops, shown, verdict_at)
     return Drawing(
         curve=curve,
         zones=zones(product),
@@ -198,34 +204,28 @@ def _of_number(product: Product, curve: Curve) -> Drawing:
         options=(),
         stops=stops,
         own=own,
-        rows=tuple(
-            StepRow(_range(curve, s), percent(product, s.score), product.band(s.score), _holds(curve, s))
-            for s in curve.steps
+        rows=(
+            *(_row(product, step.score, _range(curve, step), own=_holds(curve, step)) for step in curve.steps),
+            *_unknown_row(product, curve),
         ),
-        unknown=_unknown(product, curve),
+        unknown=_unknown(product, curve, verdict_at),
     )
 
 
-def _pinned(product: Product, curve: Curve, stops: tuple[Stop, ...], shown: Window) -> tuple[tuple[Stop, ...], int]:
+def _pinned(
+    product: Product, curve: Curve, stops: tuple[Stop, ...], shown: Window, verdict_at: VerdictAt
+) -> tuple[tuple[Stop, ...], int]:
     """Add the customer's own value as a stop at the side that it lies beyond."""
     assert isinstance(curve.own, int | float)
-    stop = _stop(product, curve, curve.own, shown)
+    stop = _stop_on(product, curve, curve.own, shown, verdict_at)
     return ((stop, *stops), 0) if curve.own < shown.low else ((*stops, stop), len(stops))
 
 
-def _of_options(product: Product, curve: Curve) -> Drawing:
+def _of_options(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing:
     width = 100 / len(curve.steps)
     middles = [round(width * (place + 0.5), 3) for place in range(len(curve.steps))]
     stops = tuple(
-        Stop(
-            x,
-            height(step.score),
-            as_typed(step.end),
-            value_words(curve.factor, step.end),
-            percent(product, step.score),
-            product.band(step.score),
-        )
-        for x, step in zip(middles, curve.steps, strict=True)
+        _stop(product, curve, x, step.end, step.score, verdict_at) for x, step in zip(middles, curve.steps, strict=True)
     )
     lines = (
         f"M {x - width * 0.36:.3f} {stop.y} L {x + width * 0.36:.3f} {stop.y}"
@@ -242,26 +242,40 @@ def _of_options(product: Product, curve: Curve) -> Drawing:
         options=tuple((stop.x, stop.value) for stop in stops),
         stops=stops,
         own=next((place for place, step in enumerate(curve.steps) if step.end == curve.own), None),
-        rows=tuple(
-            StepRow(stop.value, stop.score, stop.band, step.end == curve.own)
-            for stop, step in zip(stops, curve.steps, strict=True)
+        rows=(
+            *(
+                _row(product, step.score, value_words(curve.factor, step.end), own=step.end == curve.own)
+                for step in curve.steps
+            ),
+            *_unknown_row(product, curve),
         ),
-        unknown=_unknown(product, curve),
+        unknown=_unknown(product, curve, verdict_at),
     )
 
 
-def _unknown(product: Product, curve: Curve) -> Stop | None:
+def _unknown(product: Product, curve: Curve, verdict_at: VerdictAt) -> Stop | None:
     """Return what a blank would give, where the factor may be blank."""
     score = curve.score_unknown
-    if score is None:
-        return None
-    return Stop(0.0, height(score), "", value_words(curve.factor, None), percent(product, score), product.band(score))
+    return None if score is None else _stop(product, curve, 0.0, None, score, verdict_at)
 
 
-def _stop(product: Product, curve: Curve, value: float, shown: Window) -> Stop:
-    score = curve.step_at(value).score
-    typed, words = as_typed(value), value_words(curve.factor, value)
-    return Stop(shown.x(value), height(score), typed, words, percent(product, score), product.band(score))
+def _row(product: Product, score: float, words: str, *, own: bool) -> StepRow:
+    return StepRow(words, percent(product, score), product.band(score), own)
+
+
+def _unknown_row(product: Product, curve: Curve) -> Iterator[StepRow]:
+    if curve.score_unknown is not None:
+        yield _row(product, curve.score_unknown, value_words(curve.factor, None), own=curve.own is None)
+
+
+def _stop_on(product: Product, curve: Curve, value: float, shown: Window, verdict_at: VerdictAt) -> Stop:
+    """Return the stop at a number, which may lie outside what is shown."""
+    return _stop(product, curve, shown.x(value), value, curve.step_at(value).score, verdict_at)
+
+
+def _stop(product: Product, curve: Curve, x: float, value: Value, score: float, verdict_at: VerdictAt) -> Stop:
+    words = value_words(curve.factor, value)
+    return Stop(x, height(score), as_typed(value), words, percent(product, score), verdict_at(value, score))
 
 
 def _path(steps: list[Step], shown: Window) -> str:
@@ -283,12 +297,10 @@ def _resting(curve: Curve, step: Step, low: float, high: float) -> float:
     if isinstance(curve.own, int | float) and _holds(curve, step):
         return curve.own
     after, last = max(_number(step.start), low), min(_number(step.end), high)
-    if after >= last:  # the very first value is a step of its own
-        return last
-    whole = getattr(curve.factor.constraint, "whole", False)
     below = isinstance(curve.own, int | float) and last < curve.own
-    found = roundest(after, last, low=not below)
-    return int(found) if whole else found
+    # The very first value is a step of its own.
+    value = last if after >= last else roundest(after, last, low=not below)
+    return int(value) if getattr(curve.factor.constraint, "whole", False) else float(value)
 
 
 def roundest(after: float, last: float, *, low: bool) -> float:

@@ -1,16 +1,15 @@
 """The decisions: a list, newest first, and one page each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from bankportal.domain.errors import NotFound
-from bankportal.domain.outcome import Decision, Outcome
+from bankportal.domain.outcome import Decision
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Product, Tone
+from bankportal.domain.products import Product
 from bankportal.domain.receipt import Receipt
 from bankportal.web import forms, letters
 from bankportal.web.bars import bars
@@ -34,23 +33,6 @@ def index() -> str:
     key = product.key if product else None
     page = services().decisions.page(key, request.args.get("before") or None, PAGE_SIZE)
     return render_template("decisions.html", page=page, product=product, before=request.args.get("before"))
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The outcome in words: what is good news or bad in it decides the tone."""
-
-    tone: Tone
-    words: str
-    meaning: str
-
-
-def headline(outcome: Outcome) -> Headline:
-    """Return the band; where its limit is refused all the same, the refusal."""
-    band = outcome.band
-    if outcome.limit and outcome.limit.declined and band.tone is not Tone.BAD:
-        return Headline(Tone.BAD, "No limit", f"{band.name} by the score, but no limit can be granted.")
-    return Headline(band.tone, band.name, band.meaning)
 
 
 @blueprint.get("/<decision_id>")
@@ -99,11 +81,10 @@ def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
     outcome, found = decision.outcome, grounds(decision, factor)
     return {
         "decision": decision,
-        "headline": headline(outcome),
         "outcome": outcome,
         "product": outcome.product,
         "customer": who(decision.customer.carried),
-        "gauge": gauge(outcome.product, outcome.score),
+        "gauge": gauge(outcome),
         "limit_facts": limit_facts,
         "limit_sentences": limit_sentences,
         "grounds": found,

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bankportal.domain.constraints import plain
-from bankportal.domain.outcome import percent
-from bankportal.domain.products import Band, Product
+from bankportal.domain.outcome import Outcome, percent
+from bankportal.domain.products import Band, Product, Verdict
 from bankportal.web.words import capitalised
 
 WIDTH, HEIGHT = 320, 196
@@ -51,19 +51,43 @@ class Mark:
 
 @dataclass(frozen=True)
 class Gauge:
-    """Everything the template needs. `score`, `band` are `None` while there is nothing to show; `note` says why."""
+    """Everything the template needs. `score`, `verdict` are `None` while there is nothing to show; `note` says why."""
 
     product: Product
-    arcs: tuple[Arc, ...]
-    marks: tuple[Mark, ...]
-    track: str
-    filled: str
-    angle: str
     score: float | None
-    band: Band | None
-    text: str
+    verdict: Verdict | None
     sentence: str
-    note: str
+    note: str = ""
+
+    @property
+    def arcs(self) -> tuple[Arc, ...]:
+        """The bands from left to right."""
+        return tuple(_arcs(self.product, None if self.score is None else self.product.band(self.score)))
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The cut-offs between the bands."""
+        return tuple(_marks(self.product))
+
+    @property
+    def track(self) -> str:
+        """The path from a score of 0 to one of 1."""
+        return arc_path(TRACK_RADIUS, 0, 180)
+
+    @property
+    def filled(self) -> str:
+        """How much of the track is filled, of a length of 100: a dash and the gap behind it."""
+        return f"{_number((self.score or 0) * 100)} 100"
+
+    @property
+    def angle(self) -> str:
+        """Where the needle points, in degrees from the left."""
+        return _number((self.score or 0) * 180)
+
+    @property
+    def text(self) -> str:
+        """The score in percent, for people."""
+        return "" if self.score is None else percent(self.product, self.score)
 
     @property
     def view_box(self) -> str:
@@ -92,8 +116,8 @@ class Gauge:
 
     @property
     def tone(self) -> str:
-        """Whether the score is good news: a word for the style sheet."""
-        return self.band.tone.value if self.band else "none"
+        """Whether the verdict is good news: a word for the style sheet."""
+        return self.verdict.tone.value if self.verdict else "none"
 
     @property
     def now(self) -> str:
@@ -111,22 +135,20 @@ class Gauge:
         return "" if self.score is None else repr(self.score)
 
 
-def gauge(product: Product, score: float | None, note: str = "") -> Gauge:
-    """Return the gauge for a score from 0 to 1, or the neutral one where there is none."""
-    band = None if score is None else product.band(score)
-    return Gauge(
-        product=product,
-        arcs=tuple(_arcs(product, band)),
-        marks=tuple(_marks(product)),
-        track=arc_path(TRACK_RADIUS, 0, 180),
-        filled=f"{_number((score or 0) * 100)} 100",
-        angle=_number((score or 0) * 180),
-        score=score,
-        band=band,
-        text="" if score is None else percent(product, score),
-        sentence=_sentence(product, score, note),
-        note=note,
+def gauge(outcome: Outcome) -> Gauge:
+    """Return the gauge of an outcome: the arcs show in which band the score lies, colour and word are the verdict's."""
+    product, score, verdict = outcome.product, outcome.score, outcome.verdict
+    band = product.band(score)
+    sentence = (
+        f"On a scale from 0% to 100%, {product.quantity} is {percent(product, score)}. "
+        f"That is {band.name}, {range_words(product, band)}."
     )
+    return Gauge(product, score, verdict, f"{sentence} No limit can be granted." if outcome.declined else sentence)
+
+
+def neutral_gauge(product: Product, note: str) -> Gauge:
+    """Return the gauge while there is no score; `note` says what is missing."""
+    return Gauge(product, None, None, f"No score yet. {note}".strip(), note)
 
 
 def point(radius: float, angle: float) -> tuple[float, float]:
@@ -171,16 +193,6 @@ def _anchor(x: float) -> str:
     if abs(x - CENTRE_X) <= MIDDLE:
         return "middle"
     return "end" if x < CENTRE_X else "start"
-
-
-def _sentence(product: Product, score: float | None, note: str) -> str:
-    if score is None:
-        return f"No score yet. {note}".strip()
-    band = product.band(score)
-    return (
-        f"On a scale from 0% to 100%, {product.quantity} is {percent(product, score)}. "
-        f"That is {band.name}, {range_words(product, band)}."
-    )
 
 
 def _number(value: float) -> str:

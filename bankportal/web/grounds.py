@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from bankportal.domain.constraints import Flag
 from bankportal.domain.errors import NotFound, VersionRefused
 from bankportal.domain.outcome import Decision, percent
-from bankportal.domain.policy import Limit
-from bankportal.domain.products import Band, Product
+from bankportal.domain.policy import Limit, Value
+from bankportal.domain.products import Product, Verdict
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.model.histograms import Spread
 from bankportal.web.bars import NOTHING
@@ -22,7 +22,7 @@ class Advice:
 
     words: str
     score: str
-    band: Band
+    verdict: Verdict
     limit: str
     typed: Mapping[str, str]
 
@@ -53,12 +53,24 @@ def grounds(decision: Decision, factor: str | None) -> Grounds | None:
             recourse=recourse,
             advice=all_advice(decision, recourse.found),
             lifts=all_advice(decision, explaining.lifts(decision)),
-            drawing=drawing(product, explaining.curve(decision, factor or heaviest(decision))),
+            drawing=factor_drawing(decision, factor or heaviest(decision)),
             spreads=explaining.spreads(decision),
             compared=explaining.reference(decision),
         )
     except VersionRefused:
         return None
+
+
+def factor_drawing(decision: Decision, factor: str) -> Drawing:
+    """Return the drawing of a factor's curve; the verdict at each value considers the limit as well."""
+    explaining, product = services().explaining, decision.outcome.product
+
+    def verdict_at(value: Value, score: float) -> Verdict:
+        band = product.band(score)
+        limit = explaining.limit_with(decision, band, {factor: value})
+        return product.verdict(band, limit.amount if limit else None)
+
+    return drawing(product, explaining.curve(decision, factor), verdict_at)
 
 
 def all_advice(decision: Decision, suggestions: Iterable[Suggestion]) -> tuple[Advice, ...]:
@@ -80,13 +92,13 @@ def advice(product: Product, suggestion: Suggestion, limit: Limit | None = None)
     return Advice(
         words=capitalised(" and ".join(replacement_words(change) for change in suggestion.changes)),
         score=percent(product, suggestion.score),
-        band=suggestion.band,
-        limit=limit_words(limit) if limit else "",
+        verdict=product.verdict(suggestion.band, limit.amount if limit else None),
+        limit=limit_after_words(limit) if limit else "",
         typed={change.factor.name: as_typed(change.new) for change in suggestion.changes},
     )
 
 
-def limit_words(limit: Limit) -> str:
+def limit_after_words(limit: Limit) -> str:
     """Say what limit a change leads to."""
     if limit.declined:
         return "still no limit: what is left of the salary carries too little"

@@ -13,10 +13,12 @@ from bankportal.domain.batch import Job, ProblemGroup, Progress, State
 from bankportal.domain.constraints import UNSEEN
 from bankportal.domain.errors import NotFound, Problem
 from bankportal.domain.factors import CUSTOMER_ID, SURNAME
-from bankportal.domain.products import Entry, Product, Role
+from bankportal.domain.products import Entry, Product, Role, Verdict
 from bankportal.services.batches.chunks import REASONS
+from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import Row, Suggestion
 from bankportal.web.charts import Slice, slices
+from bankportal.web.current import services
 from bankportal.web.words import moment, number, problem_sentence
 
 UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"
@@ -63,8 +65,12 @@ def standing(job: Job) -> Standing:
 
 
 def job_slices(job: Job) -> tuple[Slice, ...]:
-    """Return a finished job's scored rows by band; nothing before."""
-    return slices(job.product, job.summary.bands) if job.summary else ()
+    """Return a finished job's scored rows by verdict; nothing before, or where the results cannot be read any more."""
+    try:
+        counts = services().batches.verdict_counts(job)
+    except ReplayDiffers:
+        return ()
+    return slices(job.product, counts) if counts else ()
 
 
 # --- mapping ---------------------------------------------------------------------------------------------------------
@@ -250,7 +256,7 @@ class Query:
 
     sort: str = "position"
     descending: bool = False
-    band: str | None = None
+    verdict: str | None = None
     factor: str | None = None
     customer: str | None = None
     page: int = 1
@@ -274,7 +280,7 @@ class Query:
     @property
     def filtered(self) -> bool:
         """Say whether rows are left out."""
-        return any((self.band, self.factor, self.customer))
+        return any((self.verdict, self.factor, self.customer))
 
 
 def query_of(product: Product, sent: Mapping[str, str]) -> Query:
@@ -286,7 +292,7 @@ def query_of(product: Product, sent: Mapping[str, str]) -> Query:
     return Query(
         sort=_one_of("order", sent.get("sort"), sorts) or "position",
         descending=sent.get("descending") == "1",
-        band=_one_of("band", sent.get("band"), [band.name for band in product.bands]),
+        verdict=_one_of("outcome", sent.get("verdict"), [verdict.name for verdict in product.verdicts]),
         factor=_one_of("factor", sent.get("factor"), [factor.name for factor in product.scored]),
         customer=(sent.get("customer") or "").strip() or None,
         page=int(page),
@@ -309,6 +315,11 @@ def customer_words(job: Job, row: Row) -> str:
     columns = {factor: column for column, factor in (job.mapping or {}).items()}
     named = (row.cells[columns[factor.name]] for factor in (SURNAME, CUSTOMER_ID) if factor.name in columns)
     return ", ".join(text for text in named if text)
+
+
+def row_verdict(job: Job, row: Row) -> Verdict:
+    """Return a scored row's verdict."""
+    return job.product.verdict(job.product.band_named(row.band), row.limit)
 
 
 def first_reason(row: Row) -> str:

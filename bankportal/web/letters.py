@@ -5,7 +5,6 @@ from datetime import UTC, date, timedelta
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.outcome import Decision
-from bankportal.domain.products import Tone
 
 # 12 CFR 1002.9(a)(1): an applicant is told within 30 days of a complete application.
 DAYS_TO_SEND = timedelta(days=30)
@@ -30,12 +29,8 @@ class Letter:
 
 def is_due(decision: Decision) -> bool:
     """Say whether a decision calls for a letter: credit that was declined, or less of it than was asked for."""
-    outcome = decision.outcome
-    if not outcome.product.decides_credit:
-        return False
-    if outcome.limit is None:
-        return outcome.band.tone is Tone.BAD
-    return outcome.limit.cut
+    limit = decision.outcome.limit
+    return decision.outcome.declined or (limit is not None and limit.counteroffer)
 
 
 def letter(decision: Decision) -> Letter:

@@ -17,7 +17,7 @@ blueprint = Blueprint("overview", __name__)
 
 @dataclass(frozen=True)
 class Holding:
-    """What the portal holds of one product: decisions by band, the model that serves, why not the newest one."""
+    """What the portal holds of one product: decisions by verdict, the model that serves, why not the newest one."""
 
     product: Product
     slices: tuple[Slice, ...]

@@ -14,7 +14,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
 from bankportal.web.current import services, wants_json
-from bankportal.web.gauge import Gauge, gauge
+from bankportal.web.gauge import Gauge, gauge, neutral_gauge
 from bankportal.web.words import problem_sentence
 
 NO_MODEL = "There is no model yet, so nothing can be scored."
@@ -41,8 +41,9 @@ class Preview:
 
     @property
     def announcement(self) -> str:
-        """What a screen reader is told once typing rests."""
-        return f"{self.gauge.label} {self.gauge.text}, {self.gauge.band.name}." if self.gauge.band else self.gauge.note
+        """What a screen reader says once typing rests."""
+        verdict = self.gauge.verdict
+        return f"{self.gauge.label} {self.gauge.text}, {verdict.name}." if verdict else self.gauge.note
 
 
 def blueprint(product: Product) -> Blueprint:
@@ -120,10 +121,10 @@ class Pages:
             outcome = services().scoring.score(self._customer({**forms.raw_values(self.product, {}), **raw}))
         except InvalidInput as invalid:
             return self._neutral(invalid.problems)
-        return Preview(gauge(self.product, outcome.score), outcome)
+        return Preview(gauge(outcome), outcome)
 
     def _neutral(self, problems: tuple[Problem, ...]) -> Preview:
-        return Preview(gauge(self.product, None, waiting_for(self.product, problems)), problems=problems)
+        return Preview(neutral_gauge(self.product, waiting_for(self.product, problems)), problems=problems)
 
     def _piece(self, preview: Preview) -> Response:
         return jsonify(

@@ -6,7 +6,7 @@ from bankportal.domain.constraints import Flag
 from bankportal.domain.errors import Problem
 from bankportal.domain.factors import CURRENCY, Factor
 from bankportal.domain.policy import RULES, Limit, LimitPolicy, Value
-from bankportal.domain.products import Product
+from bankportal.domain.products import NO_LIMIT, Product
 
 UNKNOWN = "unknown"
 
@@ -30,6 +30,11 @@ def money(amount: float) -> str:
     ('EUR\xa07,750', 'EUR\xa048,200.50')
     """
     return f"{CURRENCY}\u00a0{number(amount, 0 if amount == int(amount) else 2)}"
+
+
+def limit_words(amount: float) -> str:
+    """Write a limit as a page shows it; one of 0 is none."""
+    return money(amount) if amount else NO_LIMIT
 
 
 def capitalised(text: str) -> str:

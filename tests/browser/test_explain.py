@@ -42,7 +42,7 @@ def test_it_works(new_page, decide) -> None:
         expect(slider).to_have_attribute("aria-valuetext", stop["words"])
         expect(page.locator("#CardUtilisation")).to_have_value(stop["typed"])
         expect(page.locator("[data-score-text]")).to_have_text(stop["score"])
-        expect(page.locator("[data-band]")).to_have_text(stop["band"])
+        expect(page.locator("[data-verdict]")).to_have_text(stop["verdict"])
 
 
 def test_the_curve_says_what_the_comparison_says(new_page, decide) -> None:

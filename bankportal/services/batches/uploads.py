@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
@@ -225,6 +226,7 @@ class Batches:
         sort: str = "position",
         descending: bool = False,
         band: str | None = None,
+        verdict: str | None = None,
         factor: str | None = None,
         customer: str | None = None,
         page: int = 1,
@@ -232,12 +234,12 @@ class Batches:
     ) -> Rows:
         """Return a page of a finished job's rows.
 
-        `sort` is `position`, `score` or `limit`; `band`, `factor` (named in the row's reasons) and `customer` (its
-        number) filter. Memory grows with how far the page is from the beginning, not with the file. A page beyond the
-        end is the last one. `InvalidInput` names a sort, band or factor that there is not; `ReplayDiffers` where the
-        stored results are not such as were written.
+        `sort` is `position`, `score` or `limit`; `band` (of the score), `verdict`, `factor` (named in the row's
+        reasons) and `customer` (its number) filter. Memory grows with how far the page is from the beginning, not with
+        the file. A page beyond the end is the last one. `InvalidInput` names a sort, band, verdict or factor that there
+        is not; `ReplayDiffers` where the stored results are not such as were written.
         """
-        key, keep = _key(sort, descending=descending), self._keep(job, band, factor, customer)
+        key, keep = _key(sort, descending=descending), self._keep(job, band, verdict, factor, customer)
         with _as_written():
             found = Results(self._finished(job, RESULTS))
             numbers, total = found.first(min(max(page, 1) * size, len(found)), key, keep)
@@ -246,11 +248,15 @@ class Batches:
             records = found.take(numbers[(page - 1) * size : page * size])
             return Rows(list(self._rows(job, records)), total, page, pages)
 
-    def _keep(self, job: Job, band: str | None, factor: str | None, customer: str | None) -> results.Keep | None:
+    def _keep(
+        self, job: Job, band: str | None, verdict: str | None, factor: str | None, customer: str | None
+    ) -> results.Keep | None:
         wanted: list[results.Keep] = []
         if band is not None:
             number = _index("band", [each.name for each in job.product.bands], band)
             wanted.append(lambda records: records["band"] == number)
+        if verdict is not None:
+            wanted.append(_with_verdict(job.product, verdict))
         if factor is not None:
             place = _index("factor", self._model(job).encoding.factors, factor)
             wanted.append(lambda records: (records["reasons"] == place).any(axis=1))
@@ -258,6 +264,21 @@ class Batches:
             key = customer_key(customer)
             wanted.append(lambda records: records["customer"] == key)
         return (lambda records: np.logical_and.reduce([keep(records) for keep in wanted])) if wanted else None
+
+    def verdict_counts(self, job: Job) -> Mapping[str, int] | None:
+        """Return how many of a finished job's rows have each verdict, by its name; `None` where its results are gone.
+
+        `ReplayDiffers` where the stored results are not such as were written.
+        """
+        if job.summary is None:
+            return None
+        if job.policy_version is None:
+            return job.product.count_verdicts(job.summary.bands, {})
+        path = self.storage.home(job.id) / RESULTS
+        if not path.is_file():
+            return None
+        with _as_written():
+            return job.product.count_verdicts(job.summary.bands, _without_limit(path, job.product))
 
     def _rows(self, job: Job, records: list[Any]) -> Iterator[Row]:
         with self._finished(job, SCORED).open("rb") as file:
@@ -406,6 +427,24 @@ def _index(field: str, names: Sequence[str], name: str) -> int:
     if name not in names:
         raise InvalidInput([Problem(field, "not-a-choice", f"must be one of {', '.join(names)}", name[:LONGEST_FOUND])])
     return list(names).index(name)
+
+
+def _with_verdict(product: Product, name: str) -> results.Keep:
+    """Return what keeps the records with a verdict."""
+    _index("verdict", [verdict.name for verdict in product.verdicts], name)
+    declined, granted = (
+        np.array([product.verdict(band, amount).name == name for band in product.bands]) for amount in (0.0, None)
+    )
+    return lambda records: np.where(records["limit"] == 0, declined[records["band"]], granted[records["band"]])
+
+
+@lru_cache(maxsize=1024)  # a finished job's results do not change
+def _without_limit(path: Path, product: Product) -> Mapping[str, int]:
+    """Count a finished job's rows without a limit, by their band's name."""
+    counts = np.zeros(len(product.bands), dtype=np.int64)
+    for records in Results(path).pieces():
+        counts += np.bincount(records["band"][records["limit"] == 0], minlength=len(counts))
+    return {band.name: int(count) for band, count in zip(product.bands, counts, strict=True)}
 
 
 def _key(sort: str, *, descending: bool) -> results.Key:
