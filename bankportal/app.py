@@ -103,8 +103,8 @@ def create_app(config: Config | None = None) -> Flask:
 
 def healthz() -> tuple[Response, int]:
     """Say whether the portal can score: its database answers and each product has a model."""
-    content = state(current_app.extensions["bankportal"])
-    return jsonify(content), 200 if all(content["models"].values()) else 503
+    health = state(current_app.extensions["bankportal"])
+    return jsonify(health.model_dump()), 200 if all(health.models.values()) else 503
 
 
 def _allow_upload() -> None:

@@ -13,7 +13,6 @@ import random
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -21,13 +20,87 @@ from http import HTTPStatus
 from os import PathLike
 from pathlib import Path
 from time import monotonic, sleep
-from types import NoneType, TracebackType, UnionType
-from typing import IO, Any, Self, TypeVar, cast, get_args, get_origin
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
-from bankportal.version import __version__
+from . import answers
+from .answers import (
+    Band,
+    Batch,
+    Batches,
+    Change,
+    Check,
+    Customer,
+    Decision,
+    Decisions,
+    Example,
+    Fault,
+    Flag,
+    Health,
+    Item,
+    Limit,
+    Model,
+    ModelVersion,
+    ModelVersions,
+    Outcome,
+    Product,
+    Products,
+    Progress,
+    Reason,
+    Receipt,
+    Received,
+    Recorded,
+    Recourse,
+    Repair,
+    Scores,
+    Suggestion,
+    Summary,
+    Value,
+    Verdict,
+)
+from .version import __version__
+
+__all__ = (
+    "Band",
+    "Batch",
+    "Batches",
+    "Change",
+    "Check",
+    "Customer",
+    "Decision",
+    "Decisions",
+    "Example",
+    "Fault",
+    "Flag",
+    "Health",
+    "Item",
+    "Limit",
+    "Model",
+    "ModelVersion",
+    "ModelVersions",
+    "Outcome",
+    "Portal",
+    "Problem",
+    "Product",
+    "Products",
+    "Progress",
+    "Reason",
+    "Receipt",
+    "Received",
+    "Recorded",
+    "Recourse",
+    "Repair",
+    "Scores",
+    "Suggestion",
+    "Summary",
+    "Unreachable",
+    "Value",
+    "Verdict",
+)
 
 BASE = "/api/v1"
 KEY = "Idempotency-Key"
@@ -37,7 +110,6 @@ UNNAMED = "upload.csv"
 AT_WORK = frozenset({"checking", "scoring"})
 ATTEMPTS = 4
 TIMEOUT = 30.0  # seconds, for each step of an attempt: connect, send, wait, receive
-NOT_KNOWN = (ValueError, TypeError, KeyError)
 PASSING = frozenset({429, 502, 503, 504})
 PASSING_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds; doubled from one attempt to the next
@@ -45,337 +117,7 @@ LONGEST_ASKED = 60.0  # seconds; a server that asks for a longer pause is not as
 
 NOTHING: Mapping[str, Any] = {}
 
-Value = int | float | str | None
 T = TypeVar("T")
-
-
-# --- answers: what docs/openapi.json declares, under the same names --------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing wrong with one given value. `place` is body, query, path or header; `field` the caller's own name."""
-
-    place: str = field(metadata={"name": "in"})
-    field: str
-    code: str
-    message: str
-    found: str
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The credit limit that the policy suggests; amounts in EUR. `amount` is 0 where none is granted."""
-
-    amount: float
-    ceiling: float
-    rule: str
-    requested: float | None
-    counteroffer: bool
-    obligations_assumed: bool
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why the answer is what it is: a factor's contribution, or a rule of the policy, in the bank's words."""
-
-    factor: str | None
-    rule: str | None
-    contribution: float
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A value outside what the forest was trained on: scored all the same."""
-
-    factor: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Model:
-    """The model version that scored; `digest` is the SHA-256 of its manifest."""
-
-    version: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """One factor's own value and the suggested one."""
-
-    factor: str
-    old: float
-    new: float
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One or two changes and what they lead to; `effort` is what they cost the customer."""
-
-    changes: tuple[Change, ...]
-    score: float
-    band: str
-    limit: Limit | None
-    effort: float
-
-
-@dataclass(frozen=True)
-class Recourse:
-    """The smallest changes that reach a better band, or (`nothing`) the proof that there are none."""
-
-    best: bool
-    nothing: bool
-    suggestions: tuple[Suggestion, ...]
-    lifts: tuple[Suggestion, ...]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The decision that was recorded."""
-
-    id: str
-    at: datetime
-    url: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The answer for one customer. `base` and contributions add up to the score; `decision` is `None` unrecorded."""
-
-    product: str
-    score: float
-    band: str
-    limit: Limit | None
-    reasons: tuple[Reason, ...]
-    flags: tuple[Flag, ...]
-    base: float
-    contributions: Mapping[str, float] | None
-    recourse: Recourse | None
-    model: Model
-    policy_version: str | None
-    decision: Recorded | None
-
-
-@dataclass(frozen=True)
-class Item:
-    """The answer for one customer of many: an outcome, or what is wrong with the values given."""
-
-    index: int
-    outcome: Outcome | None
-    errors: tuple[Fault, ...]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The answers for many customers, in their order."""
-
-    scored: int
-    refused: int
-    items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
-class Customer:
-    """The values a decision stands on, by role. Protected values are not told."""
-
-    carried: Mapping[str, Value]
-    scored: Mapping[str, Value]
-    policy: Mapping[str, Value]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A recorded decision."""
-
-    id: str
-    at: datetime
-    customer: Customer
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """A page of decisions, newest first; `next` is `None` at the end."""
-
-    items: tuple[Decision, ...]
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """A decision's place in the chain."""
-
-    number: int
-    digest: str
-    previous: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a decision is what was recorded; `fault` says what is wrong where it is not."""
-
-    decision: str
-    intact: bool
-    receipt: Receipt | None
-    fault: str | None
-
-
-@dataclass(frozen=True)
-class Band:
-    """A named range of the score, from `start` up to, and without, `end`."""
-
-    name: str
-    start: float
-    end: float
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Product:
-    """One thing the portal decides; `model_version` is `None` where no version can serve."""
-
-    key: str
-    title: str
-    question: str
-    quantity: str
-    bands: tuple[Band, ...]
-    policy_version: str | None
-    model_version: str | None
-    schema_url: str
-
-
-@dataclass(frozen=True)
-class Products:
-    """All products."""
-
-    items: tuple[Product, ...]
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A trained forest as it is registered."""
-
-    product: str
-    version: str
-    active: bool
-    digest: str
-    forest_digest: str
-    trained_at: datetime
-    seed: int
-    data: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    libraries: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class ModelVersions:
-    """All registered versions, newest first, product by product."""
-
-    items: tuple[ModelVersion, ...]
-
-
-@dataclass(frozen=True)
-class Received:
-    """A file that was taken in as a batch; `input_digest` is its SHA-256."""
-
-    id: str
-    url: str
-    product: str
-    at: datetime
-    file_name: str
-    input_digest: str
-    input_bytes: int
-
-
-@dataclass(frozen=True)
-class Example:
-    """One rejected cell: where it stands, and what stood there."""
-
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Repair:
-    """Rejected cells that one repair mends; `column` is empty where the whole row is at fault."""
-
-    column: str
-    factor: str
-    code: str
-    message: str
-    rows: int
-    examples: tuple[Example, ...]
-
-
-@dataclass(frozen=True)
-class Check:
-    """What the check of the whole file found; good + rejected = rows."""
-
-    rows: int
-    good: int
-    rejected: int
-    groups: tuple[Repair, ...]
-    more: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a batch is; `rate` in rows a second."""
-
-    rows_done: int
-    rows: int | None
-    rate: float | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a batch that is done came to; scored + rejected = rows."""
-
-    scored: int
-    rejected: int
-    quarantined: int
-    bands: Mapping[str, int]
-    mean_score: float | None
-
-
-@dataclass(frozen=True)
-class Batch(Received):
-    """A batch. `state`: uploaded, checking, checked, scoring, done, refused, cancelled, failed; `message` says why."""
-
-    state: str
-    message: str
-    mapping: Mapping[str, str] | None
-    progress: Progress
-    checked: Check | None
-    model: Model | None
-    policy_version: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    summary: Summary | None
-    results_url: str | None
-    rejects_url: str | None
-
-
-@dataclass(frozen=True)
-class Batches:
-    """A page of batches, newest first; `next` is `None` at the end."""
-
-    items: tuple[Batch, ...]
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Health:
-    """Whether the portal can score and record: `status` is ok, an older model serves, or no model."""
-
-    status: str
-    models: Mapping[str, str | None]
-    refused: Mapping[str, str]
-    version: str
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -647,11 +389,11 @@ def _media(response: httpx.Response) -> str:
 
 
 def _answer(kind: type[T], response: httpx.Response) -> T:
-    response.read()
+    """Read an answer. Fields that this client does not know are left out: a newer portal may tell more."""
     try:
-        return cast(T, _read(kind, response.json()))
-    except NOT_KNOWN as error:
-        detail = f"The answer is not what this client knows: {error!r}."
+        return TypeAdapter(kind).validate_json(response.read(), strict=True)
+    except ValidationError as error:
+        detail = f"The answer is not what this client knows: {error}."
         raise Problem(response.status_code, "Not an answer of the portal", detail) from error
 
 
@@ -668,27 +410,21 @@ def _save(path: Path, response: httpx.Response) -> Path:
 
 
 def _problem(response: httpx.Response) -> Problem:
-    told = _told(response)
+    pause = _retry_after(response.headers.get("Retry-After", ""))
+    try:
+        details = answers.Problem.model_validate_json(response.content if _media(response) == PROBLEM else b"")
+    except ValidationError:  # a gateway's page
+        title, detail = response.reason_phrase or "Refused", "What answered is not the portal."
+        return Problem(response.status_code, title, detail, retry_after=pause)
     return Problem(
         response.status_code,
-        str(told.get("title") or response.reason_phrase or "Refused"),
-        str(told.get("detail") or "What answered is not the portal."),
-        type=str(told.get("type") or "about:blank"),
-        instance=told.get("instance"),
-        errors=told.get("errors", ()),
-        retry_after=_retry_after(response.headers.get("Retry-After", "")),
+        details.title,
+        details.detail,
+        type=details.type,
+        instance=details.instance,
+        errors=details.errors,
+        retry_after=pause,
     )
-
-
-def _told(response: httpx.Response) -> Mapping[str, Any]:
-    """Return a refusal's content; nothing where it is not the portal's: a gateway's page."""
-    if _media(response) != PROBLEM:
-        return NOTHING
-    try:
-        told = _read(dict[str, Any], response.json())
-        return {**told, "errors": _read(tuple[Fault, ...], told.get("errors", []))}
-    except NOT_KNOWN:
-        return NOTHING
 
 
 def _retry_after(text: str) -> float:
@@ -699,43 +435,3 @@ def _retry_after(text: str) -> float:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return 0.0
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """Return JSON as a type of this module; `TypeError`, `KeyError`, `ValueError` where it is something else."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return _read_fields(kind, value)
-    if origin is UnionType:
-        return _read_choice(inside, value)
-    if origin is tuple:
-        return tuple(_read(inside[0], each) for each in _of(list, value))
-    if origin in (Mapping, dict):
-        return {name: _read(inside[1], each) for name, each in _of(dict, value).items()}
-    if kind is datetime:
-        return datetime.fromisoformat(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if kind is Any else _of(kind, value)
-
-
-def _read_fields(kind: Any, value: Any) -> Any:
-    """Return a dataclass; fields that this client does not know are left: a newer portal may tell more."""
-    given = _of(dict, value)
-    return kind(**{each.name: _read(each.type, given[each.metadata.get("name", each.name)]) for each in fields(kind)})
-
-
-def _read_choice(kinds: Sequence[Any], value: Any) -> Any:
-    known = [kind for kind in kinds if kind is not NoneType]
-    if value is None and NoneType in kinds:
-        return None
-    return _read(known[0], value) if len(known) == 1 else _of(tuple(known), value)
-
-
-def _of(kind: Any, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r:.80} where {kind} is due")
-    return value

@@ -31,8 +31,8 @@ from services import PICKLE
 from sklearn.ensemble import RandomForestClassifier
 
 from bankportal import wiring
-from bankportal.api import answers
-from bankportal.api.calls import written
+from bankportal.api import conversion
+from bankportal.api.calls import reply
 from bankportal.api.reading import from_json
 from bankportal.cli.train import simulated_bank, train_product
 from bankportal.config import load
@@ -206,7 +206,6 @@ def costs(portal: wiring.Services) -> str:
     raws = customers()
     sound = [validate(CHURN, raw, Door.TYPED) for raw in raws]
     outcomes = portal.scoring.score_all(sound[:GROUP])
-    plain = answers.outcome(outcomes[0], contributions=False)
 
     def record(turn: int) -> None:
         mine = [f"{turn:032}{number:032}" for number in range(GROUP)]
@@ -220,7 +219,7 @@ def costs(portal: wiring.Services) -> str:
             sound[turn * GROUP : (turn + 1) * GROUP]
         ),
         "record: three rows and a receipt, commit included": record,
-        "write the answer": lambda _: [written(plain) for _ in range(GROUP)],
+        "write the answer": lambda _: [reply(conversion.outcome(outcome, contributions=False)) for outcome in outcomes],
     }
     lines = [f"**What an answer costs, in groups of {GROUP}**", "", "| | processor ms each |", "|---|---:|"]
     lines += [f"| {name} | {processor_time(step) / GROUP * 1e3:.3f} |" for name, step in steps.items()]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from bankportal.api import docs_page, legacy, openapi
-from bankportal.api.answers import BASE
 from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
+from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal
 from bankportal.api.reading import asked, too_large

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -13,7 +13,8 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
-from bankportal.api.answers import BASE, Plain
+from bankportal import answers
+from bankportal.api import conversion
 from bankportal.api.calls import CSV, MULTIPART, Asked, Call, Reply, reply
 from bankportal.api.handlers import LATEST, require_known
 from bankportal.api.problems import Refused
@@ -29,7 +30,6 @@ FIELDS = ("product", "file", "mapping", "start")
 PIECE = 1 << 16  # bytes
 IN_MEMORY = 1_000_000  # bytes of a file; larger ones wait on disk
 LARGEST_FIELDS = 100_000  # bytes, of all fields that are no file
-CHECKED = frozenset({State.CHECKED, State.DONE})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def create(services: Services, asked: Asked) -> Reply:
         if key is None:
             raise
         raise KeyReused from conflict
-    return reply(_received(job), 202, {"Location": _url(job)})
+    return reply(conversion.received(job), 202, {"Location": conversion.batch_url(job)})
 
 
 def _fingerprint(job: Job, form: Form) -> bytes:
@@ -164,7 +164,7 @@ def _mapping(text: str) -> Mapping[str, str]:
 
 def get(services: Services, asked: Asked) -> Reply:
     """Say how a batch is."""
-    return reply(_told(services.batches, _job(services, asked)))
+    return _batch(services, _job(services, asked))
 
 
 def list_(services: Services, asked: Asked) -> Reply:
@@ -172,19 +172,20 @@ def list_(services: Services, asked: Asked) -> Reply:
     given = asked.parameters
     require_known(given["before"], services.batches.get, "batch")
     page = services.batches.page(given["product"], given["before"], given["size"])
-    return reply({"items": [_told(services.batches, job) for job in page.items], "next": page.next})
+    items = tuple(conversion.batch(job, services.batches.progress(job)) for job in page.items)
+    return reply(answers.Batches(items=items, next=page.next))
 
 
 def start(services: Services, asked: Asked) -> Reply:
     """Have a checked batch scored."""
     job = services.batches.start(_job(services, asked))
-    return reply(_told(services.batches, job))
+    return _batch(services, job)
 
 
 def cancel(services: Services, asked: Asked) -> Reply:
     """Stop a batch for good."""
     job = services.batches.cancel(_job(services, asked))
-    return reply(_told(services.batches, job))
+    return _batch(services, job)
 
 
 def results(services: Services, asked: Asked) -> Reply:
@@ -197,6 +198,10 @@ def rejects(services: Services, asked: Asked) -> Reply:
     """Send the rejected rows."""
     job = _job(services, asked)
     return _file(job, REJECTS, services.batches.rejects(job))
+
+
+def _batch(services: Services, job: Job) -> Reply:
+    return reply(conversion.batch(job, services.batches.progress(job)))
 
 
 def _job(services: Services, asked: Asked) -> Job:
@@ -226,37 +231,3 @@ def _digest_field(digest: str) -> str:
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from iter(partial(file.read, PIECE), b"")
-
-
-def _url(job: Job) -> str:
-    return f"{BASE}/batches/{job.id}"
-
-
-def _received(job: Job) -> Plain:
-    return {
-        "id": job.id,
-        "url": _url(job),
-        "product": job.product.key,
-        "at": job.at.isoformat(timespec="microseconds"),
-        "file_name": job.file_name,
-        "input_digest": job.input_digest,
-        "input_bytes": job.input_bytes,
-    }
-
-
-def _told(batches: Batches, job: Job) -> Plain:
-    progress = batches.progress(job)
-    return _received(job) | {
-        "state": job.state.value,
-        "message": job.message,
-        "mapping": dict(job.mapping) if job.mapping is not None else None,
-        "progress": {name: getattr(progress, name) for name in ("rows_done", "rows", "rate", "seconds_left")},
-        "checked": asdict(job.checked) if job.checked else None,
-        "model": {"version": job.model_version, "digest": job.model_digest} if job.model_version else None,
-        "policy_version": job.policy_version,
-        "started_at": job.started_at.isoformat() if job.started_at else None,
-        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
-        "summary": asdict(job.summary) if job.summary else None,
-        "results_url": f"{_url(job)}/results" if job.state is State.DONE else None,
-        "rejects_url": f"{_url(job)}/rejects" if job.state in CHECKED else None,
-    }

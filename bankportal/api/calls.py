@@ -20,6 +20,9 @@ LARGEST_BODY = 1_000_000  # bytes
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+Plain = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Call:
     """A request as it came in. `path` is decoded, `query` is not; headers are found under their lower-case names."""
@@ -52,9 +55,10 @@ class Reply:
         return headers
 
 
-def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """Return plain data as a reply; floats keep every digit."""
-    return Reply(status, written(content), JSON, headers or {})
+def reply(content: BaseModel | Plain, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return an answer, or plain data, as a reply; floats keep every digit."""
+    plain = content.model_dump(by_alias=True) if isinstance(content, BaseModel) else content
+    return Reply(status, written(plain), JSON, headers or {})
 
 
 def written(content: Any) -> bytes:

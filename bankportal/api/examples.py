@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from bankportal.api import answers
+from bankportal.api import conversion
 from bankportal.api.schemas import example
 from bankportal.domain.constraints import Door
 from bankportal.domain.ids import ID_LENGTH
@@ -43,7 +43,7 @@ def outcome(product: Product) -> dict[str, Any]:
     customer = validate(product, example(product), Door.TYPED)
     found = _outcome(product, customer)
     decision = Decision("0" * ID_LENGTH, AT, customer, found)
-    return answers.outcome(found, contributions=False, decision=decision)
+    return conversion.outcome(found, contributions=False, decision=decision).model_dump()
 
 
 def _outcome(product: Product, customer: Customer) -> Outcome:

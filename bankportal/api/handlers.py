@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from bankportal.api import answers
+from bankportal import answers
+from bankportal.api import conversion
 from bankportal.api.calls import Asked, Deciding, Reply, Wanted, reply
-from bankportal.api.problems import Misplaced, Refused, told
+from bankportal.api.problems import Misplaced, Refused, fault
 from bankportal.api.schemas import customer_schema
 from bankportal.domain.constraints import Door
 from bankportal.domain.errors import InvalidInput, NoActiveModel, NotFound, Problem
@@ -42,11 +43,11 @@ def score_many(services: Services, asked: Asked, product: Product) -> Reply:
     judged = [_judged(product, raw) for raw in items]
     sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
     outcomes = dict(zip(sound, _outcomes(services, asked, sound, submission), strict=True))
-    answered = [
-        {"index": index, "outcome": outcomes.get(index), "errors": [] if isinstance(each, Customer) else each}
+    answered = tuple(
+        answers.Item(index=index, outcome=outcomes.get(index), errors=() if isinstance(each, Customer) else each)
         for index, each in enumerate(judged)
-    ]
-    return reply({"scored": len(sound), "refused": len(items) - len(sound), "items": answered})
+    )
+    return reply(answers.Scores(scored=len(sound), refused=len(items) - len(sound), items=answered))
 
 
 def _submission(asked: Asked, product: Product) -> str:
@@ -66,14 +67,14 @@ def _claimed(services: Services, asked: Asked, product: Product) -> str:
     return _submission(asked, product)
 
 
-def _outcome(services: Services, asked: Asked, customer: Customer, decision: Decision | None) -> answers.Plain:
+def _outcome(services: Services, asked: Asked, customer: Customer, decision: Decision | None) -> answers.Outcome:
     found = decision.outcome if decision else services.scoring.score(customer)
     recourse = None
     if asked.parameters.get("recourse"):
         about = decision or Decision("", datetime.now(UTC), customer, found)
-        recourse = answers.recourse(services.explaining, about)
+        recourse = conversion.recourse(services.explaining, about)
     contributions = asked.parameters["contributions"]
-    return answers.outcome(found, contributions=contributions, recourse=recourse, decision=decision)
+    return conversion.outcome(found, contributions=contributions, recourse=recourse, decision=decision)
 
 
 def _items(body: Any) -> list[Any]:
@@ -96,30 +97,31 @@ def _items(body: Any) -> list[Any]:
     return items
 
 
-def _judged(product: Product, raw: Any) -> Customer | list[answers.Plain]:
+def _judged(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ...]:
     """Return the customer, or what is wrong with the values."""
     try:
         return validate(product, raw, Door.TYPED)
     except InvalidInput as invalid:
-        return [told(problem) for problem in invalid.problems]
+        return tuple(map(fault, invalid.problems))
 
 
 def _outcomes(
     services: Services, asked: Asked, customers: Mapping[int, Customer], submission: str | None
-) -> list[answers.Plain]:
+) -> list[answers.Outcome]:
     """Score customers by their place in the list; record all of them or, without a submission, none."""
     contributions = asked.parameters["contributions"]
     if submission is None:
         found = (services.scoring.score(customer) for customer in customers.values())
-        return [answers.outcome(each, contributions=contributions) for each in found]
+        return [conversion.outcome(each, contributions=contributions) for each in found]
     own = [(customer, f"{submission}:{index}") for index, customer in customers.items()]
     decisions = services.scoring.decide_all(own)
-    return [answers.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
+    return [conversion.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 
 
 def products(services: Services, asked: Asked) -> Reply:
     """Describe all products."""
-    return reply({"items": [answers.product(each, _serving(services, each)) for each in PRODUCTS.values()]})
+    items = tuple(conversion.product(each, _serving(services, each)) for each in PRODUCTS.values())
+    return reply(answers.Products(items=items))
 
 
 def _serving(services: Services, product: Product) -> str | None:
@@ -144,7 +146,8 @@ def list_decisions(services: Services, asked: Asked) -> Reply:
     given = asked.parameters
     require_known(given["before"], services.decisions.get, "decision")
     page = services.decisions.page(given["product"], given["before"], given["size"])
-    return reply({"items": [answers.decision(each, contributions=False) for each in page.items], "next": page.next})
+    items = tuple(conversion.decision(each, contributions=False) for each in page.items)
+    return reply(answers.Decisions(items=items, next=page.next))
 
 
 def require_known(before: str | None, get: Callable[[str], Any], what: str) -> None:
@@ -160,7 +163,7 @@ def require_known(before: str | None, get: Callable[[str], Any], what: str) -> N
 
 def get_decision(services: Services, asked: Asked) -> Reply:
     """Return one decision in full."""
-    return reply(answers.decision(_decision(services, asked), contributions=True))
+    return reply(conversion.decision(_decision(services, asked), contributions=True))
 
 
 def _decision(services: Services, asked: Asked) -> Decision:
@@ -180,40 +183,40 @@ def verify_decision(services: Services, asked: Asked) -> Reply:
         receipt, fault = proven(services.audit.chain, decision), None
     except ChainBroken as broken:
         receipt, fault = None, str(broken)
-    told = vars(receipt) if receipt else None
-    return reply({"decision": decision, "intact": fault is None, "receipt": told, "fault": fault})
+    place = answers.Receipt.model_validate(receipt) if receipt else None
+    return reply(answers.Verdict(decision=decision, intact=fault is None, receipt=place, fault=fault))
 
 
 def list_models(services: Services, asked: Asked) -> Reply:
     """List the registered model versions of all products."""
-    found = [each for product in PRODUCTS.values() for each in services.models.versions(product)]
-    return reply({"items": [answers.model_version(each) for each in found]})
+    versions = (each for product in PRODUCTS.values() for each in services.models.versions(product))
+    return reply(answers.ModelVersions(items=tuple(map(conversion.model_version, versions))))
 
 
 def get_model(services: Services, asked: Asked) -> Reply:
     """Return one model version."""
     found = services.models.get(_product(asked), asked.parameters["version"])
-    return reply(answers.model_version(found))
+    return reply(conversion.model_version(found))
 
 
 def active_model(services: Services, asked: Asked) -> Reply:
     """Return the model version that serves."""
-    return reply(answers.model_version(services.models.active(_product(asked))))
+    return reply(conversion.model_version(services.models.active(_product(asked))))
 
 
 def health(services: Services, asked: Asked) -> Reply:
     """Say whether the portal can score and record."""
-    content = state(services)
-    return reply(content, 200 if all(content["models"].values()) else 503)
+    health = state(services)
+    return reply(health, 200 if all(health.models.values()) else 503)
 
 
-def state(services: Services) -> answers.Plain:
+def state(services: Services) -> answers.Health:
     """Return how the portal is: its database answers, else an error of the database, and each product's model."""
     services.database.require_writable()
     models = {product.key: _loaded(services, product) for product in PRODUCTS.values()}
     refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
     status = "no model" if not all(models.values()) else "an older model serves" if refused else "ok"
-    return {"status": status, "models": models, "refused": refused, "version": __version__}
+    return answers.Health(status=status, models=models, refused=refused, version=__version__)
 
 
 def _loaded(services: Services, product: Product) -> str | None:

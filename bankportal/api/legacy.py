@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.calls import KEY, Answer, Asked, Body, Call, Deciding, Operation, Reply, reply
 from bankportal.api.handlers import wanted
 from bankportal.api.schemas import customer_name
@@ -102,7 +102,7 @@ def _operation(path: str, product: Product) -> Operation:
         handler=partial(_predict, product=product),
         parameters=(KEY,),
         body=Body(schema=customer_name(product), examples={}),
-        answers=(Answer(status=200, help="", model=models.Outcome),),
+        answers=(Answer(status=200, help="", model=answers.Outcome),),
         errors=(),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Parameter, Reply
 from bankportal.api.examples import required
 from bankportal.api.handlers import MOST_ITEMS
@@ -163,7 +163,7 @@ def _problem(help: str) -> dict[str, Any]:  # noqa: A002  # the field's name
 
 def _schemas() -> dict[str, Any]:
     answered = {answer.model for operation in OPERATIONS for answer in operation.answers if answer.model}
-    ordered = sorted(answered | {models.Problem}, key=_name)
+    ordered = sorted(answered | {answers.Problem}, key=_name)
     _, made = models_json_schema([(model, "serialization") for model in ordered], ref_template=SCHEMAS + "{model}")
     schemas: dict[str, Any] = made["$defs"]
     for product in PRODUCTS.values():

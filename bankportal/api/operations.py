@@ -3,9 +3,10 @@
 from dataclasses import replace
 from functools import partial
 
-from bankportal.api import batches, examples, handlers, models
-from bankportal.api.answers import BASE
+from bankportal import answers
+from bankportal.api import batches, examples, handlers
 from bankportal.api.calls import KEY, MULTIPART, Answer, Body, Operation, Parameter
+from bankportal.api.conversion import BASE
 from bankportal.api.handlers import LATEST, MOST_ITEMS
 from bankportal.api.schemas import customer_name, example
 from bankportal.domain.ids import ALPHABET, ID_LENGTH
@@ -94,7 +95,7 @@ def _score(product: Product) -> Operation:
         handler=partial(handlers.score, product=product),
         parameters=(RECORD, CONTRIBUTIONS, RECOURSE, KEY),
         body=Body(schema=customer_name(product), examples={"One customer": example(product)}),
-        answers=(Answer(status=200, help="The outcome.", model=models.Outcome, example=shape),),
+        answers=(Answer(status=200, help="The outcome.", model=answers.Outcome, example=shape),),
         errors=WRITES,
     )
 
@@ -116,7 +117,7 @@ def _score_many(product: Product) -> Operation:
             examples={"Two customers, the second refused": {"items": two}},
             largest=LARGEST_SCORES,
         ),
-        answers=(Answer(status=200, help="The outcomes and refusals.", model=models.Scores),),
+        answers=(Answer(status=200, help="The outcomes and refusals.", model=answers.Scores),),
         errors=WRITES,
     )
 
@@ -132,7 +133,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="List the products",
         help="Each product with its bands and the versions that serve it.",
         handler=handlers.products,
-        answers=(Answer(status=200, help="All products.", model=models.Products),),
+        answers=(Answer(status=200, help="All products.", model=answers.Products),),
         errors=READS,
     ),
     Operation(
@@ -156,7 +157,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="A page at a time: pass `next` of one page as `before` of the following one. Without contributions.",
         handler=handlers.list_decisions,
         parameters=_page_of("decision"),
-        answers=(Answer(status=200, help="A page of decisions.", model=models.Decisions),),
+        answers=(Answer(status=200, help="A page of decisions.", model=answers.Decisions),),
         errors=READS,
     ),
     Operation(
@@ -168,7 +169,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="The decision as it was recorded, with the values it stands on. Protected values are not told.",
         handler=handlers.get_decision,
         parameters=(DECISION,),
-        answers=(Answer(status=200, help="The decision.", model=models.Decision),),
+        answers=(Answer(status=200, help="The decision.", model=answers.Decision),),
         errors=(404, *READS),
     ),
     Operation(
@@ -181,7 +182,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "before it. The whole chain is checked by `flask audit verify`.",
         handler=handlers.verify_decision,
         parameters=(DECISION,),
-        answers=(Answer(status=200, help="Whether it is what was recorded.", model=models.Verdict),),
+        answers=(Answer(status=200, help="Whether it is what was recorded.", model=answers.Verdict),),
         errors=(404, *READS),
     ),
     Operation(
@@ -192,7 +193,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="List the model versions",
         help="All registered versions of all products, newest first.",
         handler=handlers.list_models,
-        answers=(Answer(status=200, help="The versions.", model=models.ModelVersions),),
+        answers=(Answer(status=200, help="The versions.", model=answers.ModelVersions),),
         errors=READS,
     ),
     Operation(
@@ -204,7 +205,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="The active version; the one active before it where its files are refused.",
         handler=handlers.active_model,
         parameters=(PRODUCT,),
-        answers=(Answer(status=200, help="The version.", model=models.ModelVersion),),
+        answers=(Answer(status=200, help="The version.", model=answers.ModelVersion),),
         errors=(404, *READS),
     ),
     Operation(
@@ -216,7 +217,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="Its digests, data, evaluation and the libraries that trained it.",
         handler=handlers.get_model,
         parameters=(PRODUCT, VERSION),
-        answers=(Answer(status=200, help="The version.", model=models.ModelVersion),),
+        answers=(Answer(status=200, help="The version.", model=answers.ModelVersion),),
         errors=(404, *READS),
     ),
     Operation(
@@ -238,7 +239,7 @@ OPERATIONS: tuple[Operation, ...] = (
             examples={"One file": {"product": CHURN.key, "file": FILE, "start": True}},
             media=MULTIPART,
         ),
-        answers=(Answer(status=202, help="Taken in.", model=models.Received),),
+        answers=(Answer(status=202, help="Taken in.", model=answers.Received),),
         errors=(*WRITES, 409),
     ),
     Operation(
@@ -250,7 +251,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="A page at a time: pass `next` of one page as `before` of the following one.",
         handler=batches.list_,
         parameters=_page_of("batch"),
-        answers=(Answer(status=200, help="A page of batches.", model=models.Batches),),
+        answers=(Answer(status=200, help="A page of batches.", model=answers.Batches),),
         errors=READS,
     ),
     Operation(
@@ -262,7 +263,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="Its state, how far it is, what the check found and what came of it.",
         handler=batches.get,
         parameters=(BATCH,),
-        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, *READS),
     ),
     Operation(
@@ -274,7 +275,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="With the model that serves now. One that was started before stays as it is.",
         handler=batches.start,
         parameters=(BATCH,),
-        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, 409, *READS),
     ),
     Operation(
@@ -286,7 +287,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="For good; what was scored is not kept. One that is at rest stays as it is.",
         handler=batches.cancel,
         parameters=(BATCH,),
-        answers=(Answer(status=200, help="The batch.", model=models.Batch),),
+        answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, *READS),
     ),
     Operation(
@@ -322,8 +323,8 @@ OPERATIONS: tuple[Operation, ...] = (
         help="The database answers and each product has a model.",
         handler=handlers.health,
         answers=(
-            Answer(status=200, help="It can.", model=models.Health),
-            Answer(status=503, help="A product has no model.", model=models.Health),
+            Answer(status=200, help="It can.", model=answers.Health),
+            Answer(status=503, help="A product has no model.", model=answers.Health),
         ),
         errors=READS,
     ),

@@ -3,13 +3,13 @@
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from bankportal import answers
 from bankportal.api.calls import Reply, written
 from bankportal.config import PREFIX
 from bankportal.domain.errors import InvalidInput, PortalError, Problem
@@ -74,17 +74,24 @@ def refusal(error: Exception, request_id: str) -> Reply:
     error = _of_the_server(error)
     code = error.code if isinstance(error, PortalError) and error.code in KINDS else _fault(error)
     status, title = KINDS[code]
-    content = {"type": f"{TYPE}{code}", "title": title, "status": status, "detail": str(error), "errors": []}
+    detail, instance = str(error), None
     if not isinstance(error, PortalError) or code == "fault":
         log.error(code, exc_info=error)
-        content["detail"] = f"Nothing was answered. Reference: {request_id}"
-        content["instance"] = f"urn:bankportal:request:{request_id}"
+        detail = f"Nothing was answered. Reference: {request_id}"
+        instance = f"urn:bankportal:request:{request_id}"
     if isinstance(error, InvalidInput):
-        content["detail"] = f"{_counted(len(error.problems))} not acceptable; nothing was scored or recorded."
-    if isinstance(error, InvalidInput | Refused):
-        content["errors"] = [told(problem) for problem in error.problems]
+        detail = f"{_counted(len(error.problems))} not acceptable; nothing was scored or recorded."
+    problems = error.problems if isinstance(error, InvalidInput | Refused) else ()
+    content = answers.Problem(
+        type=f"{TYPE}{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance,
+        errors=tuple(map(fault, problems)),
+    )
     headers = error.headers if isinstance(error, Refused) else {}
-    return Reply(status, written(content), MEDIA, headers)
+    return Reply(status, written(content.model_dump(by_alias=True, exclude_none=True)), MEDIA, headers)
 
 
 def _counted(problems: int) -> str:
@@ -108,16 +115,15 @@ def _of_the_server(error: Exception) -> Exception:
     return error
 
 
-def told(problem: Problem) -> dict[str, Any]:
-    """Return one field's problem as plain data."""
-    place = problem.place if isinstance(problem, Misplaced) else "body"
-    return {
-        "in": place,
-        "field": printable(problem.field),
-        "code": problem.code,
-        "message": problem.message,
-        "found": printable(problem.found),
-    }
+def fault(problem: Problem) -> answers.Fault:
+    """Return one field's problem as it is answered."""
+    return answers.Fault(
+        place=problem.place if isinstance(problem, Misplaced) else "body",
+        field=printable(problem.field),
+        code=problem.code,
+        message=problem.message,
+        found=printable(problem.found),
+    )
 
 
 def printable(text: str) -> str:

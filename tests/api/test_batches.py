@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.domain.products import CHURN
 
@@ -30,16 +30,16 @@ def work(engine) -> None:
         pass
 
 
-def read(engine, url: str) -> models.Batch:
+def read(engine, url: str) -> answers.Batch:
     response = engine.client.get(url)
     assert response.status_code == 200, response.text
-    return models.Batch.model_validate_json(response.content, extra="forbid")
+    return answers.Batch.model_validate_json(response.content, extra="forbid")
 
 
 def test_it_works(engine) -> None:
     response = send(engine)
     assert response.status_code == 202, response.text
-    received = models.Received.model_validate_json(response.content, extra="forbid")
+    received = answers.Received.model_validate_json(response.content, extra="forbid")
     assert response.headers["Location"] == received.url
     assert received.file_name == "my file.csv"
     assert read(engine, received.url).state == "checking"
@@ -118,7 +118,7 @@ def test_left_at_the_check(engine) -> None:
     assert engine.client.get(f"{url}/rejects").status_code == 200
     stopped = engine.client.post(f"{url}/cancel")
     assert stopped.status_code == 200
-    assert models.Batch.model_validate_json(stopped.content, extra="forbid").state == "cancelled"
+    assert answers.Batch.model_validate_json(stopped.content, extra="forbid").state == "cancelled"
     assert engine.client.post(f"{url}/cancel").json()["state"] == "cancelled"
 
 
@@ -131,7 +131,7 @@ def test_started_once_it_is_checked(engine) -> None:
     assert "Repr-Digest" not in engine.client.get(f"{url}/rejects").headers
     started = engine.client.post(f"{url}/start")
     assert started.status_code == 200, started.text
-    assert models.Batch.model_validate_json(started.content, extra="forbid").state == "scoring"
+    assert answers.Batch.model_validate_json(started.content, extra="forbid").state == "scoring"
     assert engine.client.post(f"{url}/start").json()["model"] == started.json()["model"]
     work(engine)
     assert read(engine, url).state == "done"
@@ -149,7 +149,7 @@ def test_start_where_no_row_is_good_or_it_was_stopped(engine) -> None:
 def test_a_list_page_by_page(engine) -> None:
     sent = [send(engine).json()["id"] for _ in range(3)]
     first = engine.client.get(f"{PATH}?size=2")
-    page = models.Batches.model_validate_json(first.content, extra="forbid")
+    page = answers.Batches.model_validate_json(first.content, extra="forbid")
     assert [batch.id for batch in page.items] == sent[:0:-1]
     again = engine.client.get(f"{PATH}?size=1&before={page.next}").json()
     assert [batch["id"] for batch in again["items"]] == sent[:1]

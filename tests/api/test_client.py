@@ -18,8 +18,7 @@ from typing import Any, get_args, get_origin
 import httpx
 import pytest
 
-from bankportal import client
-from bankportal.api import models
+from bankportal import answers, client
 from bankportal.api.schemas import customer_schema, example
 from bankportal.client import Portal, Problem, Unreachable
 from bankportal.domain.products import CHURN, PRODUCTS
@@ -105,7 +104,7 @@ def failing(status: int = 503, **headers: str) -> httpx.Response:
 def declared() -> list[tuple[type, type]]:
     """The client's dataclasses beside the API's models of the same name."""
     classes = [each for _, each in inspect.getmembers(client, dataclasses.is_dataclass)]
-    return [(each, getattr(models, each.__name__)) for each in classes]
+    return [(each, getattr(answers, each.__name__)) for each in classes]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), declared(), ids=lambda each: each.__name__)
@@ -126,7 +125,7 @@ def test_each_answer_is_what_the_api_declares(ours, theirs) -> None:
 
 def test_no_answer_of_the_api_is_left_out() -> None:
     ours = {each.__name__ for each, _ in declared()}
-    theirs = {name for name, each in vars(models).items() if getattr(each, "__module__", "") == models.__name__}
+    theirs = {name for name, each in vars(answers).items() if getattr(each, "__module__", "") == answers.__name__}
     assert theirs - ours == {"Problem"}  # the exception
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from bankportal.api import models, openapi
+from bankportal import answers
+from bankportal.api import openapi
 from bankportal.api.calls import MULTIPART
 from bankportal.api.docs_page import ASSETS, FOLDER
 from bankportal.api.operations import OPERATIONS
@@ -80,7 +81,7 @@ def test_the_example_of_an_answer_is_like_an_answer(engine, product) -> None:
     operation = openapi.document()["paths"][path]["post"]
     (shown,) = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
     assert "not a forest's" in shown["description"]
-    told = models.Outcome.model_validate(shown["value"], extra="forbid")
+    told = answers.Outcome.model_validate(shown["value"], extra="forbid")
     found = engine.client.post(path, json=example(product)).json()
     assert _shape(shown["value"]) == _shape(found)
     assert told.band == product.band(told.score).name

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import update
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.schemas import customer_schema, example
 from bankportal.domain.constraints import Number
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
@@ -23,7 +23,7 @@ def read(engine, path: str, model) -> dict:
 
 
 def test_products(engine) -> None:
-    found = read(engine, "/api/v1/products", models.Products)["items"]
+    found = read(engine, "/api/v1/products", answers.Products)["items"]
     assert [each["key"] for each in found] == list(PRODUCTS)
     assert [band["name"] for band in found[0]["bands"]] == ["Low", "Moderate", "Critical"]
     assert [band["end"] for band in found[0]["bands"]] == [0.4, 0.7, 1.0]
@@ -47,28 +47,28 @@ def test_the_factors_as_json_schema(engine, product) -> None:
 
 def test_decisions_page_by_page(engine) -> None:
     made = [decide(engine, product) for product in (CHURN, ALLOWANCE, CHURN, CHURN)][::-1]
-    first = read(engine, "/api/v1/decisions?size=3", models.Decisions)
+    first = read(engine, "/api/v1/decisions?size=3", answers.Decisions)
     assert [each["id"] for each in first["items"]] == made[:3]
     assert first["items"][0]["outcome"]["contributions"] is None
-    following = read(engine, f"/api/v1/decisions?size=1&before={first['next']}", models.Decisions)
+    following = read(engine, f"/api/v1/decisions?size=1&before={first['next']}", answers.Decisions)
     assert [each["id"] for each in following["items"]] == made[3:]
-    churn = read(engine, "/api/v1/decisions?product=churn&size=3", models.Decisions)["items"]
+    churn = read(engine, "/api/v1/decisions?product=churn&size=3", answers.Decisions)["items"]
     assert [each["id"] for each in churn] == [made[0], made[1], made[3]]
 
 
 def test_the_latest_decision(engine) -> None:
     made = decide(engine, CHURN)
-    assert read(engine, "/api/v1/decisions/latest", models.Decision)["id"] == made
-    assert read(engine, f"/api/v1/decisions/{made}", models.Decision)["id"] == made
+    assert read(engine, "/api/v1/decisions/latest", answers.Decision)["id"] == made
+    assert read(engine, f"/api/v1/decisions/{made}", answers.Decision)["id"] == made
 
 
 def test_a_decision_is_verified(engine) -> None:
     decide(engine, CHURN)
     made = decide(engine, ALLOWANCE)
-    found = read(engine, f"/api/v1/decisions/{made}/verify", models.Verdict)
+    found = read(engine, f"/api/v1/decisions/{made}/verify", answers.Verdict)
     receipt = engine.services.decisions.receipt(made)
     assert found == {"decision": made, "intact": True, "receipt": vars(receipt), "fault": None}
-    assert read(engine, "/api/v1/decisions/latest/verify", models.Verdict) == found
+    assert read(engine, "/api/v1/decisions/latest/verify", answers.Verdict) == found
 
 
 @pytest.mark.parametrize("edited", [{"score": 0.123}, {"band": "Other"}, {"scored": {}}, {"at": None}])
@@ -83,23 +83,23 @@ def test_an_edited_decision_is_found_out(engine, edited) -> None:
     else:
         with engine.services.database.write() as connection:
             connection.execute(update(decisions).where(decisions.c.id == made).values(edited))
-    found = read(engine, f"/api/v1/decisions/{made}/verify", models.Verdict)
+    found = read(engine, f"/api/v1/decisions/{made}/verify", answers.Verdict)
     assert found["intact"] is False
     assert found["receipt"] is None
     assert found["fault"]
-    assert read(engine, f"/api/v1/decisions/{following}/verify", models.Verdict)["intact"]
+    assert read(engine, f"/api/v1/decisions/{following}/verify", answers.Verdict)["intact"]
 
 
 def test_models(engine, product) -> None:
-    listed = read(engine, "/api/v1/models", models.ModelVersions)["items"]
+    listed = read(engine, "/api/v1/models", answers.ModelVersions)["items"]
     assert {(each["product"], each["version"]) for each in listed} == {("churn", "v1"), ("allowance", "v1")}
-    one = read(engine, f"/api/v1/models/{product.key}/v1", models.ModelVersion)
+    one = read(engine, f"/api/v1/models/{product.key}/v1", answers.ModelVersion)
     assert one in listed
     assert one["active"]
-    assert read(engine, f"/api/v1/models/{product.key}/active", models.ModelVersion) == one
+    assert read(engine, f"/api/v1/models/{product.key}/active", answers.ModelVersion) == one
 
 
 def test_health(engine) -> None:
-    found = read(engine, "/api/v1/health", models.Health)
+    found = read(engine, "/api/v1/health", answers.Health)
     assert found == engine.client.get("/healthz").json()
     assert found["status"] == "ok"

@@ -5,7 +5,7 @@ import json
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.config import SETTINGS
 from bankportal.domain.constraints import Number
@@ -19,11 +19,11 @@ GOOD = json.dumps(example(CHURN))
 HOSTS = next(setting.default for setting in SETTINGS if setting.name == "TRUSTED_HOSTS").split(",")
 
 
-def problem(response, status: int, kind: str) -> models.Problem:
+def problem(response, status: int, kind: str) -> answers.Problem:
     """Check a refusal's shape and return it."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
-    found = models.Problem.model_validate_json(response.content, extra="forbid")
+    found = answers.Problem.model_validate_json(response.content, extra="forbid")
     assert found.status == status
     assert found.type == f"urn:bankportal:problem:{kind}"
     assert found.title

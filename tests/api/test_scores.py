@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.domain.constraints import Door
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
@@ -24,7 +24,7 @@ def test_it_works(engine, product) -> None:
     response = score(engine, product, example(product))
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
-    answered = models.Outcome.model_validate_json(response.content, extra="forbid")
+    answered = answers.Outcome.model_validate_json(response.content, extra="forbid")
     expected = engine.services.scoring.score(validate(product, example(product), Door.TYPED))
     assert (answered.score, answered.band, answered.base) == (expected.score, expected.band.name, expected.base)
     assert [reason.model_dump() for reason in answered.reasons] == [vars(reason) for reason in expected.reasons]
@@ -38,7 +38,7 @@ def test_it_works(engine, product) -> None:
 def test_what_was_answered_was_recorded(engine, product) -> None:
     answered = score(engine, product, example(product), "?contributions=true").json()
     kept = engine.client.get(answered["decision"]["url"]).json()
-    models.Decision.model_validate_json(json.dumps(kept), extra="forbid")
+    answers.Decision.model_validate_json(json.dumps(kept), extra="forbid")
     assert kept["outcome"] == answered
     assert kept["customer"]["carried"]["CustomerId"] == example(product)["CustomerId"]
     assert "Gender" not in json.dumps(kept["customer"])
@@ -64,7 +64,7 @@ def test_contributions_add_up(engine, product) -> None:
 def test_recourse(engine, product, record) -> None:
     values = example(product) | {"CreditScore": 420, "Balance": 0.0}
     answered = score(engine, product, values, f"?recourse=true&record={record}").json()
-    found = models.Outcome.model_validate_json(json.dumps(answered), extra="forbid").recourse
+    found = answers.Outcome.model_validate_json(json.dumps(answered), extra="forbid").recourse
     assert found.best or found.nothing or found.suggestions
     for suggestion in found.suggestions:
         changed = values | {change.factor: change.new for change in suggestion.changes}
@@ -93,7 +93,7 @@ def test_many_at_once(engine, product) -> None:
     path = f"/api/v1/{product.key}/scores?contributions=true"
     response = engine.client.post(path, json={"items": [good, bad, 7, good]})
     assert response.status_code == 200
-    found = models.Scores.model_validate_json(response.content, extra="forbid")
+    found = answers.Scores.model_validate_json(response.content, extra="forbid")
     assert (found.scored, found.refused) == (2, 2)
     assert [item.index for item in found.items] == [0, 1, 2, 3]
     assert {error.field: error.code for error in found.items[1].errors} == {

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from bankportal.api import models
+from bankportal import answers
 from bankportal.api.calls import MULTIPART
 from bankportal.api.schemas import example
 from bankportal.domain.products import CHURN
@@ -40,9 +40,9 @@ def answered(address, method: str, path: str, headers: str = "", body: bytes = b
         return status, told["content-type"].strip(), file.read(int(told["content-length"]))
 
 
-def refused(found: tuple[int, str, bytes], status: int) -> models.Problem:
+def refused(found: tuple[int, str, bytes], status: int) -> answers.Problem:
     assert found[:2] == (status, "application/problem+json"), found
-    return models.Problem.model_validate_json(found[2], extra="forbid")
+    return answers.Problem.model_validate_json(found[2], extra="forbid")
 
 
 def chunks(*blocks: bytes) -> bytes:

@@ -1,24 +1,45 @@
-"""What the API answers, as pydantic models: the document is made from them, and the tests check answers by them."""
+"""What the API answers, declared once, as pydantic models.
+
+The API writes its answers from these models, the OpenAPI document describes them, and the client reads into them. The
+client's own distribution (`client/`) contains this file as well, so it imports nothing of the portal.
+"""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+_MOMENT = WithJsonSchema({"type": "string", "format": "date-time"})
 
 Value = int | float | str | None
+Number = Annotated[int | float, WithJsonSchema({"type": "number"})]  # a whole number stays one
+Moment = Annotated[datetime, PlainSerializer(datetime.isoformat), _MOMENT]
+MomentInMicroseconds = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds")), _MOMENT]
 
 
-class Fault(BaseModel):
+class _Answer(BaseModel):
+    """Base of all answers. Reads the attributes of a domain object where the fields have the same names."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Fault(_Answer):
     """One thing wrong with one given value."""
 
-    place: str = Field(alias="in", description="Where the value stood: body, query, path or header.")
+    model_config = ConfigDict(validate_by_name=True)
+
+    place: str = Field(
+        validation_alias="in",
+        serialization_alias="in",
+        description="Where the value stood: body, query, path or header.",
+    )
     field: str = Field(description="The caller's own name of it; empty where the whole is at fault.")
     code: str = Field(description="Short and stable: required, unknown-field, below, above, not-a-number, …")
     message: str = Field(description="What it must be; the field's name goes before it.")
     found: str = Field(description="The offending value as text, cut short.")
 
 
-class Problem(BaseModel):
+class Problem(_Answer):
     """Problem details (RFC 9457): every refusal has this shape."""
 
     type: str = Field(description="urn:bankportal:problem: and the kind of problem.")
@@ -26,10 +47,10 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str | None = Field(default=None, description="The request's reference, where the fault is the portal's.")
-    errors: list[Fault] = Field(description="Field by field; empty where no field is at fault.")
+    errors: tuple[Fault, ...] = Field(description="Field by field; empty where no field is at fault.")
 
 
-class Limit(BaseModel):
+class Limit(_Answer):
     """The credit limit that the policy suggests; amounts in EUR."""
 
     amount: float = Field(description="0 where no limit is granted.")
@@ -40,7 +61,7 @@ class Limit(BaseModel):
     obligations_assumed: bool = Field(description="Whether the monthly obligations were unknown and assumed.")
 
 
-class Reason(BaseModel):
+class Reason(_Answer):
     """Why the answer is what it is."""
 
     factor: str | None = Field(description="The factor whose contribution this is.")
@@ -49,64 +70,64 @@ class Reason(BaseModel):
     sentence: str
 
 
-class Flag(BaseModel):
+class Flag(_Answer):
     """A value outside what the forest was trained on: scored all the same."""
 
     factor: str
     message: str
 
 
-class Model(BaseModel):
+class Model(_Answer):
     """The model version that scored."""
 
     version: str
     digest: str = Field(description="SHA-256 of the version's manifest, which fixes all its files.")
 
 
-class Change(BaseModel):
+class Change(_Answer):
     """One factor's own value and the suggested one."""
 
     factor: str
-    old: float
-    new: float
+    old: Number
+    new: Number
 
 
-class Suggestion(BaseModel):
+class Suggestion(_Answer):
     """One or two changes and what they lead to, worked out by scoring again."""
 
-    changes: list[Change]
+    changes: tuple[Change, ...]
     score: float
     band: str
     limit: Limit | None
     effort: float = Field(description="What the changes cost the customer: 1 is about a month of trying.")
 
 
-class Recourse(BaseModel):
+class Recourse(_Answer):
     """The smallest changes that reach a better band, or the proof that there are none."""
 
     best: bool = Field(description="No band is better.")
     nothing: bool = Field(description="No change of one or two factors reaches a better band: proven, not sampled.")
-    suggestions: list[Suggestion]
-    lifts: list[Suggestion] = Field(description="What lifts a limit that the ability to pay cut.")
+    suggestions: tuple[Suggestion, ...]
+    lifts: tuple[Suggestion, ...] = Field(description="What lifts a limit that the ability to pay cut.")
 
 
-class Recorded(BaseModel):
+class Recorded(_Answer):
     """The decision that was recorded."""
 
     id: str
-    at: datetime
+    at: MomentInMicroseconds
     url: str
 
 
-class Outcome(BaseModel):
+class Outcome(_Answer):
     """The answer for one customer. Numbers have every digit: the same as on the pages, to the last bit."""
 
     product: str
     score: float = Field(description="The forest's probability, 0 to 1.")
     band: str
     limit: Limit | None = Field(description="Null where the product has no limit policy.")
-    reasons: list[Reason]
-    flags: list[Flag]
+    reasons: tuple[Reason, ...]
+    flags: tuple[Flag, ...]
     base: float = Field(description="Mean score of the reference population; base + contributions = score.")
     contributions: dict[str, float] | None = Field(description="Each factor's exact share; null unless asked for.")
     recourse: Recourse | None = Field(description="Null unless asked for.")
@@ -115,23 +136,23 @@ class Outcome(BaseModel):
     decision: Recorded | None = Field(description="Null where nothing was recorded.")
 
 
-class Item(BaseModel):
+class Item(_Answer):
     """The answer for one customer of many: an outcome, or what is wrong with the values given."""
 
     index: int = Field(description="The customer's place in the list, from 0.")
     outcome: Outcome | None
-    errors: list[Fault]
+    errors: tuple[Fault, ...]
 
 
-class Scores(BaseModel):
+class Scores(_Answer):
     """The answers for many customers, in their order. scored + refused = all."""
 
     scored: int
     refused: int
-    items: list[Item]
+    items: tuple[Item, ...]
 
 
-class Customer(BaseModel):
+class Customer(_Answer):
     """The values a decision stands on, by role. Protected values are kept apart and not told."""
 
     carried: dict[str, Value]
@@ -139,23 +160,23 @@ class Customer(BaseModel):
     policy: dict[str, Value]
 
 
-class Decision(BaseModel):
+class Decision(_Answer):
     """A recorded decision."""
 
     id: str
-    at: datetime
+    at: MomentInMicroseconds
     customer: Customer
     outcome: Outcome
 
 
-class Decisions(BaseModel):
+class Decisions(_Answer):
     """Some decisions, newest first."""
 
-    items: list[Decision]
+    items: tuple[Decision, ...]
     next: str | None = Field(description="Pass it as `before` to go on; null at the end.")
 
 
-class Receipt(BaseModel):
+class Receipt(_Answer):
     """A decision's place in the chain."""
 
     number: int
@@ -163,7 +184,7 @@ class Receipt(BaseModel):
     previous: str
 
 
-class Verdict(BaseModel):
+class Verdict(_Answer):
     """Whether a decision is what was recorded: its digest recomputed, its link to the receipt before checked."""
 
     decision: str
@@ -172,7 +193,7 @@ class Verdict(BaseModel):
     fault: str | None = Field(description="What is wrong, where it is not intact.")
 
 
-class Band(BaseModel):
+class Band(_Answer):
     """A named range of the score, from `start` up to, and without, `end`; the last one holds 1."""
 
     name: str
@@ -181,26 +202,26 @@ class Band(BaseModel):
     meaning: str
 
 
-class Product(BaseModel):
+class Product(_Answer):
     """One thing the portal decides."""
 
     key: str
     title: str
     question: str
     quantity: str = Field(description="What the score is.")
-    bands: list[Band]
+    bands: tuple[Band, ...]
     policy_version: str | None
     model_version: str | None = Field(description="The version that serves; null where none can.")
     schema_url: str = Field(description="Where its factors stand as JSON Schema.")
 
 
-class Products(BaseModel):
+class Products(_Answer):
     """All products."""
 
-    items: list[Product]
+    items: tuple[Product, ...]
 
 
-class ModelVersion(BaseModel):
+class ModelVersion(_Answer):
     """A trained forest as it is registered."""
 
     product: str
@@ -208,7 +229,7 @@ class ModelVersion(BaseModel):
     active: bool
     digest: str
     forest_digest: str
-    trained_at: datetime
+    trained_at: Moment
     seed: int
     data: dict[str, Any]
     evaluation: dict[str, Any]
@@ -216,32 +237,32 @@ class ModelVersion(BaseModel):
     libraries: dict[str, str]
 
 
-class ModelVersions(BaseModel):
+class ModelVersions(_Answer):
     """All registered versions, newest first, product by product."""
 
-    items: list[ModelVersion]
+    items: tuple[ModelVersion, ...]
 
 
-class Received(BaseModel):
+class Received(_Answer):
     """A file that was taken in as a batch; its state stands at `url`."""
 
     id: str
     url: str
     product: str
-    at: datetime
+    at: MomentInMicroseconds
     file_name: str
     input_digest: str = Field(description="SHA-256 of the file.")
     input_bytes: int
 
 
-class Example(BaseModel):
+class Example(_Answer):
     """One rejected cell: where it stands, and what stood there."""
 
     line: int
     text: str
 
 
-class Repair(BaseModel):
+class Repair(_Answer):
     """Rejected cells that one repair mends."""
 
     column: str = Field(description="The file's own name of the column; empty where the whole row is at fault.")
@@ -249,20 +270,20 @@ class Repair(BaseModel):
     code: str
     message: str
     rows: int
-    examples: list[Example]
+    examples: tuple[Example, ...]
 
 
-class Check(BaseModel):
+class Check(_Answer):
     """What the check of the whole file found; good + rejected = rows."""
 
     rows: int
     good: int
     rejected: int
-    groups: list[Repair]
+    groups: tuple[Repair, ...]
     more: int = Field(description="Bad cells of further groups.")
 
 
-class Progress(BaseModel):
+class Progress(_Answer):
     """How far a batch is."""
 
     rows_done: int
@@ -271,7 +292,7 @@ class Progress(BaseModel):
     seconds_left: float | None
 
 
-class Summary(BaseModel):
+class Summary(_Answer):
     """What a batch that is done came to; scored + rejected = rows."""
 
     scored: int
@@ -291,21 +312,21 @@ class Batch(Received):
     checked: Check | None
     model: Model | None
     policy_version: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    started_at: Moment | None
+    finished_at: Moment | None
     summary: Summary | None
     results_url: str | None = Field(description="The scored rows, where it is done.")
     rejects_url: str | None = Field(description="The rejected rows, where it was checked.")
 
 
-class Batches(BaseModel):
+class Batches(_Answer):
     """Some batches, newest first."""
 
-    items: list[Batch]
+    items: tuple[Batch, ...]
     next: str | None = Field(description="Pass it as `before` to go on; null at the end.")
 
 
-class Health(BaseModel):
+class Health(_Answer):
     """Whether the portal can score and record."""
 
     status: str = Field(description="ok, an older model serves, or no model.")
