@@ -1,10 +1,15 @@
+from types import SimpleNamespace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bankportal.domain.constraints import Flag
 from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.outcome import Outcome
 from bankportal.domain.policy import CARD_LIMIT_POLICY
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
-from bankportal.domain.reasons import MOST, NOTHING_ALONE, Catalogue, Explained, reasons, spoken
+from bankportal.domain.reasons import MOST, NOTHING_ALONE, Catalogue, Explained, Omission, omissions, reasons, spoken
 
 WORDS = Catalogue.declared()
 
@@ -162,3 +167,58 @@ def test_what_has_no_meaning_is_named(text) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.1 + 0.2, "0.3"), (-0.001, "0"), (1e6, "1,000,000"), (None, "")])
 def test_values_are_spoken(value, text) -> None:
     assert spoken(value) == text
+
+
+# --- why a contribution is no reason --------------------------------------------------------------------------------
+
+
+def outcome_with(product, band, shares, effects, allowed=None) -> Outcome:
+    chosen = reasons(WORDS, product, product.band_named(band), {}, Explained(shares, effects), allowed)
+    return SimpleNamespace(product=product, band=product.band_named(band), contributions=shares, reasons=chosen)
+
+
+def test_a_large_contribution_that_does_not_hold_by_itself() -> None:
+    shares = {"Age": 0.3, "Balance": 0.2, "Tenure": -0.1, "HasLoan": 0.001}
+    effects = {"Age": -0.01, "Balance": 0.1, "Tenure": 0.0, "HasLoan": 0.1}
+    assert omissions(outcome_with(CHURN, "Critical", shares, effects)) == {
+        "Age": Omission.NOT_BY_ITSELF,
+        "Tenure": Omission.NOT_BY_ITSELF,
+        "HasLoan": Omission.TOO_SMALL,
+    }
+
+
+def test_a_refusal_leaves_out_what_speaks_for_the_customer() -> None:
+    shares = {"LatePayments": -0.2, "Balance": 0.3, "Tenure": -0.1}
+    effects = {"LatePayments": -0.2, "Balance": 0.3, "Tenure": 0.1}
+    outcome = outcome_with(ALLOWANCE, "Ineligible", shares, effects, limit("Ineligible", 60_000, 0, 5_000))
+    assert omissions(outcome) == {"Balance": Omission.SPEAKS_FOR, "Tenure": Omission.NOT_BY_ITSELF}
+    granted = outcome_with(ALLOWANCE, "Elite", shares, effects, limit("Elite", 60_000, 0, 1_000))
+    assert omissions(granted) == {"Tenure": Omission.NOT_BY_ITSELF}
+
+
+def test_a_rule_that_decided_alone_leaves_out_all() -> None:
+    outcome = outcome_with(ALLOWANCE, "Elite", {"Balance": 0.2}, {"Balance": 0.2}, limit("Elite", 60_000, 2_000, 5_000))
+    assert omissions(outcome) == {"Balance": Omission.RULE_ALONE}
+
+
+@given(
+    parts=st.lists(st.tuples(st.floats(-0.5, 0.5), st.sampled_from([-1.0, 0.0, 1.0])), min_size=1, max_size=13),
+    band=st.sampled_from([band.name for band in ALLOWANCE.bands]),
+    allowed=st.sampled_from([limit("Elite", 60_000, 0, 1_000), limit("Standard", 3_000, 0, 2_000)]),
+)
+def test_what_is_said_of_an_omission_is_so(parts, band, allowed) -> None:
+    names = [factor.name for factor in ALLOWANCE.scored[: len(parts)]]
+    shares = dict(zip(names, (share for share, _ in parts), strict=True))
+    effects = dict(zip(names, (effect for _, effect in parts), strict=True))
+    outcome = outcome_with(ALLOWANCE, band, shares, effects, allowed)
+    weights = {reason.factor: abs(reason.contribution) for reason in outcome.reasons if reason.factor}
+    omitted = omissions(outcome)
+    assert set(omitted) == set(shares) - set(weights)
+    for name, omission in omitted.items():
+        share = shares[name]
+        assert {
+            Omission.SPEAKS_FOR: share > 0 and all(shares[factor] < 0 for factor in weights),
+            Omission.NOT_BY_ITSELF: share * effects[name] <= 0,
+            Omission.TOO_SMALL: bool(weights) and abs(share) < max(0.005, 0.05 * max(weights.values(), default=0)),
+            Omission.TOO_MANY: len(outcome.reasons) == MOST and abs(share) <= min(weights.values(), default=0),
+        }[omission], (name, omission)

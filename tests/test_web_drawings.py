@@ -37,7 +37,10 @@ def numbers(path: str) -> list[float]:
 def outcome_of(**contributions: float):
     base = 0.3
     score = base + sum(contributions.values())
-    return SimpleNamespace(product=CHURN, base=base, score=score, contributions=contributions)
+    band, reasons = CHURN.band(score), (Reason("Age", None, contributions["Age"], "Age."),)
+    return SimpleNamespace(
+        product=CHURN, base=base, score=score, contributions=contributions, band=band, reasons=reasons
+    )
 
 
 def test_bars() -> None:
@@ -49,6 +52,16 @@ def test_bars() -> None:
     assert [bar.mark.tone for bar in drawn.moving] == ["bad", "good", "bad"]
     assert [bar.value for bar in drawn.moving] == ["60 years", "unknown", "3"]
     assert (drawn.base, drawn.score) == ("30.0%", "44.0%")
+
+
+def test_each_bar_says_whether_it_is_a_reason_and_why_not() -> None:
+    drawn = bars.bars(outcome_of(Age=0.2, Balance=-0.1, HasLoan=0.003), {}, None)
+    assert [(bar.label, bar.reason, bar.omission) for bar in drawn.moving] == [
+        ("Age", 1, ""),
+        ("Balance", None, "Not a reason: it lowers the risk only together with other values."),
+        ("Has a loan", None, "Too small to be a reason."),
+    ]
+    assert "at least 0.5 points and 5% of the weightiest" in drawn.rule
 
 
 def test_nothing_moves() -> None:

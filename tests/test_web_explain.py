@@ -59,6 +59,23 @@ def test_it_works(app, client, decided, product) -> None:
 
 
 @EACH_PRODUCT
+@pytest.mark.parametrize("changed", [True, False])
+def test_every_bar_is_a_reason_or_says_why_not(app, client, decided, product, changed) -> None:
+    page = client.get(decided(product.key, **(CHANGES[product.key] if changed else {}))).text
+    reasons = latest(app).outcome.reasons
+    table = re.search(r'<table role="table" class="rows bars">.*?</table>', page, re.DOTALL)[0]
+    heads = re.findall(r'<th role="rowheader" scope="row">(.*?)</th>', table, re.DOTALL)
+    labels = bars.labels(product)
+    for place, reason in enumerate(reasons, 1):
+        if reason.factor:
+            assert f'{labels[reason.factor].label} <span class="pill">Reason {place}</span>' in heads
+    others = [head for head in heads if 'class="pill"' not in head]
+    assert others
+    for head in others:
+        assert re.search(r'<span class="omission">(Not a reason|Too small to be a reason)[^<]*\.</span>$', head)
+
+
+@EACH_PRODUCT
 def test_the_reading_order(client, decided, product) -> None:
     page = client.get(decided(product.key, **CHANGES[product.key])).text
     ids = ("score-heading", "reasons-heading", "change-heading", "contributions-heading", "what-if", "record-heading")

@@ -8,12 +8,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import CURRENCY, Factor, Phrase
-from bankportal.domain.outcome import Reason
+from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
@@ -204,6 +205,41 @@ def reasons(
         for name, share in chosen[: MOST - (rule is not None)]
     ]
     return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
+
+
+class Omission(Enum):
+    """Why a contribution is not among the reasons."""
+
+    RULE_ALONE = "a policy rule decided alone"
+    SPEAKS_FOR = "a refusal names only what speaks against the customer"
+    NOT_BY_ITSELF = "the factor's own effect does not point the same way"
+    TOO_MANY = "others weigh more, and there are as many reasons as are named"
+    TOO_SMALL = "it is below the least share of the weightiest"
+
+
+def omissions(outcome: Outcome) -> dict[str, Omission]:
+    """Return, by factor, why a contribution of an outcome is not among its reasons.
+
+    This follows from what is recorded. Of the contributions that point the way their factor's own effect does, the
+    weightiest are named; so one that is large enough and was passed over does not point that way.
+    """
+    named = {reason.factor: abs(reason.contribution) for reason in outcome.reasons if reason.factor}
+    rules = {reason.rule for reason in outcome.reasons if reason.rule}
+    others = {name: share for name, share in outcome.contributions.items() if name not in named}
+    if ABILITY_TO_PAY in rules:
+        return dict.fromkeys(others, Omission.RULE_ALONE)
+    adverse = outcome.product.decides_credit and (outcome.band.tone is Tone.BAD or bool(rules))
+    least = max(LEAST_POINTS, LEAST_SHARE * max(named.values())) if named else 0.0
+    lightest = min(named.values(), default=0.0) if len(outcome.reasons) == MOST else 0.0
+
+    def omission(share: float) -> Omission:
+        if adverse and share > 0:
+            return Omission.SPEAKS_FOR
+        if abs(share) < least:
+            return Omission.TOO_SMALL
+        return Omission.TOO_MANY if 0 < abs(share) <= lightest else Omission.NOT_BY_ITSELF
+
+    return {name: omission(share) for name, share in others.items()}
 
 
 def rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:

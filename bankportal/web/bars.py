@@ -1,6 +1,6 @@
 """Contributions as bars around the reference, and where a customer stands among others. Templates only draw."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from bankportal.domain.constraints import Choice, Flag
@@ -8,6 +8,7 @@ from bankportal.domain.factors import Factor
 from bankportal.domain.outcome import Outcome, Reason, percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Tone
+from bankportal.domain.reasons import LEAST_POINTS, LEAST_SHARE, MOST, Omission, omissions
 from bankportal.model.histograms import Spread
 from bankportal.web.words import UNKNOWN, share, value_words
 
@@ -49,7 +50,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Bar:
-    """One factor's contribution. `x` and `width` are percent of the drawing, whose centre is the reference."""
+    """One factor's contribution. `x` and `width` are percent of the drawing, whose centre is the reference.
+
+    `reason` is its place among the reasons, from 1, or `None` where it is not one of them; `omission` says why not.
+    """
 
     label: str
     value: str
@@ -59,16 +63,19 @@ class Bar:
     x: float
     width: float
     standing: Standing | None
+    reason: int | None
+    omission: str
 
 
 @dataclass(frozen=True)
 class Bars:
-    """All contributions, the largest first; `idle` are those that do nothing here."""
+    """All contributions, the largest first; `idle` are those that do nothing here. `rule` says what makes a reason."""
 
     base: str
     score: str
     moving: tuple[Bar, ...]
     idle: tuple[Bar, ...]
+    rule: str
 
 
 def rising_is_good(product: Product) -> bool:
@@ -104,37 +111,65 @@ def points(contribution: float) -> str:
 
 def bars(outcome: Outcome, values: Mapping[str, Value], spreads: Mapping[str, Spread] | None) -> Bars:
     """Return an outcome's contributions as bars; without spreads nothing is said of other customers."""
+    omitted = omissions(outcome)
     ordered = sorted(outcome.contributions.items(), key=lambda pair: -abs(pair[1]))
     most = max((abs(part) for _, part in ordered), default=0.0)
-    rows = [
-        _bar(outcome.product, name, values.get(name), part, most, (spreads or {}).get(name)) for name, part in ordered
-    ]
+    places = {reason.factor: place for place, reason in enumerate(outcome.reasons, 1)}
+
+    def bar(name: str, part: float) -> Bar:
+        factor, value, spread = labels(outcome.product).get(name), values.get(name), (spreads or {}).get(name)
+        width = LONGEST * abs(part) / most if most else 0.0
+        return Bar(
+            label=factor.label if factor else name,
+            value=value_words(factor, value) if factor else str(value),
+            contribution=part,
+            points=points(part),
+            mark=direction(outcome.product, part if abs(part) >= NOTHING else 0.0),
+            x=round(CENTRE - width if part < 0 else CENTRE, 3),
+            width=round(width, 3),
+            standing=standing(factor, value, spread) if factor and spread else None,
+            reason=places.get(name),
+            omission=omission_words(outcome.product, omitted[name], part) if name in omitted else "",
+        )
+
+    rows = [bar(name, part) for name, part in ordered]
     return Bars(
         base=f"{outcome.base:.1%}",
         score=percent(outcome.product, outcome.score),
         moving=tuple(row for row in rows if abs(row.contribution) >= NOTHING),
         idle=tuple(row for row in rows if abs(row.contribution) < NOTHING),
+        rule=reason_rule(outcome.product, set(omitted.values())),
     )
+
+
+def omission_words(product: Product, omission: Omission, contribution: float) -> str:
+    """Say beside a contribution why it is not among the reasons."""
+    verb = product.raises if contribution > 0 else product.lowers
+    return {
+        Omission.RULE_ALONE: "Not a reason: a rule of the limit policy decided alone.",
+        Omission.SPEAKS_FOR: f"Not a reason here: it {verb.singular}.",
+        Omission.NOT_BY_ITSELF: f"Not a reason: it {verb.singular} only together with other values.",
+        Omission.TOO_MANY: f"Not a reason: the {MOST} that are named weigh more.",
+        Omission.TOO_SMALL: "Too small to be a reason.",
+    }[omission]
+
+
+def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
+    """Say which contributions become reasons, as far as it matters for those that did not."""
+    if Omission.RULE_ALONE in omitted:
+        return "Where the limit policy's rule decides alone, no factor of the score is a reason."
+    rule = (
+        f"Up to {MOST} are the reasons above: each weighs at least {LEAST_POINTS * 100:g} points and {LEAST_SHARE:.0%} "
+        "of the weightiest, and moves the score the same way by itself, with all other values as they are."
+    )
+    if Omission.SPEAKS_FOR in omitted:
+        rule += f" A refusal, or a limit below the request, names only what {product.lowers.singular}."
+    return rule
 
 
 def labels(product: Product) -> dict[str, Factor]:
     """Return a product's declared factors by name."""
     return {entry.factor.name: entry.factor for entry in product.entries}
-
-
-def _bar(product: Product, name: str, value: Value, part: float, most: float, spread: Spread | None) -> Bar:
-    factor = labels(product).get(name)
-    width = LONGEST * abs(part) / most if most else 0.0
-    return Bar(
-        label=factor.label if factor else name,
-        value=value_words(factor, value) if factor else str(value),
-        contribution=part,
-        points=points(part),
-        mark=direction(product, part if abs(part) >= NOTHING else 0.0),
-        x=round(CENTRE - width if part < 0 else CENTRE, 3),
-        width=round(width, 3),
-        standing=standing(factor, value, spread) if factor and spread else None,
-    )
 
 
 def standing(factor: Factor, value: Value, spread: Spread) -> Standing:
