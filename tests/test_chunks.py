@@ -2,14 +2,18 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bankportal.data.blocks import blocks, claims, layout
-from bankportal.domain.constraints import Choice, Door, Number
+from bankportal.data.formulas import SIGNS, neutralise
+from bankportal.domain.constraints import NUMBER, Choice, Door, Number
 from bankportal.domain.errors import ExplanationRefused, InvalidInput
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
@@ -34,7 +38,8 @@ from bankportal.services.batches.chunks import (
     REJECTED,
     RULE,
     Work,
-    as_uploaded,
+    begins_with,
+    cells_of,
     customer_key,
     reject_all,
     rejects_header,
@@ -322,9 +327,9 @@ EXAMPLE = {entry.factor.name: entry.factor.example for entry in CHURN.entries}
         ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
         ("-2+3", "'-2+3"),
         ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
-        ("\r=1", "'\r=1"),
-        ("\n=1", "'\n=1"),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        ("\n=1", "'\n'=1"),
         ("\x1c=1", "'\x1c=1"),
         ("-", "'-"),
         (" =1+1", "' =1+1"),
@@ -345,6 +350,20 @@ EXAMPLE = {entry.factor.name: entry.factor.example for entry in CHURN.entries}
         ("1,5:2-3", "1,5:2-3"),
         ("a=b", "a=b"),
         ('say "x", y', 'say "x", y'),
+        ("x;=1+1", "x;'=1+1"),
+        ("x\t+1", "x\t'+1"),
+        ("two\n=1+1", "two\n'=1+1"),
+        ("two\r\n@SUM(A1)", "two\r\n'@SUM(A1)"),
+        ('x;"=1+1"', 'x;\'"=1+1"'),
+        ("x;=1;=2", "x;'=1;'=2"),
+        (";=1+1", ";'=1+1"),
+        ("x; \u200b\uff1d1+1", "x;' \u200b\uff1d1+1"),
+        ("x;\x1c=1", "x;'\x1c=1"),
+        ("-5;=1+1", "'-5;'=1+1"),
+        ("x;-5", "x;'-5"),  # the next cell would go on with the formula
+        ("650;-5;7", "650;-5;7"),
+        ("x;'=1+1", "x;'=1+1"),
+        ("x;y=1;z", "x;y=1;z"),
         ("two\nlines", "two\nlines"),
         ("old\rMac", "old\rMac"),
         ("", ""),
@@ -364,7 +383,49 @@ def test_no_cell_is_run_as_a_formula(services, tmp_path, cell, written, bad):
 @pytest.mark.parametrize("first", ["\x00", "\t", "\n", "\r"])
 def test_a_break_before_text_is_neutral(first):
     """Some spreadsheets drop it, and NUL with it. A file with NUL in it is refused, so it is tried here alone."""
-    assert as_uploaded([f"{first}x", f"x{first}"]).startswith((f"'{first}x,".encode(), f'"\'{first}x",'.encode()))
+    assert neutralise([[f"{first}x", f"x{first}"]]) == [[f"'{first}x", f"x{first}"]]
+
+
+TEXTS = st.text(st.sampled_from("a5 '\"=+-@,;\t\r\n\u200b\uff1d"), max_size=12)
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
+def test_what_was_neutralised_stays_as_it_is(rows):
+    """So that a rejects file which is corrected and uploaded, again and again, does not grow."""
+    once = neutralise([list(row) for row in rows])
+    assert neutralise([list(row) for row in once]) == once
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
+def test_lines_are_read_as_they_were_written(rows):
+    content = io.StringIO(newline="")
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    once = neutralise([list(row) for row in rows])
+    assert cells_of(content.getvalue().encode()) == once
+
+
+def split_as(text, separators):
+    """Split a file's text as a spreadsheet does: quotes count only where a field begins with one."""
+    quoted, rest = r'"(?:[^"]|"")*+"', rf"[^{separators}\r\n]*+"
+    return [begin[1:-1].replace('""', '"') + more for begin, more in re.findall(f"({quoted})?({rest})", text)]
+
+
+@pytest.mark.parametrize("separators", [",", ";", "\t", ",;\t"])
+@given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
+def test_no_field_is_a_formula_whatever_splits_the_line(separators, rows):
+    content = io.StringIO(newline="")
+    csv.writer(content, lineterminator="\n").writerows(neutralise([["7", *row] for row in rows]))
+    for field in split_as(content.getvalue(), separators):
+        assert field.lstrip(" \u200b")[:1] not in {*SIGNS} or NUMBER.fullmatch(field.strip(" ")), content.getvalue()
+
+
+def test_a_text_that_an_apostrophe_makes_too_long_for_the_csv_module(services, tmp_path):
+    values = EXAMPLE | {"Note": "=" + "x" * (csv.field_size_limit() - 1)}
+    path = write(tmp_path / "long.csv", list(values), [list(values.values())])
+    (part,) = parts(work_on(services, CHURN, path), path)
+    (line,) = cells_of(part.scored)
+    assert line[: len(values)] == [*EXAMPLE.values(), f"'{values['Note']}"]
+    assert begins_with(part.scored, list(values.values()))
 
 
 def test_no_header_is_run_as_a_formula_and_none_stands_twice(services, tmp_path):

@@ -180,6 +180,14 @@ def test_formulas_are_neutral_in_exports(run, tmp_path, examples) -> None:
     assert (row["Surname"], row["CustomerId"], row["BalanceChange3M"]) == ("'=HYPERLINK(1)", "'-5+1", "-5")
 
 
+def test_formulas_are_neutral_in_augmented_files(run, tmp_path, bank_files) -> None:
+    names = dict.fromkeys(("Surname", "CreditScore", "Age", "Tenure", "Balance", "Churn"))
+    customers = [row | {"Surname": "x;=cmd"} for row in rows_of(bank_files["churn"])]
+    columns = {name: [row[name] for row in customers] for name in names}
+    run("data", "augment", write_csv(tmp_path / "in.csv", columns), tmp_path / "out.csv")
+    assert {row["Surname"] for row in rows_of(tmp_path / "out.csv")} == {"x;'=cmd"}
+
+
 def test_what_cannot_be_written_is_said(run, tmp_path, bank_files) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in run("score", "churn", bank_files["churn"], tmp_path / "file" / "x.csv", exits=1)

@@ -1,5 +1,6 @@
 """A batch's place in the chain: proven, recomputed, exported."""
 
+import csv
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from sqlalchemy import insert, update
 from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.batch import State
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import NUMBER, Door
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.reasons import Catalogue
 from bankportal.domain.receipt import Recorded, content, sha256
@@ -320,6 +321,40 @@ def test_messages_reworded_since_do_not_matter(done, batches) -> None:
     assert b"must be a number" in said
     forge(done, batches[0], "rejects.csv", lambda content: content.replace(b"must be a number", b"is no number"))
     assert done.audit.replay() == Replayed(0, 2, ())
+
+
+def neutral_at_the_beginning(rows: list[list[str]]) -> list[list[str]]:
+    """Neutralise as the first releases did: only what begins a cell."""
+    formula = re.compile(rf"(?! *{NUMBER.pattern} *$)(?:[\t\n\r]|\s*[=+@-])")
+    for row in rows:
+        row[:] = [f"'{cell}" if formula.match(cell) else cell for cell in row]
+    return rows
+
+
+def test_a_batch_written_before_formulas_were_looked_for_inside_cells(
+    services, tmp_path, examples, monkeypatch
+) -> None:
+    notes = ["x;=cmd", "\t=cmd", "=a;=b", "two\n=lines", "-5", 'quoted;"=cmd"']
+    table = [[*examples["churn"], "note;=cmd"], *([*examples["churn"].values(), note] for note in notes)]
+    table += [[*("?" for _ in examples["churn"]), "x;=cmd"], ["ragged", "x;=cmd"]]
+    with (tmp_path / "notes.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(table)
+    with monkeypatch.context() as before, (tmp_path / "notes.csv").open("rb") as stream:
+        before.setattr("bankportal.services.batches.chunks.neutralise", neutral_at_the_beginning)
+        job = services.batches.receive(CHURN, "notes.csv", stream)
+        services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
+        while services.worker.step():
+            pass
+    job = services.batches.get(job.id)
+    assert job.summary.scored == len(notes)
+    assert b",x;=cmd," in services.batches.file(job, "scored.csv").read_bytes()
+    assert services.audit.replay() == Replayed(0, 1, ())
+    assert [services.batches.row(job, place)[1].score for place in range(len(notes))] == [
+        row.score for row in services.batches.rows(job).items
+    ]
+    forge(services, job, "scored.csv", lambda content: content.replace(b"x;=cmd", b"y;=cmd"))
+    with pytest.raises(ReplayDiffers, match=r"differs in.*scored\.csv"):
+        services.audit.replay()
 
 
 @pytest.mark.parametrize("name", ["input.csv", "scored.csv", "rejects.csv", "results.npy"])

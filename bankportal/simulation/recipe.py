@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bankportal.data.formulas import neutralise
 from bankportal.data.reading import Table
 from bankportal.domain.products import CHURN
 from bankportal.files import replacing
@@ -218,7 +219,8 @@ def _write(sink: _Sink, columns: Columns) -> None:
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(columns)
     for start in range(0, rows_of(columns), BLOCK):
-        writer.writerows(zip(*(_texts(values[start : start + BLOCK]) for values in columns.values()), strict=True))
+        texts = (_texts(values[start : start + BLOCK]) for values in columns.values())
+        writer.writerows(neutralise(list(map(list, zip(*texts, strict=True)))))
 
 
 def _texts(values: Column) -> list[str]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from bankportal.data.blocks import Block, Layout
 from bankportal.data.columns import CellProblem, JudgedBlock, judge
+from bankportal.data.formulas import neutralise
 from bankportal.domain.batch import Job
-from bankportal.domain.constraints import NUMBER
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
@@ -34,12 +34,8 @@ from bankportal.services.scoring import Answers, answers
 REASONS = tuple(f"reason_{number}" for number in range(1, MOST + 1))
 LIMIT = ("limit", "limit_rule", "counteroffer", "policy_version")
 REJECTED = ("line", "column", "code", "message", "row")
-# How a cell begins that a spreadsheet may take for a formula: with a sign, which in East Asian settings may be a
-# full-width one, also behind white space and what does not show, which some drop; with a break, which some drop too.
-SIGNS = "=+@＝＋－＠-"
-BREAKS = "\t\n\r\x00"
-UNSEEN_BEFORE = r"[\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
-FORMULA = re.compile(rf"[{BREAKS}]|{UNSEEN_BEFORE}*+[{SIGNS}]")
+# A cell and what ends it, as `_csv` writes them. The csv module would refuse one that apostrophes made too long for it.
+WRITTEN_CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\n]*+))([,\n])')
 # What is kept of each scored row, beside its line in the scored file: enough to sort, filter, and open it.
 RESULT = np.dtype(
     [
@@ -146,7 +142,7 @@ def customer_key(number: str | None) -> int:
 
 def _header(layout: Layout, further: Sequence[str]) -> bytes:
     """Write column names; one that is taken gets a number, so that the uploaded ones stay what they are."""
-    names: list[str] = _neutral([[*layout.header, *further]])[0]
+    names: list[str] = neutralise([[*layout.header, *further]])[0]
     for place, name in enumerate(names):
         number = 1
         while name and names[place] in names[:place]:
@@ -237,21 +233,19 @@ def _csv(rows: Iterable[Sequence[str]], delimiter: str) -> list[str]:
 
 def _written(rows: Iterable[list[str]]) -> list[bytes]:
     """Return each row as a line of a file that spreadsheets open without running anything."""
-    return [f"{line}\n".encode() for line in _csv(_neutral(list(rows)), ",")]
+    return [f"{line}\n".encode() for line in _csv(neutralise(list(rows)), ",")]
 
 
-def as_uploaded(row: Sequence[str]) -> bytes:
-    """Return how the scored file's line of a row begins: its uploaded cells."""
-    return _written([list(row)])[0].removesuffix(b"\n") + b","
+def cells_of(lines: bytes) -> list[list[str]]:
+    """Return the cells of lines that this module wrote, in this release or an earlier one, as it writes them today."""
+    rows: list[list[str]] = [[]]
+    for quoted, plain, end in WRITTEN_CELL.findall(lines.decode()):
+        rows[-1].append(quoted.replace('""', '"') or plain)
+        if end == "\n":
+            rows.append([])
+    return [neutralise([row])[0] for row in rows[:-1]]
 
 
-def _neutral(rows: list[list[str]]) -> list[list[str]]:
-    """Put an apostrophe before what a spreadsheet would take for a formula; numbers stay numbers."""
-    joined = map("".join, zip(*rows, strict=True))
-    risky = [place for place, text in enumerate(joined) if any(sign in text for sign in SIGNS + BREAKS)]
-    for row in rows if risky else ():
-        for place in risky:
-            cell = row[place]
-            if not cell[:1].isalnum() and FORMULA.match(cell) and not NUMBER.fullmatch(cell.strip(" ")):
-                row[place] = f"'{cell}"
-    return rows
+def begins_with(line: bytes, uploaded: Sequence[str]) -> bool:
+    """Say whether a line of the scored file begins with a row's uploaded cells."""
+    return [cells[: len(uploaded)] for cells in cells_of(line)] == neutralise([list(uploaded)])

@@ -1,14 +1,12 @@
 """Recomputing what was recorded: a decision from its input, a batch from its file, equal to the last bit or named."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from bankportal.services.batches.chunks import (
     RESULT,
     Part,
     Work,
+    cells_of,
     rejects_header,
     score_block,
     scored_header,
@@ -142,7 +141,7 @@ class _Recorded:
             (SCORED, self._scored, scored_header(work)),
             (REJECTS, self._rejects, rejects_header(work.layout)),
         ):
-            if file.read(len(header)) != header:
+            if cells_of(_first_line(file)) != cells_of(header):
                 raise self._differs(f"the first line of {name}")
 
     def require(self, part: Part) -> None:
@@ -171,9 +170,17 @@ class _Recorded:
         return ReplayDiffers(f"Batch {self._job.id} recomputed differs in {what}.")
 
 
+def _first_line(file: BinaryIO) -> bytes:
+    """Read a file's first line; a name may hold line breaks, within quotes."""
+    line = file.readline()
+    while line.count(b'"') % 2 and (further := file.readline()):
+        line += further
+    return line
+
+
 def _without(words: slice, lines: bytes) -> list[list[str]]:
     """Return the cells of a file's lines without those in words."""
-    rows = list(csv.reader(io.StringIO(lines.decode(), newline="")))
+    rows = cells_of(lines)
     for row in rows:
         del row[words]
     return rows

@@ -1,8 +1,6 @@
 """Batch uploads, as pages and API see them: receive, map, start, watch, read. Workers do the work (`working.py`)."""
 
-import csv
 import hashlib
-import io
 import json
 import math
 import unicodedata
@@ -29,7 +27,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.schema import LONGEST_FOUND, Customer, validate
 from bankportal.registry.registry import Model
 from bankportal.services.batches import results
-from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, as_uploaded, customer_key
+from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.results import Results
 from bankportal.services.models import Models
@@ -284,7 +282,7 @@ class Batches:
         with self._finished(job, SCORED).open("rb") as file:
             for record in records:
                 file.seek(int(record["at"]))
-                yield _row(job, record, file.read(int(record["length"])).decode())
+                yield _row(job, record, file.read(int(record["length"])))
 
     def row(self, job: Job, position: int) -> tuple[Customer, Outcome]:
         """Work one scored row out again, in full, by the job's model version and policy.
@@ -302,7 +300,7 @@ class Batches:
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: {error}") from error
         model = self._model(job)
         outcome = answer(customer, model, self.models.catalogue, POLICIES.get(job.policy_version or ""))
-        if not self._line(job, record).startswith(as_uploaded(cells)):
+        if not begins_with(self._line(job, record), cells):
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: it was edited.")
         if differing := _differences(record, outcome, model.encoding.factors):
             raise ReplayDiffers(f"Line {record['line']} recomputed differs in {', '.join(differing)}.")
@@ -460,15 +458,15 @@ def _as_written() -> Iterator[None]:
     """Say that stored results are not what was written, instead of failing over what stands there."""
     try:
         yield
-    except (ValueError, IndexError, csv.Error) as error:
+    except (ValueError, IndexError) as error:
         raise ReplayDiffers(
             "The stored results of this batch are not what was written. What exactly: flask audit replay"
         ) from error
 
 
-def _row(job: Job, record: Any, line: str) -> Row:
+def _row(job: Job, record: Any, line: bytes) -> Row:
     names, added = Layout.from_json(job.layout).header, answer_columns(limits=job.policy_version is not None)
-    texts = next(csv.reader(io.StringIO(line, newline="")), [])
+    (texts,) = cells_of(line)
     return Row(
         position=int(record["position"]),
         line=int(record["line"]),
