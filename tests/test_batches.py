@@ -127,15 +127,48 @@ def test_two_columns_for_one_factor_are_left_to_choose(services, tmp_path) -> No
     assert "CreditScore" not in suggestion.missing
 
 
-def test_a_confirmed_mapping_is_remembered(services, bank_files) -> None:
+def suggested(services, folder, header: str, remembered: dict[str, str]):
+    path = csv_file(folder, f"{header}\n{',' * header.count(',')}1\n")
+    return services.batches.suggestion(received(services, path), remembered)
+
+
+def test_what_was_chosen_before_fills_what_names_leave_open(services, tmp_path) -> None:
+    remembered = {"K1": "CreditScore", "K2": "Tenure"}
+    suggestion = suggested(services, tmp_path, "K1,K2,K3,Age", remembered)
+    assert suggestion.mapping == {"K1": "CreditScore", "K2": "Tenure", "Age": "Age"}
+    assert suggestion.remembered == {"K1", "K2"}
+    assert suggestion.ignored == ("K3",)
+    assert suggestion.missing == ("Balance",)
+
+
+@pytest.mark.parametrize(
+    ("header", "remembered"),
+    [
+        ("Age,Tenure,K1", {"Age": "Tenure", "Tenure": "Age"}),
+        ("Age,Tenure,K1", {"K1": "Age"}),
+        ("fico,Tenure,K1", {"K1": "CreditScore", "fico": "Balance"}),
+        ("CreditScore,fico,K1", {"fico": "Balance"}),
+        ("Age,Exited,K1", {"Exited": "Balance"}),
+        ("Age,K1", {"K1": "A factor of an earlier release"}),
+    ],
+)
+def test_what_was_chosen_before_overrides_no_name(services, tmp_path, header, remembered) -> None:
+    assert suggested(services, tmp_path, header, remembered) == suggested(services, tmp_path, header, {})
+
+
+def test_a_choice_among_columns_is_remembered(services, tmp_path) -> None:
+    suggestion = suggested(services, tmp_path, "credit score,credit_score,Age", {"credit_score": "CreditScore"})
+    assert suggestion.mapping == {"credit_score": "CreditScore", "Age": "Age"}
+    assert (suggestion.remembered, suggestion.ambiguous) == ({"credit_score"}, {})
+    assert suggestion.ignored == ("credit score",)
+
+
+def test_a_confirmed_mapping_is_nobody_elses(services, bank_files) -> None:
     first = received(services, bank_files["churn"])
-    mapping = dict(services.batches.suggestion(first).mapping)
-    del mapping["HasLoan"]
-    services.batches.check(first, mapping)
-    again = services.batches.suggestion(received(services, bank_files["churn"]))
-    assert again.remembered
-    assert again.mapping == mapping
-    assert "HasLoan" in again.ignored
+    by_names = services.batches.suggestion(first)
+    swapped = {"Age": "Tenure", "Tenure": "Age"}
+    services.batches.check(first, {**by_names.mapping, **swapped})
+    assert services.batches.suggestion(received(services, bank_files["churn"])) == by_names
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,6 @@ def test_a_mapping_may_change_until_the_start(store) -> None:
     with pytest.raises(Conflict, match="scoring"):
         store.confirm(started, MAPPING, start=False)
     assert [store.claim("w", LONG).place for _ in range(3)] == [0, 1, 2]
-    assert store.confirmed_mapping(store.add(upload("c"), None)) == {"credit": "CreditScore"}
 
 
 def test_a_key_is_one_job(store) -> None:

@@ -408,17 +408,71 @@ def test_columns_that_could_mean_the_same_must_be_chosen(client, customers) -> N
     assert list(sent(page).values()).count("CreditScore") <= 1
 
 
-def test_a_mapping_is_remembered_and_can_be_changed_after_the_check(client, portal, customers) -> None:
+def test_a_mapping_can_be_changed_after_the_check(client, portal, customers) -> None:
     first = checked(client, portal, written(customers))
     page = client.get(f"{first}?columns=1").text
     assert "What the columns mean" in page
-    choices = sent(page)
-    late = next(field for field, factor in choices.items() if factor == "LatePayments")
-    assert client.post(f"{first}/check", data=choices | {late: "-"}).status_code == 303
+    late = field_of(page, "LatePayments")
+    assert client.post(f"{first}/check", data=sent(page) | {late: "-"}).status_code == 303
     work(portal)
-    page = client.get(upload(client, written(customers[:9])).location).text
-    assert "As last time" in page
-    assert sent(page)[late] == "-"
+    assert "LatePayments" not in portal.batches.get(first.rsplit("/", 1)[1]).mapping
+
+
+def field_of(page: str, factor: str) -> str:
+    return next(field for field, chosen in sent(page).items() if chosen == factor)
+
+
+def unnamed(customers) -> list[list[str]]:
+    """The customers with a column for CreditScore whose name says nothing."""
+    header, *rows = customers
+    return [["K1" if name == "CreditScore" else name for name in header], *rows]
+
+
+def choose(client, content: bytes, **choices: str) -> None:
+    """Upload a file and confirm its columns, some of them otherwise than suggested: factor or place to factor."""
+    location = upload(client, content).location
+    page = client.get(location).text
+    changed = {place if place.startswith("column") else field_of(page, place): choices[place] for place in choices}
+    assert client.post(f"{location}/check", data=sent(page) | changed).status_code == 303
+
+
+def test_what_a_person_chose_is_suggested_again(client, portal, app, customers) -> None:
+    content = written(unnamed(customers[:9]))
+    place = f"column-{customers[0].index('CreditScore')}"
+    choose(client, content, **{place: "CreditScore"})
+    page = client.get(upload(client, content).location).text
+    assert sent(page)[place] == "CreditScore"
+    assert page.count("As last time") == 2  # once beside its column, once above all
+    assert "Needed, and not found" not in page
+    others = app.test_client()
+    page = others.get(upload(others, content).location).text
+    assert sent(page)[place] == "-"
+    assert "As last time" not in page
+    assert portal.batches.suggestion(portal.batches.page(None, None, 1).items[0]).missing == ("CreditScore",)
+    choose(client, content.replace(b"K1", b"K2"), **{place: "CreditScore"})  # another header
+    page = client.get(upload(client, content).location).text
+    assert sent(page)[place] == "CreditScore"
+
+
+def test_a_swapped_mapping_is_for_one_upload(client, customers) -> None:
+    content = written(customers[:9])
+    honest = sent(client.get(upload(client, content).location).text)
+    choose(client, content, Age="Tenure", Tenure="Age", LatePayments="-")
+    page = client.get(upload(client, content).location).text
+    assert sent(page) == honest
+    assert "As last time" not in page
+
+
+def test_many_choices_fit_into_a_cookie(client, customers) -> None:
+    header, *rows = customers[:3]
+    factors = {f"column-{place}": name for place, name in enumerate(header) if name != "Churn"}
+    files = [written([["Churn" if n == "Churn" else f"{k}{n}!" for n in header], *rows]) for k in range(12)]
+    files = [content.replace(b"0Age!", b"Age") for content in files]
+    for content in files:
+        choose(client, content, **factors)
+        assert len(client.get_cookie("bankportal").value) < 4_000
+    assert sent(client.get(upload(client, files[-1]).location).text) == factors
+    assert sent(client.get(upload(client, files[1]).location).text) != factors
 
 
 def test_the_twin_is_offered(client, portal, customers) -> None:

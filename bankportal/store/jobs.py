@@ -146,13 +146,6 @@ class JobStore:
         with self.database.read() as connection:
             return [read_job(row) for row in connection.execute(query)]
 
-    def confirmed_mapping(self, job: Job) -> Mapping[str, str] | None:
-        """Return the mapping confirmed last for this product and header."""
-        same = (jobs.c.product == job.product.key, jobs.c.header_digest == job.header_digest)
-        query = select(jobs.c.mapping).where(*same, jobs.c.mapping.is_not(None)).order_by(jobs.c.number.desc())
-        with self.database.read() as connection:
-            return connection.execute(query.limit(1)).scalar()
-
     def finished_like(self, job: Job) -> list[Job]:
         """Return the other finished jobs of the same product and file, newest first."""
         same = (jobs.c.product == job.product.key, jobs.c.input_digest == job.input_digest, jobs.c.id != job.id)

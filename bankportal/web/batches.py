@@ -11,7 +11,7 @@ from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, Proble
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
-from bankportal.web import forms, jobs
+from bankportal.web import forms, jobs, remembering
 from bankportal.web.comparing import recorded
 from bankportal.web.current import product_named, services
 from bankportal.web.decisions import explained
@@ -78,12 +78,14 @@ def check(job_id: str) -> ResponseReturnValue:
     """Confirm a job's columns and have the whole file checked."""
     job = services().batches.get(job_id)
     choices = jobs.sent_choices(job, request.form)
+    mapping = jobs.mapping_of(choices)
     try:
         if open_ones := jobs.unchosen(choices):
             raise InvalidInput(open_ones)
-        services().batches.check(job, jobs.mapping_of(choices))
+        services().batches.check(job, mapping)
     except InvalidInput as invalid:
         return _columns(job, choices, invalid.problems), 422
+    remembering.remember(job, mapping, services().batches.suggestion(job).mapping)
     return _to(job)
 
 
@@ -167,7 +169,7 @@ def _list(problems: Mapping[str, str] | None = None) -> str:
 
 
 def _columns(job: Job, choices: Mapping[str, str] | None = None, problems: tuple[Problem, ...] = ()) -> str:
-    suggestion = services().batches.suggestion(job)
+    suggestion = services().batches.suggestion(job, remembering.remembered(job))
     chosen = job.mapping if choices is None else choices
     columns = jobs.mapped_columns(job, suggestion, services().batches.sample(job), chosen)
     columns, summary = jobs.with_problems(job.product, columns, problems)

@@ -181,7 +181,7 @@ def _ambiguous(suggestion: Suggestion, column: str) -> bool:
 
 def _note(suggestion: Suggestion, column: str) -> str:
     if column in suggestion.mapping:
-        return "As last time" if suggestion.remembered else "Suggested"
+        return "As last time" if column in suggestion.remembered else "Suggested"
     return "Please choose" if _ambiguous(suggestion, column) else "Not recognised"
 
 

@@ -89,6 +89,15 @@ def test_a_mapping_for_columns_with_names_of_their_own(engine) -> None:
         assert "is the header missing?" in send(engine, "K1,K2\n650,42\n", **other).json()["detail"]
 
 
+def test_a_mapping_sent_once_is_for_that_file_alone(engine) -> None:
+    """Seen: one upload with two columns swapped, and all later ones of that header scored Age as Tenure."""
+    content = "CreditScore,Age,Tenure,Balance,K9\n650,30,9,0,3\n"
+    names = {name: name for name in ("CreditScore", "Age", "Tenure", "Balance")}
+    for mapping in (names | {"Age": "Tenure", "Tenure": "Age"}, names | {"K9": "NumOfProducts"}):
+        assert send(engine, content, mapping=json.dumps(mapping)).status_code == 202
+        assert read(engine, send(engine, content).json()["url"]).mapping == names
+
+
 def test_columns_that_are_not_clear(engine) -> None:
     before = engine.client.get(PATH).json()
     response = send(engine, "Colour,Age,Tenure,Balance\nred,42,5,100.5\n", key="not-clear")
@@ -216,7 +225,7 @@ def test_a_key_gives_its_batch_again_whatever_became_of_it(engine) -> None:
     content = FILE.replace("Colour", "Shade")
     first = send(engine, content, key="again", start="false")
     mapping = {"Shade": "CreditScore", "Age": "Age", "Tenure": "Tenure", "Balance": "Balance"}
-    send(engine, content, mapping=json.dumps(mapping))  # and so this header is mapped otherwise from now on
+    send(engine, content, mapping=json.dumps(mapping))
     assert send(engine, content, key="again", start="false").content == first.content
     work(engine)
     engine.client.post(f"{first.json()['url']}/start")
@@ -255,9 +264,7 @@ def test_fields_at_fault_are_named(engine, fields, field) -> None:
 
 @pytest.mark.parametrize(("text", "state"), [("False", "checked"), ("True", "done")])
 def test_true_and_false_as_python_writes_them(engine, text, state) -> None:
-    received = send(
-        engine, FILE.replace("Colour", "True or false"), start=text
-    )  # a header of its own: none is remembered
+    received = send(engine, start=text)
     assert received.status_code == 202, received.text
     work(engine)
     found = read(engine, received.json()["url"])

@@ -42,18 +42,18 @@ SORTS = ("position", "score", "limit")
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A suggested mapping: column to factor, from names, aliases, or (`remembered`) the last one for this header.
+    """A suggested mapping: column to factor, by names and aliases; `remembered` are the columns by an earlier choice.
 
     `ambiguous` maps a factor to the columns that could mean it and must be chosen among; `ignored` are the columns that
     stay unused, `label` the one of them that holds the answer itself; `missing` the required factors without a column.
     """
 
     mapping: Mapping[str, str]
+    remembered: frozenset[str]
     ambiguous: Mapping[str, tuple[str, ...]]
     ignored: tuple[str, ...]
     label: str | None
     missing: tuple[str, ...]
-    remembered: bool
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,13 @@ class Batches:
         items = found[:size]
         return Jobs(items, items[-1].id if len(found) > size else None)
 
-    def suggestion(self, job: Job) -> Suggestion:
-        """Suggest a mapping for a job's header."""
-        header = Layout.from_json(job.layout).header
-        remembered = self.store.confirmed_mapping(job)
-        return _suggestion(job.product, header, remembered) if remembered else _by_names(job.product, header)
+    def suggestion(self, job: Job, remembered: Mapping[str, str] = MappingProxyType({})) -> Suggestion:
+        """Suggest a mapping for a job's header, by names and aliases.
+
+        `remembered` is what the same person chose for this header before, column to factor: it fills what names leave
+        open, and never overrides them.
+        """
+        return _suggestion(job.product, Layout.from_json(job.layout).header, remembered)
 
     def sample(self, job: Job, rows: int = 20) -> list[list[str]]:
         """Return the first rows of a job's file, as text; ragged ones are left out."""
@@ -371,37 +373,37 @@ def _shown(name: str) -> str:
     return plain[:LONGEST_NAME] or UNNAMED
 
 
-def _by_names(product: Product, header: tuple[str, ...]) -> Suggestion:
-    try:
-        found = claims(header, product)
-    except DataRefused:  # no column means anything: all are chosen by hand
-        found = {}
-    best = {name: [column for rank, column in claim if rank == min(claim)[0]] for name, claim in found.items()}
+def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[str, str]) -> Suggestion:
+    claimed = _claimed(product, header)
+    named = {column: name for name, claim in claimed.items() for _, column in claim}
+    best = {name: [column for rank, column in claim if rank == min(claim)[0]] for name, claim in claimed.items()}
     best.pop(product.label.name, None)
-    chosen = {columns[0]: name for name, columns in best.items() if len(columns) == 1}
-    ambiguous = {name: tuple(columns) for name, columns in best.items() if len(columns) > 1}
-    in_order = {column: chosen[column] for column in header if column in chosen}
-    return _suggestion(product, header, in_order, ambiguous, remembered=False)
-
-
-def _suggestion(
-    product: Product,
-    header: tuple[str, ...],
-    mapping: Mapping[str, str],
-    ambiguous: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-    *,
-    remembered: bool = True,
-) -> Suggestion:
+    settled = {columns[0]: name for name, columns in best.items() if len(columns) == 1}
+    open_factors = {entry.factor.name for entry in product.entries} - {*settled.values()}
+    filled = {
+        column: factor
+        for column, factor in remembered.items()
+        if factor in open_factors and named.get(column, factor) == factor
+    }
+    chosen = settled | filled
+    ambiguous = {name: tuple(columns) for name, columns in best.items() if name not in chosen.values()}
     offered = {column for columns in ambiguous.values() for column in columns}
-    known = {*mapping.values(), *ambiguous}
+    known = {*chosen.values(), *ambiguous}
     return Suggestion(
-        mapping=mapping,
+        mapping={column: chosen[column] for column in header if column in chosen},
+        remembered=frozenset(filled),
         ambiguous=ambiguous,
-        ignored=tuple(column for column in header if column not in mapping and column not in offered),
+        ignored=tuple(column for column in header if column not in chosen and column not in offered),
         label=next((column for column in header if product.label.matches(column)), None),
         missing=tuple(factor.name for factor in product.required if factor.name not in known),
-        remembered=remembered,
     )
+
+
+def _claimed(product: Product, header: tuple[str, ...]) -> Mapping[str, list[tuple[int, str]]]:
+    try:
+        return claims(header, product)
+    except DataRefused:  # no column means anything: all are chosen by hand
+        return {}
 
 
 def _mapping_problems(product: Product, header: tuple[str, ...], mapping: Mapping[str, str]) -> Iterator[Problem]:
