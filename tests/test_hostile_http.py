@@ -230,7 +230,7 @@ def check_rejects(told: Told, delimiter: str, file: Read, bad: list[tuple[int, l
         assert (found_line, found_codes) == (str(line), codes)
         assert message
         if codes == "ragged":
-            assert fields in (one_record(raw, delimiter), one_record(raw.removeprefix("'"), delimiter))
+            assert one_record(raw.replace("'", ""), delimiter) == [field.replace("'", "") for field in fields]
             assert is_safe(raw)
             assert not any(row[:width])
         else:
