@@ -9,7 +9,7 @@ from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, 
 from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal
-from bankportal.api.reading import asked, too_large
+from bankportal.api.reading import parse, too_large
 from bankportal.domain.errors import PortalError, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
@@ -117,7 +117,7 @@ class Api:
                 raise _not_allowed(call.method, ["GET"])
             return document()
         operation, captured = self.find(call.method, call.path)
-        return operation.handler(self.services, asked(operation, captured, call))
+        return operation.handler(self.services, parse(operation, captured, call))
 
     def is_quick(self, call: Call) -> bool:
         """Say whether nothing but a decision can take long: single scores, without a question beside."""

@@ -15,10 +15,11 @@ from werkzeug.http import parse_options_header
 
 from bankportal import answers
 from bankportal.api import conversion
-from bankportal.api.calls import CSV, MULTIPART, Asked, Call, Reply, reply
-from bankportal.api.handlers import LATEST, require_known
+from bankportal.api.calls import CSV, MULTIPART, Call, ParsedRequest, Reply, reply
+from bankportal.api.handlers import require_known
+from bankportal.api.parameters import FLAGS, LATEST, Keyed, OfId, Page
 from bankportal.api.problems import Refused
-from bankportal.api.reading import FLAGS, from_json, require_media
+from bankportal.api.reading import from_json, require_media
 from bankportal.domain.batch import REJECTS, SCORED, Job, State
 from bankportal.domain.errors import Conflict, InvalidInput, KeyReused, NotFound, Problem
 from bankportal.domain.products import PRODUCTS, Product
@@ -43,12 +44,12 @@ class Form:
     start: bool
 
 
-def create(services: Services, asked: Asked) -> Reply:
+def create(services: Services, request: ParsedRequest[Keyed]) -> Reply:
     """Take a file in, and have it checked and, unless told not to, scored."""
-    batches, key = services.batches, asked.key and f"api:{asked.key}"
+    batches, key = services.batches, request.parameters.key and f"api:{request.parameters.key}"
     try:
         with ExitStack() as opened:
-            form = _form(asked.call, opened)
+            form = _form(request.call, opened)
             job = batches.receive(form.product, form.name, form.file, key, form.mapping or ())
         if key:
             services.keys.claim(f"batch {job.id}", _fingerprint(job, form))
@@ -162,41 +163,41 @@ def _mapping(text: str) -> Mapping[str, str]:
     return found
 
 
-def get(services: Services, asked: Asked) -> Reply:
+def get(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Say how a batch is."""
-    return _batch(services, _job(services, asked))
+    return _batch(services, _job(services, request))
 
 
-def list_(services: Services, asked: Asked) -> Reply:
+def list_(services: Services, request: ParsedRequest[Page]) -> Reply:
     """List the batches, newest first."""
-    given = asked.parameters
-    require_known(given["before"], services.batches.get, "batch")
-    page = services.batches.page(given["product"], given["before"], given["size"])
+    wanted = request.parameters
+    require_known(wanted.before, services.batches.get, "batch")
+    page = services.batches.page(wanted.product.key if wanted.product else None, wanted.before, wanted.size)
     items = tuple(conversion.batch(job, services.batches.progress(job)) for job in page.items)
     return reply(answers.Batches(items=items, next=page.next))
 
 
-def start(services: Services, asked: Asked) -> Reply:
+def start(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Have a checked batch scored."""
-    job = services.batches.start(_job(services, asked))
+    job = services.batches.start(_job(services, request))
     return _batch(services, job)
 
 
-def cancel(services: Services, asked: Asked) -> Reply:
+def cancel(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Stop a batch for good."""
-    job = services.batches.cancel(_job(services, asked))
+    job = services.batches.cancel(_job(services, request))
     return _batch(services, job)
 
 
-def results(services: Services, asked: Asked) -> Reply:
+def results(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Send the scored rows."""
-    job = _job(services, asked)
+    job = _job(services, request)
     return _file(job, SCORED, services.batches.file(job, SCORED))
 
 
-def rejects(services: Services, asked: Asked) -> Reply:
+def rejects(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Send the rejected rows."""
-    job = _job(services, asked)
+    job = _job(services, request)
     return _file(job, REJECTS, services.batches.rejects(job))
 
 
@@ -204,8 +205,8 @@ def _batch(services: Services, job: Job) -> Reply:
     return reply(conversion.batch(job, services.batches.progress(job)))
 
 
-def _job(services: Services, asked: Asked) -> Job:
-    wanted = asked.parameters["id"]
+def _job(services: Services, request: ParsedRequest[OfId]) -> Job:
+    wanted = request.parameters.id
     if wanted != LATEST:
         return services.batches.get(wanted)
     if newest := services.batches.page(None, None, 1).items:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from bankportal.api.parameters import Parameters
 from bankportal.domain.outcome import Decision
 from bankportal.domain.receipt import canonical
 from bankportal.domain.schema import Customer
@@ -21,6 +22,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 Plain = dict[str, Any]
+P = TypeVar("P", bound=Parameters, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -67,51 +69,17 @@ def written(content: Any) -> bytes:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a call asks for, once read: the declared parameters by name, and the JSON body."""
+class ParsedRequest(Generic[P]):
+    """What a call asks for, once read: its parameters, and the JSON body, parsed and as it came."""
 
-    parameters: Mapping[str, Any]
+    parameters: P
     body: Any
     content: bytes
     call: Call
 
-    @property
-    def key(self) -> str | None:
-        """The idempotency key, where one was sent."""
-        return self.parameters.get(KEY.name)
-
     def fingerprint(self, operation: str) -> bytes:
         """Return what must be the same again where an idempotency key is used again."""
-        given = {name: value for name, value in self.parameters.items() if name != KEY.name}
-        return f"{operation}\n{canonical(given)}\n".encode() + self.content
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """One declared parameter. `schema` says what it may be, in JSON Schema; reading and document follow it."""
-
-    name: str
-    help: str
-    schema: Mapping[str, Any]
-    place: str = "query"
-    default: Any = None
-    example: Any = None
-
-
-KEY = Parameter(
-    name="Idempotency-Key",
-    place="header",
-    help="Makes a call safe to repeat: the same key with the same content gives the same answer and is recorded once; "
-    "with other content it is refused. 1 to 255 visible ASCII characters, such as a UUID; no comma, since a header "
-    "sent twice arrives as one with a comma. Keys do not expire.",
-    schema={
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 255,
-        "pattern": "^[!-+\\--~]+$",
-        "description": "one key of 1 to 255 visible ASCII characters, no comma among them",
-    },
-)
+        return f"{operation}\n{canonical(self.parameters.model_dump(exclude={'key'}))}\n".encode() + self.content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +130,8 @@ class Operation:
     tag: str
     summary: str
     help: str
-    handler: Callable[[Services, Asked], Reply | Deciding]
+    handler: Callable[[Services, ParsedRequest[Any]], Reply | Deciding]
     answers: tuple[Answer, ...]
     errors: tuple[int, ...]
-    parameters: tuple[Parameter, ...] = ()
+    parameters: type[Parameters] = Parameters
     body: Body | None = None

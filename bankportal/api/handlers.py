@@ -1,4 +1,4 @@
-"""What each operation does: take what was asked, call one service, reply."""
+"""What each operation does: take what was request, call one service, reply."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -7,7 +7,8 @@ from typing import Any
 
 from bankportal import answers
 from bankportal.api import conversion
-from bankportal.api.calls import Asked, Deciding, Reply, Wanted, reply
+from bankportal.api.calls import Deciding, ParsedRequest, Reply, Wanted, reply
+from bankportal.api.parameters import LATEST, Keyed, OfId, OfProduct, OfVersion, Page, Parameters, ScoreMany, ScoreOne
 from bankportal.api.problems import Misplaced, Refused, fault
 from bankportal.api.schemas import customer_schema
 from bankportal.domain.constraints import Door
@@ -21,28 +22,27 @@ from bankportal.version import __version__
 from bankportal.wiring import Services
 
 MOST_ITEMS = 1000
-LATEST = "latest"
 
 
-def score(services: Services, asked: Asked, product: Product) -> Deciding:
+def score(services: Services, request: ParsedRequest[ScoreOne], product: Product) -> Deciding:
     """Score one customer; record the decision unless told not to."""
-    customer = validate(product, asked.body, Door.TYPED)
-    decision = (yield wanted(asked, product, customer)) if asked.parameters["record"] else None
-    return reply(_outcome(services, asked, customer, decision))
+    customer = validate(product, request.body, Door.TYPED)
+    decision = (yield wanted(request, product, customer)) if request.parameters.record else None
+    return reply(_outcome(services, request, customer, decision))
 
 
-def wanted(asked: Asked, product: Product, customer: Customer) -> Wanted:
+def wanted(request: ParsedRequest[Keyed], product: Product, customer: Customer) -> Wanted:
     """Return the decision that is wanted about a customer, once where an idempotency key says so."""
-    return Wanted(customer, _submission(asked, product), _claim(asked))
+    return Wanted(customer, _submission(request, product), _claim(request))
 
 
-def score_many(services: Services, asked: Asked, product: Product) -> Reply:
+def score_many(services: Services, request: ParsedRequest[ScoreMany], product: Product) -> Reply:
     """Score up to `MOST_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
-    items = _items(asked.body)
-    submission = _claimed(services, asked, product) if asked.parameters["record"] else None
+    items = _items(request.body)
+    submission = _claimed(services, request, product) if request.parameters.record else None
     judged = [_judged(product, raw) for raw in items]
     sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
-    outcomes = dict(zip(sound, _outcomes(services, asked, sound, submission), strict=True))
+    outcomes = dict(zip(sound, _outcomes(services, request, sound, submission), strict=True))
     answered = tuple(
         answers.Item(index=index, outcome=outcomes.get(index), errors=() if isinstance(each, Customer) else each)
         for index, each in enumerate(judged)
@@ -50,30 +50,34 @@ def score_many(services: Services, asked: Asked, product: Product) -> Reply:
     return reply(answers.Scores(scored=len(sound), refused=len(items) - len(sound), items=answered))
 
 
-def _submission(asked: Asked, product: Product) -> str:
+def _submission(request: ParsedRequest[Keyed], product: Product) -> str:
     """Return what makes a decision one of its own: the key, or a random one."""
-    return secrets.token_urlsafe(16) if asked.key is None else f"key:{product.key}:{asked.key}"
+    key = request.parameters.key
+    return secrets.token_urlsafe(16) if key is None else f"key:{product.key}:{key}"
 
 
-def _claim(asked: Asked) -> tuple[str, bytes] | None:
+def _claim(request: ParsedRequest[Keyed]) -> tuple[str, bytes] | None:
     """Return the key and the request that it is to be bound to; `None` without a key."""
-    return (asked.key, asked.fingerprint(f"{asked.call.method} {asked.call.path}")) if asked.key else None
+    key = request.parameters.key
+    return (key, request.fingerprint(f"{request.call.method} {request.call.path}")) if key else None
 
 
-def _claimed(services: Services, asked: Asked, product: Product) -> str:
+def _claimed(services: Services, request: ParsedRequest[Keyed], product: Product) -> str:
     """Return the submission, its key bound to this request."""
-    if claim := _claim(asked):
+    if claim := _claim(request):
         services.keys.claim(*claim)
-    return _submission(asked, product)
+    return _submission(request, product)
 
 
-def _outcome(services: Services, asked: Asked, customer: Customer, decision: Decision | None) -> answers.Outcome:
+def _outcome(
+    services: Services, request: ParsedRequest[ScoreOne], customer: Customer, decision: Decision | None
+) -> answers.Outcome:
     found = decision.outcome if decision else services.scoring.score(customer)
     recourse = None
-    if asked.parameters.get("recourse"):
+    if request.parameters.recourse:
         about = decision or Decision("", datetime.now(UTC), customer, found)
         recourse = conversion.recourse(services.explaining, about)
-    contributions = asked.parameters["contributions"]
+    contributions = request.parameters.contributions
     return conversion.outcome(found, contributions=contributions, recourse=recourse, decision=decision)
 
 
@@ -106,10 +110,10 @@ def _judged(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ...]:
 
 
 def _outcomes(
-    services: Services, asked: Asked, customers: Mapping[int, Customer], submission: str | None
+    services: Services, request: ParsedRequest[ScoreMany], customers: Mapping[int, Customer], submission: str | None
 ) -> list[answers.Outcome]:
     """Score customers by their place in the list; record all of them or, without a submission, none."""
-    contributions = asked.parameters["contributions"]
+    contributions = request.parameters.contributions
     if submission is None:
         found = (services.scoring.score(customer) for customer in customers.values())
         return [conversion.outcome(each, contributions=contributions) for each in found]
@@ -118,7 +122,7 @@ def _outcomes(
     return [conversion.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 
 
-def products(services: Services, asked: Asked) -> Reply:
+def products(services: Services, request: ParsedRequest[Parameters]) -> Reply:
     """Describe all products."""
     items = tuple(conversion.product(each, _serving(services, each)) for each in PRODUCTS.values())
     return reply(answers.Products(items=items))
@@ -131,21 +135,17 @@ def _serving(services: Services, product: Product) -> str | None:
         return None
 
 
-def product_schema(services: Services, asked: Asked) -> Reply:
+def product_schema(services: Services, request: ParsedRequest[OfProduct]) -> Reply:
     """Return a product's factors as JSON Schema."""
-    content = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | customer_schema(_product(asked))
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | customer_schema(request.parameters.product)
     return reply(content)
 
 
-def _product(asked: Asked) -> Product:
-    return PRODUCTS[asked.parameters["product"]]
-
-
-def list_decisions(services: Services, asked: Asked) -> Reply:
+def list_decisions(services: Services, request: ParsedRequest[Page]) -> Reply:
     """List recorded decisions, newest first."""
-    given = asked.parameters
-    require_known(given["before"], services.decisions.get, "decision")
-    page = services.decisions.page(given["product"], given["before"], given["size"])
+    wanted = request.parameters
+    require_known(wanted.before, services.decisions.get, "decision")
+    page = services.decisions.page(wanted.product.key if wanted.product else None, wanted.before, wanted.size)
     items = tuple(conversion.decision(each, contributions=False) for each in page.items)
     return reply(answers.Decisions(items=items, next=page.next))
 
@@ -161,13 +161,13 @@ def require_known(before: str | None, get: Callable[[str], Any], what: str) -> N
         raise Refused("invalid-parameter", "Not acceptable: before.", (problem,)) from None
 
 
-def get_decision(services: Services, asked: Asked) -> Reply:
+def get_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Return one decision in full."""
-    return reply(conversion.decision(_decision(services, asked), contributions=True))
+    return reply(conversion.decision(_decision(services, request), contributions=True))
 
 
-def _decision(services: Services, asked: Asked) -> Decision:
-    wanted = asked.parameters["id"]
+def _decision(services: Services, request: ParsedRequest[OfId]) -> Decision:
+    wanted = request.parameters.id
     if wanted != LATEST:
         return services.decisions.get(wanted)
     if newest := services.decisions.latest(1):
@@ -175,10 +175,10 @@ def _decision(services: Services, asked: Asked) -> Decision:
     raise NotFound("Nothing was decided yet.")
 
 
-def verify_decision(services: Services, asked: Asked) -> Reply:
+def verify_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Check one decision against its receipt, and the receipt against the one before."""
-    wanted = asked.parameters["id"]
-    decision = _decision(services, asked).id if wanted == LATEST else wanted
+    wanted = request.parameters.id
+    decision = _decision(services, request).id if wanted == LATEST else wanted
     try:
         receipt, fault = proven(services.audit.chain, decision), None
     except ChainBroken as broken:
@@ -187,24 +187,24 @@ def verify_decision(services: Services, asked: Asked) -> Reply:
     return reply(answers.Verdict(decision=decision, intact=fault is None, receipt=place, fault=fault))
 
 
-def list_models(services: Services, asked: Asked) -> Reply:
+def list_models(services: Services, request: ParsedRequest[Parameters]) -> Reply:
     """List the registered model versions of all products."""
     versions = (each for product in PRODUCTS.values() for each in services.models.versions(product))
     return reply(answers.ModelVersions(items=tuple(map(conversion.model_version, versions))))
 
 
-def get_model(services: Services, asked: Asked) -> Reply:
+def get_model(services: Services, request: ParsedRequest[OfVersion]) -> Reply:
     """Return one model version."""
-    found = services.models.get(_product(asked), asked.parameters["version"])
+    found = services.models.get(request.parameters.product, request.parameters.version)
     return reply(conversion.model_version(found))
 
 
-def active_model(services: Services, asked: Asked) -> Reply:
+def active_model(services: Services, request: ParsedRequest[OfProduct]) -> Reply:
     """Return the model version that serves."""
-    return reply(conversion.model_version(services.models.active(_product(asked))))
+    return reply(conversion.model_version(services.models.active(request.parameters.product)))
 
 
-def health(services: Services, asked: Asked) -> Reply:
+def health(services: Services, request: ParsedRequest[Parameters]) -> Reply:
     """Say whether the portal can score and record."""
     health = state(services)
     return reply(health, 200 if all(health.models.values()) else 503)

@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from bankportal import answers
-from bankportal.api.calls import KEY, Answer, Asked, Body, Call, Deciding, Operation, Reply, reply
+from bankportal.api.calls import Answer, Body, Call, Deciding, Operation, ParsedRequest, Reply, reply
 from bankportal.api.handlers import wanted
+from bankportal.api.parameters import KEY, Keyed, Parameters
 from bankportal.api.schemas import customer_name
 from bankportal.config import Config
 from bankportal.domain.constraints import Door, Flag
@@ -52,9 +53,9 @@ def _is_whole(number: float) -> bool:
     return math.isfinite(number) and abs(number) <= LARGEST_EXACT and number == int(number)
 
 
-def _predict(services: Services, asked: Asked, product: Product) -> Deciding:
-    found = (yield wanted(asked, product, customer(product, asked.body))).outcome
-    return reply(churn_answer(asked.body, found) if product is CHURN else allowance_answer(found))
+def _predict(services: Services, request: ParsedRequest[Keyed], product: Product) -> Deciding:
+    found = (yield wanted(request, product, customer(product, request.body))).outcome
+    return reply(churn_answer(request.body, found) if product is CHURN else allowance_answer(found))
 
 
 def churn_answer(sent: Mapping[str, Any], found: Outcome) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def allowance_answer(found: Outcome) -> dict[str, Any]:
     }
 
 
-def service(services: Services, asked: Asked) -> Reply:
+def service(services: Services, request: ParsedRequest[Parameters]) -> Reply:
     """Answer as a service: who it is and what it takes."""
     return reply(
         {
@@ -100,7 +101,7 @@ def _operation(path: str, product: Product) -> Operation:
         summary="",
         help="",
         handler=partial(_predict, product=product),
-        parameters=(KEY,),
+        parameters=Keyed,
         body=Body(schema=customer_name(product), examples={}),
         answers=(Answer(status=200, help="", model=answers.Outcome),),
         errors=(),
@@ -132,7 +133,7 @@ def is_older(path: str) -> bool:
 def preflight(config: Config, call: Call) -> Reply:
     """Answer a browser that asks whether a page of another origin may call."""
     headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": DAY}
-    headers["Access-Control-Allow-Headers"] = f"Content-Type, {KEY.name}"
+    headers["Access-Control-Allow-Headers"] = f"Content-Type, {KEY}"
     return shared(config, call, Reply(204, b"", headers=headers if _allowed(config, call) else {}))
 
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bankportal import answers
-from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Parameter, Reply
+from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Reply
 from bankportal.api.examples import required
 from bankportal.api.handlers import MOST_ITEMS
 from bankportal.api.operations import OPERATIONS, TAGS
+from bankportal.api.parameters import Parameter, described
 from bankportal.api.problems import KINDS, MEDIA
 from bankportal.api.schemas import customer_name, customer_schema
 from bankportal.domain.products import CHURN, PRODUCTS, Product
@@ -101,8 +102,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "description": operation.help,
     }
-    if operation.parameters:
-        made["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
+    if parameters := described(operation.parameters):
+        made["parameters"] = [_parameter(parameter) for parameter in parameters]
     if operation.body:
         made["requestBody"] = _body(operation.body)
     declared = {str(answer.status): _answer(answer) for answer in operation.answers}
@@ -119,15 +120,12 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    schema = dict(parameter.schema)
-    if parameter.default is not None:
-        schema["default"] = parameter.default
     made = {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.help,
-        "schema": schema,
+        "schema": dict(parameter.schema),
     }
     return made | ({} if parameter.example is None else {"example": parameter.example})
 

@@ -1,15 +1,14 @@
 """The table of operations: each declared once; routes of both engines and the OpenAPI document derive from it."""
 
-from dataclasses import replace
 from functools import partial
 
 from bankportal import answers
 from bankportal.api import batches, examples, handlers
-from bankportal.api.calls import KEY, MULTIPART, Answer, Body, Operation, Parameter
+from bankportal.api.calls import MULTIPART, Answer, Body, Operation
 from bankportal.api.conversion import BASE
-from bankportal.api.handlers import LATEST, MOST_ITEMS
+from bankportal.api.handlers import MOST_ITEMS
+from bankportal.api.parameters import Keyed, OfId, OfProduct, OfVersion, Page, ScoreMany, ScoreOne
 from bankportal.api.schemas import customer_name, example
-from bankportal.domain.ids import ALPHABET, ID_LENGTH
 from bankportal.domain.products import CHURN, PRODUCTS, Product
 
 SCORING, BATCHES, DECISIONS, MODELS = "Scoring", "Batches", "Decisions", "Models"
@@ -24,62 +23,8 @@ TAGS = {
 }
 FILE = examples.file(CHURN)
 LARGEST_SCORES = 4_000_000  # bytes
-ONE_ID = f"[{ALPHABET}]{{{ID_LENGTH}}}"
 READS = (422, 503)
 WRITES = (400, 413, 415, 422, 503)
-
-
-def _switch(name: str, help: str, *, default: bool) -> Parameter:  # noqa: A002  # the field's name
-    return Parameter(name=name, help=help, schema={"type": "boolean"}, default=default, example=default)
-
-
-RECORD = _switch("record", "Whether the decision is recorded; nothing is kept where it is not.", default=True)
-CONTRIBUTIONS = _switch("contributions", "Whether each factor's exact contribution is answered too.", default=False)
-RECOURSE = _switch("recourse", "Whether the smallest changes to a better band are worked out too.", default=False)
-PRODUCT = Parameter(
-    name="product",
-    place="path",
-    help="The product's key.",
-    schema={"type": "string", "enum": list(PRODUCTS)},
-    example=next(iter(PRODUCTS)),
-)
-VERSION = Parameter(
-    name="version",
-    place="path",
-    help="The model version.",
-    schema={
-        "type": "string",
-        "pattern": "^[A-Za-z0-9]{1,20}$",
-        "maxLength": 20,
-        "description": "a version's name, such as v1",
-    },
-    example="v1",
-)
-DECISION = Parameter(
-    name="id",
-    place="path",
-    help=f"The decision's number, or `{LATEST}`.",
-    schema={
-        "type": "string",
-        "pattern": f"^({LATEST}|{ONE_ID})$",
-        "maxLength": ID_LENGTH,
-        "description": f"a number as it was given out, of {ID_LENGTH} digits and small letters, or {LATEST}",
-    },
-    example=LATEST,
-)
-
-
-def _page_of(what: str) -> tuple[Parameter, ...]:
-    number = {"type": "string", "pattern": f"^{ONE_ID}$", "maxLength": ID_LENGTH, "description": f"a {what}'s number"}
-    size = {"type": "integer", "minimum": 1, "maximum": 200}
-    return (
-        Parameter(name="product", help="Only this product's.", schema={"type": "string", "enum": list(PRODUCTS)}),
-        Parameter(name="before", help=f"Only those older than this {what}.", schema=number),
-        Parameter(name="size", help="How many at most.", schema=size, default=50, example=10),
-    )
-
-
-BATCH = replace(DECISION, help=f"The batch's number, or `{LATEST}`.")
 
 
 def _score(product: Product) -> Operation:
@@ -93,7 +38,7 @@ def _score(product: Product) -> Operation:
         help=f"{product.question} Score, band{', limit' if product.policy else ''} and reasons. Fields are the "
         "product's factors; one that is not known is left out or null.",
         handler=partial(handlers.score, product=product),
-        parameters=(RECORD, CONTRIBUTIONS, RECOURSE, KEY),
+        parameters=ScoreOne,
         body=Body(schema=customer_name(product), examples={"One customer": example(product)}),
         answers=(Answer(status=200, help="The outcome.", model=answers.Outcome, example=shape),),
         errors=WRITES,
@@ -111,7 +56,7 @@ def _score_many(product: Product) -> Operation:
         help="Each customer is answered by itself, in the order given: with an outcome, or with what is wrong with "
         "the values. Larger files are batches.",
         handler=partial(handlers.score_many, product=product),
-        parameters=(RECORD, CONTRIBUTIONS, KEY),
+        parameters=ScoreMany,
         body=Body(
             schema=f"{product.title}Customers",
             examples={"Two customers, the second refused": {"items": two}},
@@ -144,7 +89,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a product's factors as JSON Schema",
         help="Every factor with its meaning, unit, bounds and an example; `x-role` says what the product does with it.",
         handler=handlers.product_schema,
-        parameters=(PRODUCT,),
+        parameters=OfProduct,
         answers=(Answer(status=200, help="A JSON Schema (2020-12)."),),
         errors=(404, *READS),
     ),
@@ -156,7 +101,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="List decisions, newest first",
         help="A page at a time: pass `next` of one page as `before` of the following one. Without contributions.",
         handler=handlers.list_decisions,
-        parameters=_page_of("decision"),
+        parameters=Page,
         answers=(Answer(status=200, help="A page of decisions.", model=answers.Decisions),),
         errors=READS,
     ),
@@ -168,7 +113,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a decision",
         help="The decision as it was recorded, with the values it stands on. Protected values are not told.",
         handler=handlers.get_decision,
-        parameters=(DECISION,),
+        parameters=OfId,
         answers=(Answer(status=200, help="The decision.", model=answers.Decision),),
         errors=(404, *READS),
     ),
@@ -181,7 +126,7 @@ OPERATIONS: tuple[Operation, ...] = (
         help="Recomputes the digest of what is stored and compares it with the receipt, and the receipt with the one "
         "before it. The whole chain is checked by `flask audit verify`.",
         handler=handlers.verify_decision,
-        parameters=(DECISION,),
+        parameters=OfId,
         answers=(Answer(status=200, help="Whether it is what was recorded.", model=answers.Verdict),),
         errors=(404, *READS),
     ),
@@ -204,7 +149,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get the model version that serves",
         help="The active version; the one active before it where its files are refused.",
         handler=handlers.active_model,
-        parameters=(PRODUCT,),
+        parameters=OfProduct,
         answers=(Answer(status=200, help="The version.", model=answers.ModelVersion),),
         errors=(404, *READS),
     ),
@@ -216,7 +161,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a model version",
         help="Its digests, data, evaluation and the libraries that trained it.",
         handler=handlers.get_model,
-        parameters=(PRODUCT, VERSION),
+        parameters=OfVersion,
         answers=(Answer(status=200, help="The version.", model=answers.ModelVersion),),
         errors=(404, *READS),
     ),
@@ -233,7 +178,7 @@ OPERATIONS: tuple[Operation, ...] = (
         f"Or send it from a shell: `curl http://127.0.0.1:8000{BASE}/batches -F product={CHURN.key} "
         "-F file=@customers.csv`.",
         handler=batches.create,
-        parameters=(KEY,),
+        parameters=Keyed,
         body=Body(
             schema="NewBatch",
             examples={"One file": {"product": CHURN.key, "file": FILE, "start": True}},
@@ -250,7 +195,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="List batches, newest first",
         help="A page at a time: pass `next` of one page as `before` of the following one.",
         handler=batches.list_,
-        parameters=_page_of("batch"),
+        parameters=Page,
         answers=(Answer(status=200, help="A page of batches.", model=answers.Batches),),
         errors=READS,
     ),
@@ -262,7 +207,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a batch",
         help="Its state, how far it is, what the check found and what came of it.",
         handler=batches.get,
-        parameters=(BATCH,),
+        parameters=OfId,
         answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, *READS),
     ),
@@ -274,7 +219,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Have a checked batch scored",
         help="With the model that serves now. One that was started before stays as it is.",
         handler=batches.start,
-        parameters=(BATCH,),
+        parameters=OfId,
         answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, 409, *READS),
     ),
@@ -286,7 +231,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Stop a batch",
         help="For good; what was scored is not kept. One that is at rest stays as it is.",
         handler=batches.cancel,
-        parameters=(BATCH,),
+        parameters=OfId,
         answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
         errors=(404, *READS),
     ),
@@ -298,7 +243,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a batch's scored rows",
         help="The file's columns, then score, band, limit, reasons and versions, in the file's order.",
         handler=batches.results,
-        parameters=(BATCH,),
+        parameters=OfId,
         answers=(Answer(status=200, help="A CSV file.", media="text/csv"),),
         errors=(404, *READS),
     ),
@@ -310,7 +255,7 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Get a batch's rejected rows",
         help="Each with line, column, code and message, once the file was checked.",
         handler=batches.rejects,
-        parameters=(BATCH,),
+        parameters=OfId,
         answers=(Answer(status=200, help="A CSV file.", media="text/csv"),),
         errors=(404, *READS),
     ),

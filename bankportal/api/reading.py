@@ -1,31 +1,30 @@
 """The way in: parameters and JSON bodies, read strictly. What is not exactly right is refused with its reason."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic import ValidationError
 from werkzeug.http import parse_options_header
 
-from bankportal.api.calls import JSON, Asked, Body, Call, Operation, Parameter
+from bankportal.api.calls import JSON, Body, Call, Operation, ParsedRequest
+from bankportal.api.parameters import Parameter, Parameters, described
 from bankportal.api.problems import Misplaced, Refused, printable
 
 DEEPEST = 20
 MOST_PARAMETERS = 20
-FLAGS = {"true": True, "false": False}
-WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
 UTF_8 = frozenset({"utf-8", "utf8"})
 
 
-def asked(operation: Operation, captured: Mapping[str, str], call: Call) -> Asked:
+def parse(operation: Operation, captured: Mapping[str, str], call: Call) -> ParsedRequest[Any]:
     """Read what a call asks of an operation; `Refused` where it is not what the operation takes."""
     parameters = _parameters(operation, captured, call)
     if operation.body is None or operation.body.media != JSON:
-        return Asked(parameters, None, b"", call)
+        return ParsedRequest(parameters, None, b"", call)
     require_media(call, JSON)
     content = whole(call, operation.body)
-    return Asked(parameters, from_json(content), content, call)
+    return ParsedRequest(parameters, from_json(content), content, call)
 
 
 def require_media(call: Call, media: str) -> None:
@@ -119,20 +118,37 @@ def _encodable(value: Any) -> bool:
     return True
 
 
-def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -> dict[str, Any]:
+def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -> Parameters:
+    """Read the parameters as their model declares them; `Refused` with one problem for each that is not acceptable."""
     problems: list[Misplaced] = []
-    given = {"path": captured, "query": _query(operation, call, problems), "header": call.headers}
-    values = {}
-    for parameter in operation.parameters:
-        name = parameter.name.lower() if parameter.place == "header" else parameter.name
-        text = given[parameter.place].get(name)
-        values[parameter.name] = parameter.default if text is None else _read(parameter, text, problems)
-    if any(problem.place == "path" for problem in problems):
-        raise Refused("not-found", "There is nothing at this path.", tuple(problems))
+    sent = {"path": captured, "query": _query(operation, call, problems), "header": call.headers}
+    declared = {parameter.name: parameter for parameter in described(operation.parameters)}
+    texts = {
+        name: text for name, each in declared.items() if (text := sent[each.place].get(_sent_as(each))) is not None
+    }
+    try:
+        parameters = operation.parameters.model_validate(texts)
+    except ValidationError as invalid:
+        at_fault = {error["loc"][0] for error in invalid.errors()}
+        problems += [_not_acceptable(each, texts[name]) for name, each in declared.items() if name in at_fault]
     if problems:
-        names = ", ".join(printable(problem.field) or "a parameter without a name" for problem in problems)
-        raise Refused("invalid-parameter", f"Not acceptable: {names}.", tuple(problems))
-    return values
+        raise _refused(problems)
+    return parameters
+
+
+def _not_acceptable(parameter: Parameter, text: str) -> Misplaced:
+    return Misplaced(parameter.name, "not-acceptable", f"must be {parameter.words}", text, parameter.place)
+
+
+def _sent_as(parameter: Parameter) -> str:
+    return parameter.name.lower() if parameter.place == "header" else parameter.name
+
+
+def _refused(problems: Sequence[Misplaced]) -> Refused:
+    if any(problem.place == "path" for problem in problems):
+        return Refused("not-found", "There is nothing at this path.", tuple(problems))
+    names = ", ".join(printable(problem.field) or "a parameter without a name" for problem in problems)
+    return Refused("invalid-parameter", f"Not acceptable: {names}.", tuple(problems))
 
 
 def _query(operation: Operation, call: Call, problems: list[Misplaced]) -> dict[str, str]:
@@ -145,51 +161,12 @@ def _query(operation: Operation, call: Call, problems: list[Misplaced]) -> dict[
         raise Refused("invalid-parameter", "The query is not UTF-8.") from None
     except ValueError:
         raise Refused("invalid-parameter", f"The query has more than {MOST_PARAMETERS} parameters.") from None
-    declared = {parameter.name for parameter in operation.parameters if parameter.place == "query"}
-    found: dict[str, str] = {}
+    declared = {parameter.name for parameter in described(operation.parameters) if parameter.place == "query"}
+    texts: dict[str, str] = {}
     for name, text in pairs:
         if name not in declared:
             problems.append(Misplaced(name, "unknown-parameter", "is not a parameter of this operation", text))
-        elif name in found:
+        elif name in texts:
             problems.append(Misplaced(name, "duplicate", "is given more than once", text))
-        found[name] = text
-    return found
-
-
-def _read(parameter: Parameter, text: str, problems: list[Misplaced]) -> Any:
-    """Read one parameter by its schema; note what is wrong with it."""
-    schema = parameter.schema
-    value = _typed(schema["type"], text)
-    if value is None or not _fits(schema, value):
-        problems.append(Misplaced(parameter.name, "not-acceptable", f"must be {words(schema)}", text, parameter.place))
-    return value
-
-
-def _typed(kind: str, text: str) -> Any:
-    if kind == "boolean":
-        return FLAGS.get(text)
-    if kind == "integer":
-        return int(text) if WHOLE.fullmatch(text) else None
-    return text
-
-
-def _fits(schema: Mapping[str, Any], value: Any) -> bool:
-    if "enum" in schema:
-        return value in schema["enum"]
-    if schema["type"] == "integer":
-        return bool(schema["minimum"] <= value <= schema["maximum"])
-    if schema["type"] == "string":
-        fits = re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), value)
-        return fits is not None and len(value) <= schema["maxLength"]
-    return True
-
-
-def words(schema: Mapping[str, Any]) -> str:
-    """Say in words what a parameter may be."""
-    if "enum" in schema:
-        return " or ".join(schema["enum"])
-    if schema["type"] == "boolean":
-        return "true or false"
-    if schema["type"] == "integer":
-        return f"a whole number from {schema['minimum']} to {schema['maximum']}"
-    return str(schema["description"])
+        texts[name] = text
+    return texts

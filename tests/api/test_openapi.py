@@ -11,6 +11,7 @@ from bankportal.api import openapi
 from bankportal.api.calls import MULTIPART
 from bankportal.api.docs_page import ASSETS, FOLDER
 from bankportal.api.operations import OPERATIONS
+from bankportal.api.parameters import described
 from bankportal.api.schemas import example
 from bankportal.domain.products import PRODUCTS
 
@@ -50,7 +51,7 @@ def test_every_operation_is_in_it_with_an_example() -> None:
 def test_every_example_runs(engine) -> None:
     for operation in OPERATIONS:
         path = operation.path
-        for parameter in operation.parameters:
+        for parameter in described(operation.parameters):
             path = path.replace(f"{{{parameter.name}}}", str(parameter.example))
         bodies = operation.body.examples.values() if operation.body else [None]
         for body in bodies:
