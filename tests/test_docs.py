@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,33 @@ def test_the_generated_documents_are_not_stale() -> None:
     subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], check=True)
 
 
-def test_the_readme_points_at_files_that_are_there() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = {part.split(")")[0] for part in text.split("](")[1:]}
-    assert len(links) >= 4
-    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_point_at_files_that_are_there(document) -> None:
+    links = LINK.findall(document.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+def test_the_readme_leads_to_the_documents_beside_it() -> None:
+    links = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {document.name for document in ROOT.glob("*.md")} - {"README.md"} <= set(links)
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    links = LINK.findall((folder / "README.md").read_text(encoding="utf-8"))
+    assert {path.name for path in folder.glob("*.md")} - {"README.md"} <= set(links)
+
+
+def test_the_guide_for_contributors_names_commands_that_there_are() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(
+        re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert {"test", "check"} <= named <= targets
 
 
 def test_the_receipt_script_needs_the_standard_library_alone(tmp_path) -> None:
