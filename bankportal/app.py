@@ -36,7 +36,7 @@ from bankportal.services.batches.replaying import FilesGone, ReplayDiffers
 from bankportal.services.batches.uploads import upload_limit
 from bankportal.version import __version__
 
-LARGEST_REQUEST = 1_000_000  # bytes: a form has a few thousand; uploads have a limit of their own
+MAX_REQUEST_BYTES = 1_000_000  # bytes: a form has a few thousand; uploads have a limit of their own
 UPLOAD = "batches.receive"
 YEAR = 365 * 24 * 3600
 HEADERS = {
@@ -78,7 +78,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.config.from_mapping(
         SECRET_KEY=require_secret(config),
         TRUSTED_HOSTS=list(config.trusted_hosts),
-        MAX_CONTENT_LENGTH=LARGEST_REQUEST,
+        MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
         SEND_FILE_MAX_AGE_DEFAULT=YEAR,
         SESSION_COOKIE_NAME="bankportal",
         SESSION_COOKIE_SAMESITE="Lax",
@@ -109,7 +109,7 @@ def healthz() -> tuple[Response, int]:
 
 def _allow_upload() -> None:
     if request.endpoint == UPLOAD:
-        request.max_content_length = _config().upload_bytes + LARGEST_REQUEST
+        request.max_content_length = _config().upload_bytes + MAX_REQUEST_BYTES
 
 
 def _config() -> Config:

@@ -112,8 +112,8 @@ ATTEMPTS = 4
 TIMEOUT = 30.0  # seconds, for each step of an attempt: connect, send, wait, receive
 PASSING = frozenset({429, 502, 503, 504})
 PASSING_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds; doubled from one attempt to the next
-LONGEST_ASKED = 60.0  # seconds; a server that asks for a longer pause is not asked again
+FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0  # seconds; doubled from one attempt to the next
+MAX_RETRY_AFTER = 60.0  # seconds; a server that asks for a longer pause is not asked again
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -347,7 +347,7 @@ class Portal:
                 pause = 0.0
             except Problem as problem:
                 pause = problem.retry_after
-                if problem.status not in PASSING or pause > LONGEST_ASKED:
+                if problem.status not in PASSING or pause > MAX_RETRY_AFTER:
                     raise
             sleep(max(pause, _pause(attempt)))
         try:
@@ -374,7 +374,7 @@ def _safe(request: httpx.Request) -> bool:
 
 def _pause(attempt: int) -> float:
     """Return how long to wait after an attempt: longer each time, and not all clients at the same moment."""
-    longest = min(FIRST_PAUSE * 2.0 ** min(attempt - 1, 10), LONGEST_PAUSE)
+    longest = min(FIRST_PAUSE * 2.0 ** min(attempt - 1, 10), MAX_PAUSE)
     return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, guards nothing
 
 

@@ -37,7 +37,7 @@ from bankportal.api.reading import from_json
 from bankportal.cli.train import simulated_bank, train_product
 from bankportal.config import load
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Door, Text
+from bankportal.domain.constraints import Source, Text
 from bankportal.domain.factors import Factor
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
@@ -204,7 +204,7 @@ def table(servers: Sequence[Server]) -> str:
 def costs(portal: wiring.Services) -> str:
     """Measure what one answer is made of, alone in this process: processor time each, in groups of `GROUP`."""
     raws = customers()
-    sound = [validate(CHURN, raw, Door.TYPED) for raw in raws]
+    sound = [validate(CHURN, raw, Source.TYPED) for raw in raws]
     outcomes = portal.scoring.score_all(sound[:GROUP])
 
     def record(turn: int) -> None:
@@ -213,7 +213,7 @@ def costs(portal: wiring.Services) -> str:
 
     steps: dict[str, Callable[[int], object]] = {
         "read and check": lambda _: [
-            validate(CHURN, from_json(json.dumps(raw).encode()), Door.TYPED) for raw in raws[:GROUP]
+            validate(CHURN, from_json(json.dumps(raw).encode()), Source.TYPED) for raw in raws[:GROUP]
         ],
         "score, contributions, effects, reasons": lambda turn: portal.scoring.score_all(
             sound[turn * GROUP : (turn + 1) * GROUP]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bankportal import wiring
 from bankportal.config import load
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import Customer, validate
 from bankportal.store.migrate import upgrade
@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         services = _services(Path(folder) / "instance")
         raw = {entry.factor.name: entry.factor.example for entry in CHURN.entries}
-        customer = validate(CHURN, raw, Door.TEXT)
+        customer = validate(CHURN, raw, Source.TEXT)
         services.explaining.warm_up()
         print("| threads | decisions/s | median ms | p99 ms |\n|---:|---:|---:|---:|")
         for threads in THREADS:

@@ -15,7 +15,7 @@ import numpy as np
 from common import SEED, Bar, Floats, bars, write
 from sklearn.ensemble import RandomForestClassifier
 
-from bankportal.domain.constraints import Choice, Flag, Number
+from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.policy import Value
 from bankportal.domain.products import ALLOWANCE
 from bankportal.explanation.curve import curve
@@ -23,7 +23,7 @@ from bankportal.explanation.recourse import Recourse, candidates, kernels, recou
 from bankportal.model.compiling import OFF
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
-from bankportal.model.seen import Seen
+from bankportal.model.seen_ranges import SeenRanges
 from bankportal.simulation import simulate
 from bankportal.training.training import PARAMETERS, forest_from_sklearn, with_blanks
 
@@ -36,7 +36,7 @@ class Bank:
 
     forest: Forest
     encoding: Encoding
-    seen: Seen
+    seen: SeenRanges
     declined: list[dict[str, Value]]
 
 
@@ -57,7 +57,7 @@ def make_bank() -> Bank:
     forest = forest_from_sklearn(model)
     others, _ = applicants(encoding, SEED + 1)
     declined = np.flatnonzero(forest.score(encoding.matrix(others)) < ALLOWANCE.cut_offs[0])[:APPLICANTS]
-    return Bank(forest, encoding, Seen.of(ALLOWANCE, columns), [values(others, number) for number in declined])
+    return Bank(forest, encoding, SeenRanges.of(ALLOWANCE, columns), [values(others, number) for number in declined])
 
 
 def applicants(encoding: Encoding, seed: int) -> tuple[dict[str, Floats], Floats]:
@@ -72,7 +72,7 @@ def values(columns: dict[str, Floats], number: int) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for factor in ALLOWANCE.scored:
         cell = float(columns[factor.name][number])
-        whole = isinstance(factor.constraint, Flag) or getattr(factor.constraint, "whole", False)
+        whole = isinstance(factor.constraint, YesNo) or getattr(factor.constraint, "whole", False)
         found[factor.name] = None if np.isnan(cell) else int(cell) if whole else cell
     return found
 

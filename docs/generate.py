@@ -15,7 +15,7 @@ from bankportal.cli.train import train
 from bankportal.cli.up import up
 from bankportal.cli.worker import worker
 from bankportal.config import PREFIX, SETTINGS
-from bankportal.domain.products import PRODUCTS, Entry, Product, Role
+from bankportal.domain.products import PRODUCTS, Product, ProductFactor, Role
 
 HERE = Path(__file__).parent
 COMMANDS = (up, worker, train, data, score, models, audit)
@@ -90,7 +90,7 @@ def _product(product: Product) -> str:
     )
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: ProductFactor) -> tuple[str, ...]:
     factor = entry.factor
     role = "scored, required" if entry.required else "scored" if entry.role is Role.SCORED else entry.role.value
     value = factor.constraint.describe()

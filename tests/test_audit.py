@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
@@ -26,7 +26,7 @@ def decided(services, examples):
     for number in range(6):
         product = (CHURN, ALLOWANCE)[number % 2]
         raw = examples[product.key] | {"CustomerId": str(number), "Surname": "Nuñez-Örn", "HasLoan": ""}
-        made.append(services.scoring.decide(validate(product, raw, Door.TEXT), f"submission-{number}"))
+        made.append(services.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}"))
     return made
 
 

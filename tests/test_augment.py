@@ -9,7 +9,7 @@ from scipy import stats
 
 from bankportal.data.measures import area_under_curve
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.resources import resource
@@ -145,7 +145,7 @@ def test_extreme_customers_are_augmented_within_bounds():
         known = {
             name: None if value is None or value != value else recipe._text(value) for name, value in values.items()
         }
-        validate(CHURN, known, Door.TEXT)
+        validate(CHURN, known, Source.TEXT)
 
 
 def test_bad_labels_are_refused(base):

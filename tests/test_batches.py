@@ -330,7 +330,7 @@ def test_chunks_cover_the_file_whatever_its_rows_are(services, bank_files, tmp_p
 def test_many_kinds_of_problems_are_counted_though_not_all_are_kept(
     services, bank_files, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("bankportal.services.batches.checking.MOST_GROUPS", 1)
+    monkeypatch.setattr("bankportal.services.batches.checking.MAX_GROUPS", 1)
     header, *rows = bank_files["churn"].read_text().splitlines()
     job = finished(services, csv_file(tmp_path, "\n".join([header, "a,b", *rows[:3], "a,b", "a,b,c", "a,b", "a,b"])))
     (group,) = job.checked.groups

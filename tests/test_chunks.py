@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from bankportal.data.blocks import blocks, claims, layout
 from bankportal.data.formulas import SIGNS, neutralise
-from bankportal.domain.constraints import NUMBER, Choice, Door, Number
+from bankportal.domain.constraints import NUMBER, Choice, Number, Source
 from bankportal.domain.errors import ExplanationRefused, InvalidInput
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import (
-    LEAST_POINTS,
-    LEAST_SHARE,
-    MOST,
+    MAX_REASONS,
+    MIN_POINTS,
+    MIN_SHARE,
     NOTHING_ALONE,
     Catalogue,
     Explained,
@@ -117,7 +117,7 @@ def one_by_one(work, path):
             cells = dict(zip(work.layout.header, row, strict=True))
             raw = {factor: cells[column] for column, factor in work.mapping.items()}
             try:
-                customer = validate(work.product, raw, Door.TEXT)
+                customer = validate(work.product, raw, Source.TEXT)
             except InvalidInput as error:
                 yield row, error.problems
             else:
@@ -167,7 +167,7 @@ def check_cells(cells, outcome):
 def check_result(work, result, outcome, row):
     factors = work.model.encoding.factors
     numbers = [RULE if r.rule else factors.index(r.factor) for r in outcome.reasons if r.rule or r.factor]
-    assert result["reasons"].tolist() == numbers + [NO_REASON] * (MOST - len(numbers))
+    assert result["reasons"].tolist() == numbers + [NO_REASON] * (MAX_REASONS - len(numbers))
     assert result["score"] == outcome.score
     assert work.product.bands[result["band"]] is outcome.band
     assert result["flags"] == len(outcome.flags)
@@ -188,10 +188,10 @@ def test_contributions_have_the_bits_of_one_row(services, files, key):
 
 
 def answered(work, path):
-    from bankportal.data.columns import judge
+    from bankportal.data.columns import validate_block
 
     (block,) = blocks(path, work.layout, 5000)
-    judged = judge(work.product, work.layout, work.mapping, block)
+    judged = validate_block(work.product, work.layout, work.mapping, block)
     columns = {name: values[judged.good] for name, values in judged.columns.items()}
     return answers(columns, work.model, work.catalogue, work.policy)
 
@@ -201,7 +201,7 @@ def test_reasons_are_chosen_as_for_one(key):
     """Ties, contributions at the very thresholds, effects of no or the other sign, and every rule."""
     product, words, random = PRODUCTS[key], Catalogue.declared(), np.random.default_rng(3)
     factors = tuple(factor.name for factor in product.scored)
-    weights = [0.0, 0.001, LEAST_POINTS, 0.0075, 0.01, 0.1, 0.2, LEAST_POINTS / LEAST_SHARE, 5e-324]
+    weights = [0.0, 0.001, MIN_POINTS, 0.0075, 0.01, 0.1, 0.2, MIN_POINTS / MIN_SHARE, 5e-324]
     contributions = random.choice(weights, (400, len(factors))) * random.choice([-1, 1], (400, len(factors)))
     contributions[:50] *= random.random((50, len(factors))) < 0.1
     effects = contributions * random.choice([-1.0, 0.0, 1.0, 1.0, 1.0], contributions.shape)
@@ -218,7 +218,7 @@ def test_reasons_are_chosen_as_for_one(key):
         )
         found = reasons(words, product, product.bands[bands[row]], {}, explained, limits[row])
         expected = [RULE if r.rule else factors.index(r.factor) for r in found if r.rule or r.factor]
-        assert numbers == expected + [NO_REASON] * (MOST - len(expected))
+        assert numbers == expected + [NO_REASON] * (MAX_REASONS - len(expected))
 
 
 def a_limit(random):
@@ -314,7 +314,7 @@ def test_where_nothing_stands_out(services, files, monkeypatch):
     (part,) = parts(work, files["churn"])
     assert (part.results["reasons"] == NO_REASON).all()
     place = read(scored_header(work))[0].index("reason_1")
-    assert {tuple(line[place : place + MOST]) for line in read(part.scored)} == {(NOTHING_ALONE, "", "", "")}
+    assert {tuple(line[place : place + MAX_REASONS]) for line in read(part.scored)} == {(NOTHING_ALONE, "", "", "")}
 
 
 EXAMPLE = {entry.factor.name: entry.factor.example for entry in CHURN.entries}

@@ -19,7 +19,7 @@ from bankportal.domain.errors import DataRefused, VersionRefused
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.services.batches import cluster
 from bankportal.services.batches.chunks import Work
-from bankportal.services.batches.cluster import ClusterFailed, Parcel
+from bankportal.services.batches.cluster import ClusterFailed, SerializedWork
 from tests.conftest import PATIENCE, REAL_DATA
 
 distributed = pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
@@ -247,7 +247,7 @@ def test_without_the_extra(services, hostile, tmp_path, monkeypatch) -> None:
 
 
 def test_a_parcel_is_verified(services, bank_files) -> None:
-    parcel = Parcel.of(work_for(services, CHURN, bank_files["churn"]), services.config.models)
+    parcel = SerializedWork.of(work_for(services, CHURN, bank_files["churn"]), services.config.models)
     assert parcel.unpack().model.manifest_digest == parcel.manifest_digest
     parcel.files["forest.npz"] += b"x"
     with pytest.raises(VersionRefused, match="SHA-256 differs"):

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bankportal.data.blocks import Block, Layout, Ragged, blocks, layout
-from bankportal.data.columns import CellProblem, judge, judge_column, ragged_problem
+from bankportal.data.columns import CellProblem, ragged_problem, validate_block, validate_column
 from bankportal.data.reading import recognise
 from bankportal.domain.batch import Span
-from bankportal.domain.constraints import Broken, Choice, Door, Text
+from bankportal.domain.constraints import Choice, ConstraintViolation, Source, Text
 from bankportal.domain.errors import InvalidInput
-from bankportal.domain.products import CHURN, PRODUCTS, Entry, Product
+from bankportal.domain.products import CHURN, PRODUCTS, Product, ProductFactor
 from bankportal.domain.schema import validate
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -34,7 +34,7 @@ ODD = [
 ]
 
 
-def legal(entry: Entry) -> list[str]:
+def legal(entry: ProductFactor) -> list[str]:
     """Texts that the constraint takes, its bounds among them."""
     constraint = entry.factor.constraint
     if isinstance(constraint, Choice):
@@ -46,7 +46,7 @@ def legal(entry: Entry) -> list[str]:
     return ["0", "1", entry.factor.example]
 
 
-def cells(entry: Entry):
+def cells(entry: ProductFactor):
     """Texts for a column: plain ones most of the time, bad and odd ones among them."""
     bad = [text for text, _ in entry.factor.constraint.bad_values()]
     numbers = st.floats(allow_nan=False).map(repr) | st.integers(-(10**9), 10**9).map(str)
@@ -55,11 +55,11 @@ def cells(entry: Entry):
     )
 
 
-def expected(product: Product, entry: Entry, text: str):
+def expected(product: Product, entry: ProductFactor, text: str):
     """What the single-row model says of one cell: its value, or (code, message)."""
     raw = {other.factor.name: other.factor.example for other in product.entries} | {entry.factor.name: text}
     try:
-        return validate(product, raw, Door.TEXT).all_values()[entry.factor.name]
+        return validate(product, raw, Source.TEXT).all_values()[entry.factor.name]
     except InvalidInput as error:
         [problem] = error.problems
         return problem.code, problem.message
@@ -74,8 +74,8 @@ def same(value: object, wanted: object) -> bool:
     return type(value) is type(wanted) and value == wanted
 
 
-def check_column(product: Product, entry: Entry, texts: list[str]) -> None:
-    judged = judge_column(entry, texts)
+def check_column(product: Product, entry: ProductFactor, texts: list[str]) -> None:
+    judged = validate_column(entry, texts)
     text_like = isinstance(entry.factor.constraint, Choice | Text)
     assert judged.values.dtype == (object if text_like else np.float64)
     assert judged.values.shape == (len(texts),)
@@ -118,7 +118,7 @@ def test_a_bad_cell_among_many_good_ones_is_found_wherever_it_stands(product, en
 
 @pytest.mark.parametrize("entry", CHURN.entries, ids=lambda entry: entry.factor.name)
 def test_an_empty_column_stays_empty(entry):
-    judged = judge_column(entry, [])
+    judged = validate_column(entry, [])
     assert judged.values.shape == (0,)
     assert judged.broken == {}
 
@@ -142,7 +142,7 @@ def single_rows(product: Product, header: list[str], mapping: dict[str, str], bl
     for row in block.rows:
         raw = {mapping[column]: text for column, text in zip(header, row, strict=True) if column in mapping}
         try:
-            yield validate(product, raw, Door.TEXT).all_values(), ()
+            yield validate(product, raw, Source.TEXT).all_values(), ()
         except InvalidInput as error:
             yield {}, error.problems
 
@@ -171,7 +171,7 @@ def tables(seed: int):
 def test_a_block_is_judged_as_row_by_row(seed):
     product, header, mapping, rows = tables(seed)
     block = block_of(rows)
-    judged = judge(product, Layout(",", tuple(header), 0, 2), mapping, block)
+    judged = validate_block(product, Layout(",", tuple(header), 0, 2), mapping, block)
     assert list(judged.columns) == [entry.factor.name for entry in product.entries]
     column_of = {factor: column for column, factor in mapping.items()}
     problems = list(judged.problems)
@@ -194,7 +194,7 @@ def test_it_works():
     mapping = {"id": "CustomerId", "CreditScore": "CreditScore", "Age": "Age", "Tenure": "Tenure", "Balance": "Balance"}
     rows = [["1", "619", "42", "2", "-0", "x"], ["2", "007", "17", "2", " ", "x"], ["3", "700", "50", "1", "1e3", "x"]]
     block = block_of(rows, (Ragged(1, 3, ["a", "b"]),))
-    judged = judge(CHURN, Layout(";", tuple(header), 0, 2), mapping, block)
+    judged = validate_block(CHURN, Layout(";", tuple(header), 0, 2), mapping, block)
     assert judged.good.tolist() == [True, False, True]
     assert judged.columns["CustomerId"].tolist() == ["1", "2", "3"]
     assert judged.columns["Balance"][0].hex() == "0x0.0p+0"
@@ -222,14 +222,14 @@ def test_a_delimiter_too_many_is_said(fields, said):
 def test_a_required_factor_without_a_column_rejects_every_row():
     header = ["CreditScore", "Age", "Tenure"]
     block = block_of([["619", "42", "2"], ["700", "42", "2"]])
-    judged = judge(CHURN, Layout(",", tuple(header), 0, 2), {name: name for name in header}, block)
+    judged = validate_block(CHURN, Layout(",", tuple(header), 0, 2), {name: name for name in header}, block)
     assert not judged.good.any()
     assert judged.problems == tuple(CellProblem(line, "", "Balance", "required", "is required") for line in (2, 3))
     assert str(judged.problems[0]) == "line 2: Balance is required"
 
 
 def test_a_block_of_ragged_rows_alone():
-    judged = judge(CHURN, Layout(",", ("Age",), 0, 2), {"Age": "Age"}, block_of([], (Ragged(0, 2, []),)))
+    judged = validate_block(CHURN, Layout(",", ("Age",), 0, 2), {"Age": "Age"}, block_of([], (Ragged(0, 2, []),)))
     assert judged.good.shape == (0,)
     assert [problem.code for problem in judged.problems] == ["ragged"]
 
@@ -239,13 +239,13 @@ def test_only_what_is_not_plain_is_asked_of_the_constraint(monkeypatch, plain, o
     asked = []
     balance = next(entry for entry in CHURN.entries if entry.factor.name == "Balance")
 
-    def refuse(self, value, door):
+    def refuse(self, value, source):
         asked.append(value)
-        raise Broken("odd", "is odd")
+        raise ConstraintViolation("odd", "is odd")
 
     monkeypatch.setattr(type(balance.factor.constraint), "validate", refuse)
     texts = [f"{number}{plain}" for number in range(1, 100)]
-    judged = judge_column(balance, [*texts, odd, odd, *reversed(texts)])
+    judged = validate_column(balance, [*texts, odd, odd, *reversed(texts)])
     assert asked == [odd]
     assert list(judged.broken) == [99, 100]
 
@@ -258,11 +258,11 @@ def test_the_public_files_as_they_are(name):
     shape = layout(path, CHURN, 200)
     mapping = {column: factor for column, factor in recognise(list(shape.header), CHURN).items() if factor != "Churn"}
     read = list(blocks(path, shape, 3000))
-    judged = [judge(CHURN, shape, mapping, block) for block in read]
+    judged = [validate_block(CHURN, shape, mapping, block) for block in read]
     assert sum(int(part.good.sum()) for part in judged) == 10_000
     assert not any(part.problems for part in judged)
     for block, part in zip(read, judged, strict=True):
         for number in range(0, len(block.rows), 500):
             raw = {mapping[c]: t for c, t in zip(shape.header, block.rows[number], strict=True) if c in mapping}
-            values = validate(CHURN, raw, Door.TEXT).all_values()
+            values = validate(CHURN, raw, Source.TEXT).all_values()
             assert all(same(part.columns[factor][number], value) for factor, value in values.items())

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Choice, Flag, Number
+from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.explanation.cells import Ladder, last_left
 from bankportal.explanation.curve import curve
-from bankportal.model.encoding import LARGEST, Encoding
+from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import Forest
 from tests.test_kernels import forest_of
 
@@ -80,7 +80,7 @@ def test_flags_and_choices_have_a_step_a_value(trained, bank_files):
     (values,) = customers_of(bank_files, CHURN, 1)
     for factor in CHURN.scored:
         made = curve(CHURN, model.forest, model.encoding, values, factor.name)
-        if isinstance(factor.constraint, Flag):
+        if isinstance(factor.constraint, YesNo):
             assert [step.end for step in made.steps] == [0, 1]
         if isinstance(factor.constraint, Choice):
             assert [step.end for step in made.steps] == list(factor.constraint.options)
@@ -152,12 +152,12 @@ def test_a_forest_of_leaves_has_one_step():
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-3, 3))
 def test_last_left(threshold, small):
     def compared(value):
-        return float(np.float32(max(-LARGEST, min(value, LARGEST))))
+        return float(np.float32(max(-MAX_FLOAT32, min(value, MAX_FLOAT32))))
 
     for limit in (threshold, small, float(np.float32(small))):
         (last,) = last_left(np.array([limit]))
         assert last == -math.inf or compared(last) <= limit
-        assert limit >= LARGEST or compared(math.nextafter(last, math.inf)) > limit
+        assert limit >= MAX_FLOAT32 or compared(math.nextafter(last, math.inf)) > limit
 
 
 @given(st.sampled_from([0.1, 0.25, 0.5, 1, 5, 10, 100, 2.5]), st.floats(-1e6, 1e6), st.booleans())

@@ -4,12 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bankportal.domain.constraints import Flag
+from bankportal.domain.constraints import YesNo
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.policy import CARD_LIMIT_POLICY
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
-from bankportal.domain.reasons import MOST, NOTHING_ALONE, Catalogue, Explained, Omission, omissions, reasons, spoken
+from bankportal.domain.reasons import (
+    MAX_REASONS,
+    NOTHING_ALONE,
+    Catalogue,
+    Explained,
+    Omission,
+    omissions,
+    reasons,
+    spoken,
+)
 
 WORDS = Catalogue.declared()
 
@@ -48,7 +57,7 @@ def test_sentences(factor, value, raises, sentence) -> None:
 def test_every_scored_factor_has_words_for_every_value(product) -> None:
     assert WORDS.missing(tuple(factor.name for factor in product.scored)) == []
     for factor in product.scored:
-        flag = isinstance(factor.constraint, Flag)
+        flag = isinstance(factor.constraint, YesNo)
         for value in (None, 0, 1) if flag else (None, 0, 1, 7, 2.5, "Spain"):
             sentence = WORDS.sentence(product, factor.name, value, raises=True)
             assert sentence[0].isupper() or sentence[0].isdigit()
@@ -58,7 +67,7 @@ def test_every_scored_factor_has_words_for_every_value(product) -> None:
 def test_one_to_four_in_order_of_weight() -> None:
     names = [factor.name for factor in CHURN.scored]
     found = of_churn({}, explained(**{name: 0.01 * number for number, name in enumerate(names)}))
-    assert [reason.factor for reason in found] == names[: -MOST - 1 : -1]
+    assert [reason.factor for reason in found] == names[: -MAX_REASONS - 1 : -1]
 
 
 def test_a_reason_that_does_not_hold_by_itself_is_not_printed() -> None:
@@ -220,5 +229,5 @@ def test_what_is_said_of_an_omission_is_so(parts, band, allowed) -> None:
             Omission.SPEAKS_FOR: share > 0 and all(shares[factor] < 0 for factor in weights),
             Omission.NOT_BY_ITSELF: share * effects[name] <= 0,
             Omission.TOO_SMALL: bool(weights) and abs(share) < max(0.005, 0.05 * max(weights.values(), default=0)),
-            Omission.TOO_MANY: len(outcome.reasons) == MOST and abs(share) <= min(weights.values(), default=0),
+            Omission.TOO_MANY: len(outcome.reasons) == MAX_REASONS and abs(share) <= min(weights.values(), default=0),
         }[omission], (name, omission)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bankportal.explanation.effects import MOST_TREES, Effects
+from bankportal.explanation.effects import MAX_TREES, Effects
 from bankportal.model import compiling
 from bankportal.model.encoding import Column, Encoding
 from tests.test_explain import SMALL, customers, small
@@ -82,6 +82,6 @@ def test_any_layout_of_rows_is_taken():
 
 
 def test_a_forest_whose_sums_could_overflow_is_refused():
-    forest = forest_of(MOST_TREES + 1, 6, seed=7, depth=0)
+    forest = forest_of(MAX_TREES + 1, 6, seed=7, depth=0)
     with pytest.raises(ValueError, match="trees"):
-        Effects(forest, SIX, np.ones((MOST_TREES + 1, 6)))
+        Effects(forest, SIX, np.ones((MAX_TREES + 1, 6)))

@@ -4,18 +4,18 @@ import math
 import numpy as np
 import pytest
 
-from bankportal.domain.constraints import Choice, Door
-from bankportal.domain.outcome import Flag
+from bankportal.domain.constraints import Choice, Source
+from bankportal.domain.outcome import UnseenValue
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Product
 from bankportal.domain.schema import validate
-from bankportal.model.encoding import LARGEST, Column, Encoding
-from bankportal.model.seen import Seen
+from bankportal.model.encoding import MAX_FLOAT32, Column, Encoding
+from bankportal.model.seen_ranges import SeenRanges
 
 EVERY_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.keys())
 
 
 def examples(product: Product) -> dict[str, object]:
-    return {**validate(product, {e.factor.name: e.factor.example for e in product.entries}, Door.TEXT).scored}
+    return {**validate(product, {e.factor.name: e.factor.example for e in product.entries}, Source.TEXT).scored}
 
 
 def as_columns(product: Product, customers: list[dict[str, object]]) -> dict[str, np.ndarray]:
@@ -66,9 +66,9 @@ def test_an_option_the_encoding_does_not_know_is_none_of_the_others():
 
 def test_huge_values_stay_finite_in_float32():
     encoding = Encoding((Column("Balance"),))
-    assert encoding.row({"Balance": 1e300})[0] == LARGEST
-    assert encoding.row({"Balance": -1e300}).astype(np.float32)[0] == -LARGEST
-    assert encoding.matrix({"Balance": np.array([1e300])})[0, 0] == LARGEST
+    assert encoding.row({"Balance": 1e300})[0] == MAX_FLOAT32
+    assert encoding.row({"Balance": -1e300}).astype(np.float32)[0] == -MAX_FLOAT32
+    assert encoding.matrix({"Balance": np.array([1e300])})[0, 0] == MAX_FLOAT32
 
 
 def test_absent_factors_are_unknown_and_no_factor_is_an_error():
@@ -117,8 +117,8 @@ def test_protected_factors_are_refused_from_a_manifest():
 
 
 @pytest.fixture
-def seen() -> Seen:
-    return Seen.of(
+def seen() -> SeenRanges:
+    return SeenRanges.of(
         CHURN,
         {
             "Balance": np.array([0.0, 250898.09, math.nan]),
@@ -143,7 +143,7 @@ def seen() -> Seen:
     ],
 )
 def test_values_the_forest_has_not_seen_are_flagged(seen, factor, value, message):
-    assert seen.flags({factor: value}) == (Flag(factor, message),)
+    assert seen.flags({factor: value}) == (UnseenValue(factor, message),)
 
 
 def test_values_within_what_was_seen_and_blanks_are_not_flagged(seen):
@@ -156,7 +156,7 @@ def test_what_was_seen_is_kept(seen):
     assert content["Balance"] == [0.0, 250898.09]
     assert content["Geography"] == ["France", "Spain"]
     assert content["HasLoan"] is None
-    assert Seen.from_json(content, CHURN) == seen
+    assert SeenRanges.from_json(content, CHURN) == seen
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_what_was_seen_is_kept(seen):
 )
 def test_what_was_seen_is_checked_on_reading(content):
     with pytest.raises(ValueError, match=r".+"):
-        Seen.from_json(content, CHURN)
+        SeenRanges.from_json(content, CHURN)

@@ -222,7 +222,7 @@ def test_a_tree_of_one_leaf(path):
 def test_32_bit_tables_add_up_to_1e_6(path, monkeypatch):
     _, forest, matrix = small(1)
     plan.cache_clear()
-    monkeypatch.setattr("bankportal.explanation.plan.MOST_BYTES", 1000)
+    monkeypatch.setattr("bankportal.explanation.plan.MAX_BYTES", 1000)
     explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
     plan.cache_clear()
     assert explainer.exact_to == 1e-6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import Catalogue
@@ -32,7 +32,7 @@ def made(product, draws):
         raw = {entry.factor.name: columns[entry.factor.name][row].tolist() for entry in product.entries}
         blank = {name for name in raw if name not in required and draws.random() < 0.15}
         known = {name: None if name in blank or value != value else value for name, value in raw.items()}
-        yield validate(product, known, Door.TYPED)
+        yield validate(product, known, Source.TYPED)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_decisions_curve_recourse_and_standing(services, customers) -> None:
             score = model.forest.score(model.encoding.row(changed)[None, :])[0]
             assert score == suggestion.score
             assert PRODUCTS[key].band(score) is suggestion.band is not decision.outcome.band
-        assert sum(services.explaining.spreads(decision)["Balance"].counts) > 1000
+        assert sum(services.explaining.histograms(decision)["Balance"].counts) > 1000
         with pytest.raises(NotFound):
             services.explaining.curve(decision, "Gender")
 
@@ -152,7 +152,7 @@ POOR = {"CreditScore": "820", "LatePayments": "0", "EstimatedSalary": "24000", "
 @pytest.mark.parametrize("requested", ["", "5000"])
 def test_what_lifts_a_limit_that_the_ability_to_pay_refused(services, examples, requested) -> None:
     raw = examples["allowance"] | POOR | {"RequestedLimit": requested, "CardUtilisation": "5"}
-    decision = services.scoring.decide(validate(ALLOWANCE, raw, Door.TEXT), "token")
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token")
     assert decision.outcome.limit.rule == "ability-to-pay"
     assert decision.outcome.limit.declined
     lifts = services.explaining.lifts(decision)
@@ -162,13 +162,13 @@ def test_what_lifts_a_limit_that_the_ability_to_pay_refused(services, examples, 
     ]
     for lift in lifts:
         (change,) = lift.changes
-        again = validate(ALLOWANCE, raw | {change.factor.name: str(change.new)}, Door.TEXT)
+        again = validate(ALLOWANCE, raw | {change.factor.name: str(change.new)}, Source.TEXT)
         after = services.scoring.score(again)
         assert after.score == lift.score
         assert after.limit == services.explaining.limit_after(decision, lift)
         assert after.limit.amount >= 500
         step = change.factor.change.step * (1 if change.new > change.old else -1)
-        less = validate(ALLOWANCE, raw | {change.factor.name: str(change.new - step)}, Door.TEXT)
+        less = validate(ALLOWANCE, raw | {change.factor.name: str(change.new - step)}, Source.TEXT)
         assert services.scoring.score(less).limit.amount == 0, "a step less lifts nothing"
 
 
@@ -176,7 +176,7 @@ def test_what_leaves_the_limit_as_it_was_lifts_nothing(services, examples) -> No
     """Salary and obligations are such that the band's limit and what can be paid are the same."""
     good = {"CreditScore": "820", "LatePayments": "0", "CardUtilisation": "5", "RequestedLimit": "16000"}
     raw = examples["allowance"] | good | {"EstimatedSalary": "60000", "MonthlyObligations": "200"}
-    decision = services.scoring.decide(validate(ALLOWANCE, raw, Door.TEXT), "token")
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token")
     limit = decision.outcome.limit
     assert (decision.outcome.band.name, limit.amount, limit.rule) == ("Elite", 15_000, "ability-to-pay")
     lifts = services.explaining.lifts(decision)
@@ -186,7 +186,7 @@ def test_what_leaves_the_limit_as_it_was_lifts_nothing(services, examples) -> No
 
 def test_nothing_lifts_what_the_ability_to_pay_did_not_cut(services, examples) -> None:
     for key in PRODUCTS:
-        decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Door.TEXT), "token")
+        decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Source.TEXT), "token")
         limit = decision.outcome.limit
         assert limit is None or not limit.declined
         assert services.explaining.lifts(decision) == () or limit.counteroffer

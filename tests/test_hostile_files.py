@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bankportal.data.blocks import FOREIGN, Layout, blocks_from, claims, layout_from
-from bankportal.data.columns import JudgedBlock, judge
+from bankportal.data.columns import ValidatedBlock, validate_block
 from bankportal.domain.constraints import UNSEEN
 from bankportal.domain.errors import DataRefused, TooLarge
 from bankportal.domain.products import PRODUCTS, Product
@@ -157,14 +157,18 @@ def mapping_of(layout: Layout, product: Product) -> dict[str, str]:
     return {min(claim)[1]: name for name, claim in found.items() if name != product.label.name}
 
 
-def work(product: Product, content: bytes, size: int) -> tuple[Layout, dict[str, str], list[JudgedBlock]]:
+def work(product: Product, content: bytes, size: int) -> tuple[Layout, dict[str, str], list[ValidatedBlock]]:
     file = io.BytesIO(content)
     layout = layout_from(file, product, MOST_COLUMNS)
     mapping = mapping_of(layout, product)
-    return layout, mapping, [judge(product, layout, mapping, block) for block in blocks_from(file, layout, size)]
+    return (
+        layout,
+        mapping,
+        [validate_block(product, layout, mapping, block) for block in blocks_from(file, layout, size)],
+    )
 
 
-def check_accounts(judged: list[JudgedBlock], records: list[list[str]]) -> None:
+def check_accounts(judged: list[ValidatedBlock], records: list[list[str]]) -> None:
     """Every record is good, or rejected by name, and they are numbered without a gap."""
     good = sum(int(part.good.sum()) for part in judged)
     rejected = {problem.line for part in judged for problem in part.problems}
@@ -175,7 +179,7 @@ def check_accounts(judged: list[JudgedBlock], records: list[list[str]]) -> None:
     assert sorted(places) == list(range(len(records)))
 
 
-def check_cells(layout: Layout, part: JudgedBlock, records: list[list[str]]) -> None:
+def check_cells(layout: Layout, part: ValidatedBlock, records: list[list[str]]) -> None:
     """Every row is the record at its place, under the header's names."""
     for row, place in zip(part.block.rows, part.block.positions, strict=True):
         assert len(row) == len(layout.header)
@@ -185,7 +189,7 @@ def check_cells(layout: Layout, part: JudgedBlock, records: list[list[str]]) -> 
         assert ragged.fields == records[ragged.position]
 
 
-def check_values(product: Product, layout: Layout, mapping: dict[str, str], part: JudgedBlock, records) -> None:
+def check_values(product: Product, layout: Layout, mapping: dict[str, str], part: ValidatedBlock, records) -> None:
     """A good row's values are what stands in the text under each factor's column, by Python's own reading of it."""
     factor_column = {factor: list(layout.header).index(column) for column, factor in mapping.items()}
     for number in np.flatnonzero(part.good):

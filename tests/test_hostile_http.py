@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.errors import InvalidInput
-from bankportal.domain.factors import squeeze
+from bankportal.domain.factors import normalised_name
 from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.batches.chunks import answer_columns
@@ -173,7 +173,7 @@ def verdict(product: Product, mapping: Mapping[str, str], header: Sequence[str],
         return "ragged"
     raw = {mapping[column]: text for column, text in zip(header, fields, strict=True) if column in mapping}
     try:
-        return validate(product, raw, Door.TEXT)
+        return validate(product, raw, Source.TEXT)
     except InvalidInput as invalid:
         return "; ".join(problem.code for problem in invalid.problems)
 
@@ -201,7 +201,7 @@ def check_mapping(product: Product, mapping: Mapping[str, str], header: Sequence
     assert set(mapping) <= set(header)
     assert {factor.name for factor in product.required} <= set(mapping.values())
     for column, factor in mapping.items():
-        assert squeeze(column) in map(squeeze, known[factor])
+        assert normalised_name(column) in map(normalised_name, known[factor])
 
 
 def check_scored(

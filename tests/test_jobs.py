@@ -6,16 +6,16 @@ from collections import Counter
 
 import pytest
 
-from bankportal.domain.batch import Checked, Found, ProblemGroup, Span, State, Step, Summary
+from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound
 from bankportal.domain.ids import new_id
 from bankportal.domain.products import CHURN
-from bankportal.store.jobs import Answering, JobStore, LeaseLost, Upload
+from bankportal.store.jobs import JobStore, LeaseLost, ScoringVersions, Upload
 
 LONG, SHORT = 60, 0.05  # seconds of a lease
-ANSWERING = Answering("v1", "d" * 64, None)
+ANSWERING = ScoringVersions("v1", "d" * 64, None)
 MAPPING = {"credit_score": "CreditScore"}
-GROUP = ProblemGroup("age", "Age", "too-low", "must be 18 or more", 2, (Found(3, "1"), Found(9, "2")))
+GROUP = ProblemGroup("age", "Age", "too-low", "must be 18 or more", 2, (ProblemExample(3, "1"), ProblemExample(9, "2")))
 
 
 @pytest.fixture
@@ -31,15 +31,15 @@ def spans(count: int, rows: int = 10) -> list[Span]:
     return [Span(100 * n, 100 * n + 100, 2 + rows * n, rows * n, rows) for n in range(count)]
 
 
-def checked(count: int) -> Checked:
-    return Checked(10 * count, 10 * count - 2, 2, (GROUP,))
+def checked(count: int) -> CheckResult:
+    return CheckResult(10 * count, 10 * count - 2, 2, (GROUP,))
 
 
 def ready(store: JobStore, count: int):
     """A job that was checked, with its chunks."""
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
     chunk = store.claim("checker", LONG)
-    assert chunk.step is Step.CHECK
+    assert chunk.step is Stage.CHECK
     store.complete_check(chunk, checked(count), spans(count), {"check.csv": "c" * 64}, None)
     return store.get(job.id)
 
@@ -57,7 +57,7 @@ def test_it_works(store) -> None:
         store.complete_score(chunk, 9, 1, {f"{chunk.place}.csv": "e" * 64})
     assert store.get(job.id).rows_done == 20
     finish = store.claim("w", LONG)
-    assert finish.step is Step.FINISH
+    assert finish.step is Stage.FINISH
     assert store.claim("w", LONG) is None
     done = store.complete_finish(finish, Summary(18, 2, 0, {"Loyal": 18}, 0.25), {"scored.csv": "f" * 64}, lambda: None)
     assert done == store.get(job.id)
@@ -185,7 +185,7 @@ def test_the_last_chunks_completed_at_once_make_one_finish(store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.claim("w", LONG).step is Step.FINISH
+    assert store.claim("w", LONG).step is Stage.FINISH
     assert store.claim("w", LONG) is None
 
 
@@ -246,14 +246,14 @@ def test_cancelling_and_completing_at_once_never_lock_up(store) -> None:
 
 def test_starting_is_safe_to_repeat(store) -> None:
     job = scoring(store, 2)
-    again = store.start(job, Answering("v2", "e" * 64, None))
+    again = store.start(job, ScoringVersions("v2", "e" * 64, None))
     assert (again.model_version, again.started_at) == (job.model_version, job.started_at)
     assert [store.claim("w", LONG).place for _ in range(2)] == [0, 1]
 
 
 def test_a_file_without_a_good_row_is_not_started(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=True)
-    found = Checked(10, 0, 10, ())
+    found = CheckResult(10, 0, 10, ())
     store.complete_check(store.claim("w", LONG), found, spans(1), {}, ANSWERING)
     assert store.get(job.id).state is State.CHECKED
     assert "No row" in store.get(job.id).message

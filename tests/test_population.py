@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bankportal.domain.products import CHURN
-from bankportal.model.histograms import from_json, spreads, to_json
+from bankportal.model.histograms import from_json, histograms_of, to_json
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def counted():
     age = draws.integers(20, 90, 1000).astype(float)
     age[:10], age[10], age[11] = math.nan, 18.0, 118.0
     country = np.array(["Spain", "France", None, "Spain"] * 250, dtype=object)
-    return spreads(CHURN, {"Age": age, "Geography": country, "Tenure": np.full(1000, math.nan)})
+    return histograms_of(CHURN, {"Age": age, "Geography": country, "Tenure": np.full(1000, math.nan)})
 
 
 def test_it_works(counted) -> None:

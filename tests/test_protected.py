@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import ALLOWANCE
 from bankportal.domain.schema import validate
 from bankportal.services.scoring import limit
@@ -32,7 +32,7 @@ def applicants():
 def answers(services, raws):
     """What 10,000 applicants get, through validation, encoding, forest and policy, as the service asks them."""
     model = services.models.serving(ALLOWANCE)
-    customers = [validate(ALLOWANCE, raw, Door.TYPED) for raw in raws]
+    customers = [validate(ALLOWANCE, raw, Source.TYPED) for raw in raws]
     scores = model.forest.score(np.array([model.encoding.row(customer.scored) for customer in customers]))
     bands = [ALLOWANCE.band(score) for score in scores]
     limits = [limit(customer, band, ALLOWANCE.policy) for customer, band in zip(customers, bands, strict=True)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bankportal.data.reading import read, read_bytes
-from bankportal.domain.constraints import Broken, Door
+from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.errors import DataRefused, InvalidInput
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
@@ -226,7 +226,7 @@ def test_a_cell_gets_the_verdict_the_form_gives(name, text):
     cells = {"CreditScore": "650", "Age": "42", "Tenure": "5", "Balance": "0"} | {name: text}
     found = table(",".join([*cells.values(), "1"]), header=",".join([*cells, "Churn"]))
     try:
-        wanted = validate(CHURN, cells, Door.TEXT).all_values()[name]
+        wanted = validate(CHURN, cells, Source.TEXT).all_values()[name]
     except InvalidInput as error:
         [problem] = error.problems
         assert [(p.factor, p.code, p.message) for p in found.problems] == [(name, problem.code, problem.message)]
@@ -255,10 +255,10 @@ def test_problems_name_line_column_and_text():
 def test_each_distinct_text_is_judged_once(monkeypatch):
     asked = []
 
-    def validate_once(self, value, door):
+    def validate_once(self, value, source):
         asked.append(value)
         if value == "bad":
-            raise Broken("not-a-number", "is bad")
+            raise ConstraintViolation("not-a-number", "is bad")
         return 1.0
 
     balance = next(factor for factor in CHURN.scored if factor.name == "Balance")

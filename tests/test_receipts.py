@@ -16,10 +16,10 @@ from sqlalchemy import insert, update
 from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.batch import State
-from bankportal.domain.constraints import NUMBER, Door
+from bankportal.domain.constraints import NUMBER, Source
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.reasons import Catalogue
-from bankportal.domain.receipt import Recorded, content, sha256
+from bankportal.domain.receipt import RecordedDecision, content, sha256
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
@@ -33,7 +33,7 @@ AT = datetime(2026, 1, 1, 10, 0, 0, 1, UTC)
 
 
 def decide(services, product, examples, name: str):
-    return services.scoring.decide(validate(product, examples[product.key], Door.TEXT), name)
+    return services.scoring.decide(validate(product, examples[product.key], Source.TEXT), name)
 
 
 def batch(services, product, source: Path):
@@ -123,14 +123,14 @@ def test_a_decisions_content_is_what_it_always_was(services, examples) -> None:
         "flags": [{"factor": flag.factor, "message": flag.message} for flag in outcome.flags],
         "format": 1,
         "id": made.id,
-        "input": {"carried": customer.carried, "policy": customer.policy, "scored": customer.scored},
+        "input": {"carried": customer.identifiers, "policy": customer.policy, "scored": customer.scored},
         "limit": None,
         "model": {"digest": outcome.model_digest, "version": outcome.model_version},
         "number": 7,
         "policy_version": None,
         "previous": "p",
         "product": "churn",
-        "protected": sha256("salt" + json.dumps(customer.apart, sort_keys=True, separators=(",", ":"))),
+        "protected": sha256("salt" + json.dumps(customer.protected, sort_keys=True, separators=(",", ":"))),
         "reasons": [
             {"contribution": r.contribution, "factor": r.factor, "rule": r.rule, "sentence": r.sentence}
             for r in outcome.reasons
@@ -139,7 +139,7 @@ def test_a_decisions_content_is_what_it_always_was(services, examples) -> None:
         "submission": "s",
     }
     written = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert content(Recorded(made, "s", "salt"), 7, "p") == written
+    assert content(RecordedDecision(made, "s", "salt"), 7, "p") == written
 
 
 EDITS = {

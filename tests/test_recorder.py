@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError, StatementError
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.errors import NoActiveModel
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
@@ -27,7 +27,7 @@ from tests.conftest import PATIENCE
 
 @pytest.fixture
 def customer(examples):
-    return validate(CHURN, examples["churn"], Door.TEXT)
+    return validate(CHURN, examples["churn"], Source.TEXT)
 
 
 @pytest.fixture

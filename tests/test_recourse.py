@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from bankportal.data.reading import read
 from bankportal.domain import factors as f
-from bankportal.domain.constraints import Choice, Flag, Number
+from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.factors import Change, Direction, Factor, Group
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
 from bankportal.explanation import recourse as module
@@ -19,7 +19,7 @@ from bankportal.explanation import recourse_kernels
 from bankportal.explanation.recourse import CHEAPER, SINGLES, recourse
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
-from bankportal.model.seen import Seen
+from bankportal.model.seen_ranges import SeenRanges
 from bankportal.simulation import simulate
 from bankportal.training.training import forest_from_sklearn, train
 
@@ -48,13 +48,13 @@ def product_of(tones, starts=(0, 0.4, 0.7)):
             factor("Fixed", Number(minimum=-2, maximum=2)),
         ),
         optional=(
-            factor("Raised", Flag(), Change(direction=UP, effort=2)),
-            factor("Lowered", Flag(), Change(direction=DOWN, effort=3)),
-            factor("Either", Flag(), Change(direction=EITHER, effort=1)),
+            factor("Raised", YesNo(), Change(direction=UP, effort=2)),
+            factor("Lowered", YesNo(), Change(direction=DOWN, effort=3)),
+            factor("Either", YesNo(), Change(direction=EITHER, effort=1)),
             factor("Option", Choice(options=("a", "b")), Change(direction=EITHER, effort=0.1)),
             factor("Halves", Number(minimum=0, maximum=20, whole=True), Change(direction=DOWN, effort=0.5, step=2.5)),
         ),
-        apart=(),
+        protected=(),
         label=Label(name="Label", meaning=""),
         bands=tuple(bands),
     )
@@ -91,7 +91,7 @@ def legal_values(changed, own, limits):
     """Every value a factor may be changed to, by its declaration alone."""
     constraint, change = changed.constraint, changed.change
     low, high = limits[changed.name] if limits else (-np.inf, np.inf)
-    if isinstance(constraint, Flag):
+    if isinstance(constraint, YesNo):
         values = [0, 1]
     else:
         low, high = max(low, constraint.minimum), min(high, constraint.maximum)
@@ -204,11 +204,13 @@ def bank():
     }
     matrix = encoding.matrix(columns)
     model = RandomForestClassifier(8, max_depth=5, max_features=0.5, random_state=0).fit(matrix, simulated.labels)
-    return encoding, matrix, Seen.of(ALLOWANCE, columns).ranges, forest_from_sklearn(model)
+    return encoding, matrix, SeenRanges.of(ALLOWANCE, columns).ranges, forest_from_sklearn(model)
 
 
 def values_of(encoding, row):
-    whole = {one.name for one in ALLOWANCE.scored if getattr(one.constraint, "whole", isinstance(one.constraint, Flag))}
+    whole = {
+        one.name for one in ALLOWANCE.scored if getattr(one.constraint, "whole", isinstance(one.constraint, YesNo))
+    }
     return {
         column.factor: None if np.isnan(cell) else int(cell) if column.factor in whole else float(cell)
         for column, cell in zip(encoding.columns, row, strict=True)

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from bankportal.data.measures import area_under_curve
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.simulation import applicants, customers, simulate
@@ -73,7 +73,7 @@ def test_every_value_is_legal_as_written(key, tmp_path):
     for row in rows:
         values = dict(zip(names, row, strict=True))
         assert values.pop(product.label.name) in {"0", "1"}
-        validate(product, values, Door.TEXT)
+        validate(product, values, Source.TEXT)
 
 
 @pytest.mark.parametrize("rows", [0, -1, 1_000_001])
@@ -257,7 +257,7 @@ def test_a_fifth_does_not_repay_and_the_ceiling_is_a_field_s(allowance):
     assert 0.2 < np.mean(allowance.truth < 0.80) < 0.4
 
 
-@pytest.mark.parametrize("factor", [*ALLOWANCE.apart, *ALLOWANCE.policy_factors], ids=lambda factor: factor.name)
+@pytest.mark.parametrize("factor", [*ALLOWANCE.protected, *ALLOWANCE.policy_factors], ids=lambda factor: factor.name)
 def test_what_is_not_scored_has_no_effect_on_repaying(allowance, factor):
     few = {name: values[:500] for name, values in allowance.columns.items()}
     other = few | {factor.name: few[factor.name][::-1]}

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import new_id
 from bankportal.domain.products import ALLOWANCE, CHURN
@@ -27,12 +27,12 @@ from bankportal.store.versions import NOTICED_WITHIN, Versions
 
 def without_protected(decision):
     """A decision as it is read back: only the audit's chain reads the protected values."""
-    return replace(decision, customer=replace(decision.customer, apart={}))
+    return replace(decision, customer=replace(decision.customer, protected={}))
 
 
 @pytest.fixture
 def customer(examples):
-    return validate(ALLOWANCE, examples["allowance"], Door.TEXT)
+    return validate(ALLOWANCE, examples["allowance"], Source.TEXT)
 
 
 @pytest.fixture
@@ -169,9 +169,9 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
     """A process is killed while it records; what is there is whole, and the database opens."""
     code = (
         "from bankportal import wiring; from bankportal.config import load; "
-        "from bankportal.domain.constraints import Door; from bankportal.domain.products import CHURN; "
+        "from bankportal.domain.constraints import Source; from bankportal.domain.products import CHURN; "
         "from bankportal.domain.schema import validate\n"
-        f"s = wiring.build(load()); c = validate(CHURN, {examples['churn']!r}, Door.TEXT); n = 0\n"
+        f"s = wiring.build(load()); c = validate(CHURN, {examples['churn']!r}, Source.TEXT); n = 0\n"
         "while True:\n    s.scoring.decide(c, str(n)); n += 1; print(n, flush=True)\n"
     )
     environment = os.environ | {"BANKPORTAL_INSTANCE": str(config.instance)}
@@ -200,7 +200,7 @@ def test_sqlite_waits_for_the_disk(tmp_path) -> None:
 
 
 def test_churn_has_no_limit(database, services, examples) -> None:
-    customer = validate(CHURN, examples["churn"], Door.TEXT)
+    customer = validate(CHURN, examples["churn"], Source.TEXT)
     recorded = Decisions(database).record(customer, services.scoring.score(customer), "d" * 64)
     again = Decisions(database).get(recorded.id)
     assert again.outcome.limit is None

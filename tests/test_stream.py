@@ -296,7 +296,7 @@ def expected(content: bytes, delimiter: str) -> list[list[str]]:
 @settings(max_examples=300, deadline=None)
 @given(files(), st.integers(1, 40), st.integers(1, 9), st.integers(3, 400))
 def test_any_block_is_the_same_read_again_by_its_span(content, piece, size, largest):
-    with patch.object(stream, "PIECE", piece), patch.object(stream, "LARGEST_BLOCK", largest):
+    with patch.object(stream, "PIECE", piece), patch.object(stream, "MAX_BLOCK_BYTES", largest):
         file = io.BytesIO(content)
         found = layout_from(file, CHURN, None)
         read = list(blocks_from(file, found, size))

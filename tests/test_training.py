@@ -11,7 +11,7 @@ from bankportal.data.reading import Table, read, read_bytes
 from bankportal.data.report import area_under_curve
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN
-from bankportal.model.encoding import LARGEST, Encoding
+from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import DTYPES, EVERY_KNOWN_VALUE
 from bankportal.training import training
 from bankportal.training.training import PARAMETERS, forest_from_sklearn, grow, split, train, with_blanks
@@ -123,7 +123,7 @@ def hostile_rows(model: RandomForestClassifier, matrix: np.ndarray) -> np.ndarra
     thresholds = thresholds[np.isfinite(thresholds)]
     exact = draws.choice(thresholds, size=(500, matrix.shape[1]))
     near = np.nextafter(exact.astype(np.float32), draws.choice([-np.inf, np.inf], exact.shape).astype(np.float32))
-    huge = draws.choice([LARGEST, -LARGEST, 1e30, 0.0, np.nan], size=(200, matrix.shape[1]))
+    huge = draws.choice([MAX_FLOAT32, -MAX_FLOAT32, 1e30, 0.0, np.nan], size=(200, matrix.shape[1]))
     return np.vstack([matrix, blanks, np.full((1, matrix.shape[1]), np.nan), exact, near.astype(float), huge])
 
 
@@ -143,7 +143,7 @@ def test_splits_on_blankness_alone_are_kept_finite():
     model = RandomForestClassifier(n_estimators=5, max_depth=1, random_state=0).fit(matrix, label)
     forest = forest_from_sklearn(model)
     forest.check(1)
-    rows = np.array([[np.nan], [0.0], [LARGEST], [-LARGEST]])
+    rows = np.array([[np.nan], [0.0], [MAX_FLOAT32], [-MAX_FLOAT32]])
     np.testing.assert_allclose(forest.score(rows), model.predict_proba(rows)[:, 1], rtol=0, atol=1e-12)
     assert forest.threshold.max() <= EVERY_KNOWN_VALUE
 
@@ -161,7 +161,7 @@ def test_columns_are_renumbered_where_the_model_saw_only_some():
 def test_values_beyond_float32_are_scored_as_the_largest(trained):
     found, _ = trained
     customer = {"CreditScore": 650, "Age": 40, "Tenure": 3, "Balance": 1e300}
-    largest = found.encoding.row(customer | {"Balance": LARGEST})
+    largest = found.encoding.row(customer | {"Balance": MAX_FLOAT32})
     assert found.forest.score(found.encoding.row(customer)[None])[0] == found.forest.score(largest[None])[0]
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bankportal.domain.batch import RESULTS, Progress, State
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.domain.schema import validate
@@ -586,7 +586,7 @@ def test_without_a_model(empty_app, customers) -> None:
 
 def test_progress_as_events(client, portal, customers, monkeypatch) -> None:
     monkeypatch.setattr(streams, "EVERY", 0)
-    monkeypatch.setattr(streams, "LONGEST", 0.2)
+    monkeypatch.setattr(streams, "MAX_SECONDS", 0.2)
     location = upload(client, written(customers)).location
     client.post(f"{location}/check", data=sent(client.get(location).text))
     page = client.get(location).text
@@ -605,7 +605,7 @@ def test_progress_as_events(client, portal, customers, monkeypatch) -> None:
 
 
 def test_few_may_watch_at_a_time_and_leave_their_place(client, app, customers, monkeypatch) -> None:
-    monkeypatch.setattr(streams, "LONGEST", 5)
+    monkeypatch.setattr(streams, "MAX_SECONDS", 5)
     location = upload(client, written(customers)).location
     places = app.extensions["bankportal"].config.threads // 2
     for _ in range(2):  # whoever goes away gives the place back, even one that never read a line
@@ -721,7 +721,7 @@ def test_the_public_data_as_it_is(client, portal) -> None:
     scored = csv.DictReader(io.StringIO(portal.batches.file(job, "scored.csv").read_text(encoding="utf-8"), newline=""))
     for customer, row in zip(customers, scored, strict=True):
         raw = {factor: customer[column] for column, factor in job.mapping.items()}
-        outcome = portal.scoring.score(validate(CHURN, raw, Door.TEXT))
+        outcome = portal.scoring.score(validate(CHURN, raw, Source.TEXT))
         reasons = [reason.sentence for reason in outcome.reasons]
         assert customer.items() <= row.items()
         assert (float(row["score"]), row["band"]) == (outcome.score, outcome.band.name)
@@ -729,6 +729,6 @@ def test_the_public_data_as_it_is(client, portal) -> None:
 
 
 def test_problems_beyond_those_listed_are_counted(client, portal, customers, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.services.batches.checking.MOST_GROUPS", 1)
+    monkeypatch.setattr("bankportal.services.batches.checking.MAX_GROUPS", 1)
     location = checked(client, portal, written([*customers, ["a"], ["a", "b"], ["a", "b", "c"]]))
     assert "And 2 more problems of other kinds; the rejects name each." in text_of(client.get(location).text)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.factors import ESTIMATED_SALARY, LATE_PAYMENTS, REQUESTED_LIMIT, TENURE
 from bankportal.domain.outcome import percent
 from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES, Limit
@@ -159,9 +159,9 @@ def test_words() -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.key)
 def test_values_typed_again_are_the_same_values(product, examples) -> None:
-    customer = validate(product, {**examples[product.key], "Balance": "0.1000000000000001"}, Door.TEXT)
+    customer = validate(product, {**examples[product.key], "Balance": "0.1000000000000001"}, Source.TEXT)
     again = {name: as_typed(value) for name, value in customer.all_values().items()}
-    assert validate(product, again, Door.TEXT) == customer
+    assert validate(product, again, Source.TEXT) == customer
 
 
 def test_a_factor_no_longer_declared_keeps_its_name() -> None:
@@ -169,11 +169,11 @@ def test_a_factor_no_longer_declared_keeps_its_name() -> None:
 
 
 def test_a_problem_without_a_declared_field_is_a_sentence() -> None:
-    from bankportal.domain.errors import Problem
+    from bankportal.domain.errors import FieldProblem
 
-    assert problem_sentence(PRODUCTS["churn"], Problem("x", "unknown-field", "is not a factor of churn")).startswith(
-        "x is"
-    )
+    assert problem_sentence(
+        PRODUCTS["churn"], FieldProblem("x", "unknown-field", "is not a factor of churn")
+    ).startswith("x is")
 
 
 # --- a decision without a limit -------------------------------------------------------------------------------------

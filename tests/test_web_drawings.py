@@ -13,7 +13,7 @@ from bankportal.domain.factors import BALANCE, CARD_UTILISATION, GEOGRAPHY, HAS_
 from bankportal.domain.outcome import Reason
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.explanation.curve import Curve, Step
-from bankportal.model.histograms import Spread
+from bankportal.model.histograms import Histogram
 from bankportal.web import bars, curves
 
 UTILISATION = (Step(0.0, 12.25, 0.95), Step(12.25, 61.5, 0.85), Step(61.5, 1000.0, 0.3))
@@ -86,7 +86,7 @@ def test_points() -> None:
 
 
 def test_a_histogram_marks_the_customers_bar() -> None:
-    spread = Spread((10, 40, 0, 1), 49, edges=(0.0, 1.0, 2.0, 3.0, 4.0))
+    spread = Histogram((10, 40, 0, 1), 49, edges=(0.0, 1.0, 2.0, 3.0, 4.0))
     drawn = bars.standing(TENURE, 1.5, spread)
     assert [column.own for column in drawn.columns] == [False, True, False, False]
     assert [column.height for column in drawn.columns] == [6.0, 24.0, 0.0, 1.5]
@@ -98,11 +98,11 @@ def test_a_histogram_marks_the_customers_bar() -> None:
 
 
 def test_a_histogram_of_options() -> None:
-    spread = Spread((3, 997), 0, options=("France", "Spain"))
+    spread = Histogram((3, 997), 0, options=("France", "Spain"))
     assert bars.standing(GEOGRAPHY, "Spain", spread).words == "the same for 100%"
     assert bars.standing(GEOGRAPHY, "France", spread).words == "the same for under 1%"
     assert bars.standing(GEOGRAPHY, "Germany", spread).words == "a value that no training customer has"
-    assert bars.standing(HAS_LOAN, 1, Spread((5, 5), 0, options=("0", "1"))).columns[1].own
+    assert bars.standing(HAS_LOAN, 1, Histogram((5, 5), 0, options=("0", "1"))).columns[1].own
 
 
 # --- curve ----------------------------------------------------------------------------------------------------------

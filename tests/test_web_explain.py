@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.factors import CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
@@ -150,7 +150,7 @@ def test_a_curve_of_what_is_not_scored(looking, name) -> None:
 
 def test_protected_factors_have_no_curve(looking) -> None:
     client, locations = looking
-    for factor in PRODUCTS["allowance"].apart:
+    for factor in PRODUCTS["allowance"].protected:
         assert client.get(f"{locations['allowance']}?what-if={factor.name}").status_code == 404
 
 
@@ -216,7 +216,7 @@ def test_before_and_after(app, client, decided, product) -> None:
     response = client.get(f"{location}/compare", query_string=CHANGES[product.key])
     decision = latest(app)
     values = {**forms.typed_values(decision.customer.all_values()), **CHANGES[product.key]}
-    after = app.extensions["bankportal"].scoring.score(validate(product, values, Door.TEXT))
+    after = app.extensions["bankportal"].scoring.score(validate(product, values, Source.TEXT))
     assert response.status_code == 200
     scores = [float(each) for each in re.findall(r'data-score="([^"]+)"', response.text)]
     assert scores == [decision.outcome.score, after.score]
@@ -335,7 +335,7 @@ def test_a_decision_without_a_receipt_says_so(app, client, decided, monkeypatch)
 def test_the_preview_says_its_reasons(app, client, examples, product) -> None:
     sent = {**examples[product.key], **CHANGES[product.key]}
     answer = client.post(f"/{product.key}/preview", data=sent, headers={"Accept": "application/json"}).json
-    outcome = app.extensions["bankportal"].scoring.score(validate(product, sent, Door.TEXT))
+    outcome = app.extensions["bankportal"].scoring.score(validate(product, sent, Source.TEXT))
     assert 1 <= answer["html"].count("<li>") <= 4
     assert all(reason.sentence in text_of(answer["html"]) for reason in outcome.reasons)
 

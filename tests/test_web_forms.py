@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from flask import render_template
 
-from bankportal.domain.constraints import Door, Flag, Number
+from bankportal.domain.constraints import Number, Source, YesNo
 from bankportal.domain.errors import InvalidInput
 from bankportal.domain.products import CHURN, PRODUCTS, Role
 from bankportal.domain.schema import schema, validate
@@ -69,7 +69,7 @@ def test_it_works(client, product, examples) -> None:
 @EACH_PRODUCT
 def test_the_number_is_the_models(app, client, product, examples) -> None:
     response = client.post(f"/{product.key}/", data=examples[product.key])
-    customer = validate(product, examples[product.key], Door.TEXT)
+    customer = validate(product, examples[product.key], Source.TEXT)
     outcome = app.extensions["bankportal"].scoring.score(customer)
     assert score_in(client.get(response.location).text) == outcome.score
 
@@ -98,8 +98,8 @@ def test_every_factor_has_one_labelled_field(client, product) -> None:
 def test_the_groups_stand_in_order_and_the_protected_apart(client, product) -> None:
     sections = forms.sections(product)
     assert [section.heading for section in sections][-1] == forms.APART_HEADING
-    assert all(entry.role is Role.APART for entry in sections[-1].entries)
-    assert not any(entry.role is Role.APART for section in sections[:-1] for entry in section.entries)
+    assert all(entry.role is Role.PROTECTED for entry in sections[-1].entries)
+    assert not any(entry.role is Role.PROTECTED for section in sections[:-1] for entry in section.entries)
     assert sorted(entry.factor.name for section in sections for entry in section.entries) == sorted(
         entry.factor.name for entry in product.entries
     )
@@ -131,7 +131,7 @@ def test_bad_values(refusing, product, entry, text, examples) -> None:
     name = entry.factor.name
     sent = {**examples[product.key], name: text}
     with pytest.raises(InvalidInput) as invalid:
-        validate(product, sent, Door.TEXT)
+        validate(product, sent, Source.TEXT)
     response = refusing.test_client().post(f"/{product.key}/", data=sent)
     assert response.status_code == 422
     assert invalid.value.problems[0].message in error_at(response.text, name)
@@ -169,7 +169,7 @@ def test_all_problems_at_once_in_order_and_nothing_lost(client, product) -> None
     page = client.post(f"/{product.key}/", data=sent).text
     summary = re.search(r'<div class="summary".*?</div>', page, re.DOTALL)[0]
     linked = re.findall(r'href="#(\w+)"', summary)
-    carried = {factor.name for factor in product.carried}
+    carried = {factor.name for factor in product.identifiers}
     assert linked == [entry.factor.name for entry in product.entries if entry.factor.name not in carried]
     assert all(f'value="{text}"' in page for text in sent.values())
 
@@ -219,7 +219,7 @@ def test_every_form_has_its_own_token(client) -> None:
 @EACH_PRODUCT
 def test_preview_follows_and_records_nothing(app, client, product, examples) -> None:
     answer = client.post(f"/{product.key}/preview", data=examples[product.key], headers={"Accept": "application/json"})
-    customer = validate(product, examples[product.key], Door.TEXT)
+    customer = validate(product, examples[product.key], Source.TEXT)
     assert answer.json["problems"] == {}
     assert score_in(answer.json["html"]) == app.extensions["bankportal"].scoring.score(customer).score
     assert "<html" not in answer.json["html"]
@@ -331,7 +331,7 @@ def test_a_changed_bound_changes_everything_that_shows_it(app) -> None:
     changed = replace(CHURN, required=(tighter, *CHURN.required[1:]))
     raw = {**forms.example_values(changed), tighter.name: "718"}
     with pytest.raises(InvalidInput) as invalid:
-        validate(changed, raw, Door.TEXT)
+        validate(changed, raw, Source.TEXT)
     with app.test_request_context("/churn/"):
         preview = Pages(changed)._neutral(invalid.value.problems)
         form = forms.make_form(changed, raw)
@@ -365,6 +365,6 @@ def test_flags_and_choices_offer_what_is_declared() -> None:
     for product in ALL:
         for entry in product.entries:
             options = [value for value, _ in forms.options_of(entry.factor.constraint)]
-            assert all(entry.factor.constraint.validate(value, Door.TEXT) is not None for value in options)
-            if isinstance(entry.factor.constraint, Flag):
+            assert all(entry.factor.constraint.validate(value, Source.TEXT) is not None for value in options)
+            if isinstance(entry.factor.constraint, YesNo):
                 assert options == ["1", "0"]

@@ -253,7 +253,7 @@ def test_a_chunk_that_survives_its_trial_is_scored_however_many_workers_were_los
     undisturbed = worked_off(portal, mapped(portal, spoiled))
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, worker.MOST_LOSSES - 1)
+    lost(portal, worker.MAX_LOSSES - 1)
     done = worked_off(portal, job)
     assert (done.state, done.summary) == (State.DONE, undisturbed.summary)
     assert files_of(portal, done) == files_of(portal, undisturbed)
@@ -262,7 +262,7 @@ def test_a_chunk_that_survives_its_trial_is_scored_however_many_workers_were_los
 def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> None:
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, worker.MOST_LOSSES)
+    lost(portal, worker.MAX_LOSSES)
     done = worked_off(portal, job)
     assert (done.state, done.summary.quarantined) == (State.DONE, 500)
 
@@ -281,7 +281,7 @@ def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> Non
 def test_what_the_end_of_a_trial_tells(services, spoiled, monkeypatch, act, deadly) -> None:
     monkeypatch.setattr(isolated_run, "COMMAND", f"import os; {act}")
     job, chunk, source, models = tried(services, spoiled)
-    assert isolated_run.is_deadly(job, chunk.span, source, models, lambda: None, PATIENCE) is deadly
+    assert isolated_run.crashes_the_worker(job, chunk.span, source, models, lambda: None, PATIENCE) is deadly
 
 
 def test_a_trial_that_hangs_is_a_death(services, spoiled, monkeypatch, tmp_path) -> None:
@@ -290,7 +290,7 @@ def test_a_trial_that_hangs_is_a_death(services, spoiled, monkeypatch, tmp_path)
         isolated_run, "COMMAND", f"import os, time; {BEGUN}; os.mkdir({str(hung)!r}); time.sleep({PATIENCE})"
     )
     job, chunk, source, models = tried(services, spoiled)
-    assert isolated_run.is_deadly(job, chunk.span, source, models, lambda: until(hung.exists), 0.01)
+    assert isolated_run.crashes_the_worker(job, chunk.span, source, models, lambda: until(hung.exists), 0.01)
 
 
 def test_what_a_trial_raises_the_worker_meets_itself(services, spoiled, monkeypatch) -> None:
@@ -362,7 +362,7 @@ def test_a_chunk_that_fails_three_times_is_quarantined(portal, spoiled, monkeypa
 def test_a_chunk_that_cannot_even_be_rejected_fails_the_job(portal, spoiled) -> None:
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    lost(portal, 2 * worker.MOST_LOSSES)
+    lost(portal, 2 * worker.MAX_LOSSES)
     done = worked_off(portal, job)
     assert (done.state, done.summary) == (State.FAILED, None)
     assert "40 workers lost" in done.message
@@ -378,7 +378,7 @@ def test_a_check_or_finish_fails_the_job_only_where_workers_are_lost_beyond_bad_
     job = mapped(portal, spoiled)
     for _ in range(steps):
         assert portal.worker.step()
-    lost(portal, worker.MOST_LOSSES - bad_luck)
+    lost(portal, worker.MAX_LOSSES - bad_luck)
     done = worked_off(portal, job)
     assert done.state is (State.DONE if bad_luck else State.FAILED)
     assert done.message == ("" if bad_luck else "Work on this file broke off too often: 1 faults, 20 workers lost.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from bankportal.api import docs_page, legacy, openapi
-from bankportal.api.calls import LARGEST_BODY, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
+from bankportal.api.calls import MAX_BODY_BYTES, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
 from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal
@@ -49,7 +49,7 @@ class Api:
         """Return how many bytes of body a call may bring."""
         body = self._body(call_method, path)
         if body is None:
-            return LARGEST_BODY
+            return MAX_BODY_BYTES
         return body.largest + (self.services.config.upload_bytes if body.media == MULTIPART else 0)
 
     def _body(self, method: str, path: str) -> Body | None:

@@ -21,7 +21,7 @@ from bankportal.api.parameters import FLAGS, LATEST, Keyed, OfId, Page
 from bankportal.api.problems import Refused
 from bankportal.api.reading import from_json, require_media
 from bankportal.domain.batch import REJECTS, SCORED, Job, State
-from bankportal.domain.errors import Conflict, InvalidInput, KeyReused, NotFound, Problem
+from bankportal.domain.errors import Conflict, FieldProblem, InvalidInput, KeyReused, NotFound
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import canonical
 from bankportal.services.batches.uploads import Batches
@@ -30,7 +30,7 @@ from bankportal.wiring import Services
 FIELDS = ("product", "file", "mapping", "start")
 PIECE = 1 << 16  # bytes
 IN_MEMORY = 1_000_000  # bytes of a file; larger ones wait on disk
-LARGEST_FIELDS = 100_000  # bytes, of all fields that are no file
+MAX_FIELDS_BYTES = 100_000  # bytes, of all fields that are no file
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,12 @@ def _suggested(batches: Batches, job: Job) -> Mapping[str, str]:
     """Return the suggested mapping; `InvalidInput` where it leaves a choice open or a factor out."""
     suggestion = batches.suggestion(job)
     problems = [
-        Problem(factor, "ambiguous", "could be in more than one column: name one in `mapping`", ", ".join(columns))
+        FieldProblem(factor, "ambiguous", "could be in more than one column: name one in `mapping`", ", ".join(columns))
         for factor, columns in suggestion.ambiguous.items()
     ]
-    problems += [Problem(factor, "required", "has no column: name it in `mapping`") for factor in suggestion.missing]
+    problems += [
+        FieldProblem(factor, "required", "has no column: name it in `mapping`") for factor in suggestion.missing
+    ]
     if problems:
         raise InvalidInput(problems)
     return suggestion.mapping
@@ -100,17 +102,19 @@ def _form(call: Call, opened: ExitStack) -> Form:
     if None in {*texts, *files}:
         raise Refused("not-multipart", "A part of the form has no name.")
     given = {**texts.to_dict(), **dict.fromkeys(files, "")}
-    problems = [Problem(name, "unknown-field", "is not a field of this form") for name in given if name not in FIELDS]
+    problems = [
+        FieldProblem(name, "unknown-field", "is not a field of this form") for name in given if name not in FIELDS
+    ]
     twice = [name for name in given if len(texts.getlist(name)) + len(files.getlist(name)) > 1]
-    problems += [Problem(name, "duplicate", "is given more than once") for name in twice]
+    problems += [FieldProblem(name, "duplicate", "is given more than once") for name in twice]
     product = PRODUCTS.get(given.get("product", ""))
     file = files.get("file")
     if product is None:
         problems.append(
-            Problem("product", "not-a-choice", f"must be {' or '.join(PRODUCTS)}", given.get("product", ""))
+            FieldProblem("product", "not-a-choice", f"must be {' or '.join(PRODUCTS)}", given.get("product", ""))
         )
     if file is None:
-        problems.append(Problem("file", "required", "must be a file"))
+        problems.append(FieldProblem("file", "required", "must be a file"))
     start = _read("start", given, _flag, "must be true or false", problems)
     mapping = _read("mapping", given, _mapping, "must be a JSON object of columns and factors", problems)
     if problems or product is None or file is None:
@@ -128,7 +132,7 @@ def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDic
 
     parser = FormDataParser(
         stream_factory=room,
-        max_form_memory_size=LARGEST_FIELDS,
+        max_form_memory_size=MAX_FIELDS_BYTES,
         max_form_parts=len(FIELDS) + 1,
         silent=False,
     )
@@ -140,7 +144,7 @@ def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDic
 
 
 def _read(
-    name: str, given: Mapping[str, str], read: Callable[[str], Any], message: str, problems: list[Problem]
+    name: str, given: Mapping[str, str], read: Callable[[str], Any], message: str, problems: list[FieldProblem]
 ) -> Any:
     """Read an optional field of the form; note what is wrong with it."""
     if name not in given:
@@ -148,7 +152,7 @@ def _read(
     try:
         return read(given[name])
     except (KeyError, ValueError, Refused):
-        problems.append(Problem(name, "not-acceptable", message, given[name]))
+        problems.append(FieldProblem(name, "not-acceptable", message, given[name]))
         return None
 
 

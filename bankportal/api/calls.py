@@ -17,7 +17,7 @@ from bankportal.wiring import Services
 JSON = "application/json"
 CSV = "text/csv; charset=utf-8"
 MULTIPART = "multipart/form-data"
-LARGEST_BODY = 1_000_000  # bytes
+MAX_BODY_BYTES = 1_000_000  # bytes
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -91,7 +91,7 @@ class Body:
 
     schema: str
     examples: Mapping[str, Any]
-    largest: int = LARGEST_BODY
+    largest: int = MAX_BODY_BYTES
     media: str = JSON
 
 

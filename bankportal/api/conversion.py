@@ -51,7 +51,7 @@ def decision(recorded: Decision, *, contributions: bool) -> answers.Decision:
     return answers.Decision(
         id=recorded.id,
         at=recorded.at,
-        customer=answers.Customer(carried=customer.carried, scored=customer.scored, policy=customer.policy),
+        customer=answers.Customer(carried=customer.identifiers, scored=customer.scored, policy=customer.policy),
         outcome=outcome(recorded.outcome, contributions=contributions, decision=recorded),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bankportal.api import conversion
 from bankportal.api.schemas import example
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.ids import ID_LENGTH
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import Product
@@ -40,7 +40,7 @@ def file(product: Product) -> str:
 @cache
 def outcome(product: Product) -> dict[str, Any]:
     """Return what is answered about the example customer, as `ABOUT_OUTCOME` says: figures of no forest."""
-    customer = validate(product, example(product), Door.TYPED)
+    customer = validate(product, example(product), Source.TYPED)
     found = _outcome(product, customer)
     decision = Decision("0" * ID_LENGTH, AT, customer, found)
     return conversion.outcome(found, contributions=False, decision=decision).model_dump()

@@ -18,7 +18,7 @@ from bankportal.api.problems import untrusted_host
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-MOST_TOGETHER = 64  # calls
+MAX_TOGETHER = 64  # calls
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class Together:
         return await future
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        taken, self._waiting, self._busy = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:], True
+        taken, self._waiting, self._busy = self._waiting[:MAX_TOGETHER], self._waiting[MAX_TOGETHER:], True
         calls = [call for call, _ in taken]
         group = loop.run_in_executor(self.thread, self.api.answer_all, calls)
         group.add_done_callback(lambda done: self._end(loop, done, [future for _, future in taken]))

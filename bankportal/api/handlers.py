@@ -11,8 +11,8 @@ from bankportal.api.calls import Deciding, ParsedRequest, Reply, Wanted, reply
 from bankportal.api.parameters import LATEST, Keyed, OfId, OfProduct, OfVersion, Page, Parameters, ScoreMany, ScoreOne
 from bankportal.api.problems import Misplaced, Refused, fault
 from bankportal.api.schemas import customer_schema
-from bankportal.domain.constraints import Door
-from bankportal.domain.errors import InvalidInput, NoActiveModel, NotFound, Problem
+from bankportal.domain.constraints import Source
+from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.schema import Customer, validate
@@ -21,12 +21,12 @@ from bankportal.services.proving import proven
 from bankportal.version import __version__
 from bankportal.wiring import Services
 
-MOST_ITEMS = 1000
+MAX_ITEMS = 1000
 
 
 def score(services: Services, request: ParsedRequest[ScoreOne], product: Product) -> Deciding:
     """Score one customer; record the decision unless told not to."""
-    customer = validate(product, request.body, Door.TYPED)
+    customer = validate(product, request.body, Source.TYPED)
     decision = (yield wanted(request, product, customer)) if request.parameters.record else None
     return reply(_outcome(services, request, customer, decision))
 
@@ -37,7 +37,7 @@ def wanted(request: ParsedRequest[Keyed], product: Product, customer: Customer) 
 
 
 def score_many(services: Services, request: ParsedRequest[ScoreMany], product: Product) -> Reply:
-    """Score up to `MOST_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
+    """Score up to `MAX_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
     items = _items(request.body)
     submission = _claimed(services, request, product) if request.parameters.record else None
     judged = [_judged(product, raw) for raw in items]
@@ -84,17 +84,19 @@ def _outcome(
 def _items(body: Any) -> list[Any]:
     """Return the customers of a body; `InvalidInput` where it is not an object of `items` alone."""
     if not isinstance(body, dict):
-        raise InvalidInput([Problem("", "not-an-object", "The body must be an object with a list of `items`.")])
-    problems = [Problem(name, "unknown-field", "is not a field here; the customers stand in `items`") for name in body]
+        raise InvalidInput([FieldProblem("", "not-an-object", "The body must be an object with a list of `items`.")])
+    problems = [
+        FieldProblem(name, "unknown-field", "is not a field here; the customers stand in `items`") for name in body
+    ]
     problems = [problem for problem in problems if problem.field != "items"]
     items = body.get("items")
     if "items" not in body:
-        problems.append(Problem("items", "required", "is required"))
+        problems.append(FieldProblem("items", "required", "is required"))
     elif not isinstance(items, list) or not items:
-        problems.append(Problem("items", "not-a-list", "must be a list of one customer or more"))
-    elif len(items) > MOST_ITEMS:
+        problems.append(FieldProblem("items", "not-a-list", "must be a list of one customer or more"))
+    elif len(items) > MAX_ITEMS:
         found = f"{len(items)} customers"
-        problems.append(Problem("items", "too-many", f"must hold {MOST_ITEMS:,} customers or fewer", found))
+        problems.append(FieldProblem("items", "too-many", f"must hold {MAX_ITEMS:,} customers or fewer", found))
     if problems:
         raise InvalidInput(problems)
     assert isinstance(items, list)
@@ -104,7 +106,7 @@ def _items(body: Any) -> list[Any]:
 def _judged(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ...]:
     """Return the customer, or what is wrong with the values."""
     try:
-        return validate(product, raw, Door.TYPED)
+        return validate(product, raw, Source.TYPED)
     except InvalidInput as invalid:
         return tuple(map(fault, invalid.problems))
 

@@ -17,7 +17,7 @@ from bankportal.api.handlers import wanted
 from bankportal.api.parameters import KEY, Keyed, Parameters
 from bankportal.api.schemas import customer_name
 from bankportal.config import Config
-from bankportal.domain.constraints import Door, Flag
+from bankportal.domain.constraints import Source, YesNo
 from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import ALLOWANCE, CHURN, Product
@@ -27,7 +27,7 @@ from bankportal.wiring import Services
 
 CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH = "/predict_churn", "/predict_allowance", "/"
 PATHS = frozenset({CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH})
-LARGEST_EXACT = 2**53  # whole numbers beyond are not exact as floats
+MAX_EXACT_INTEGER = 2**53  # whole numbers beyond are not exact as floats
 DAY = "86400"  # seconds
 MIN_HIGH_CHANCE = 0.5  # score
 HIGH_CHANCE, LOW_CHANCE = "High chance of churn", "Low chance of churn"
@@ -37,11 +37,11 @@ INELIGIBLE = "Ineligible"
 
 def customer(product: Product, body: Any) -> Customer:
     """Read the older system's body; `InvalidInput` in its own field names."""
-    return validate(product, _put_right(product, body) if isinstance(body, dict) else body, Door.TYPED)
+    return validate(product, _put_right(product, body) if isinstance(body, dict) else body, Source.TYPED)
 
 
 def _put_right(product: Product, body: Mapping[str, Any]) -> dict[str, Any]:
-    flags = {entry.factor.name for entry in product.entries if isinstance(entry.factor.constraint, Flag)}
+    flags = {entry.factor.name for entry in product.entries if isinstance(entry.factor.constraint, YesNo)}
     values = {name: int(value) if name in flags and isinstance(value, bool) else value for name, value in body.items()}
     number = values.get(CUSTOMER_ID.name)
     if isinstance(number, int | float) and not isinstance(number, bool) and _is_whole(number):
@@ -50,7 +50,7 @@ def _put_right(product: Product, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(number: float) -> bool:
-    return math.isfinite(number) and abs(number) <= LARGEST_EXACT and number == int(number)
+    return math.isfinite(number) and abs(number) <= MAX_EXACT_INTEGER and number == int(number)
 
 
 def _predict(services: Services, request: ParsedRequest[Keyed], product: Product) -> Deciding:

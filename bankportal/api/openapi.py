@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from bankportal import answers
 from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Reply
 from bankportal.api.examples import required
-from bankportal.api.handlers import MOST_ITEMS
+from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.operations import OPERATIONS, TAGS
 from bankportal.api.parameters import Parameter, described
 from bankportal.api.problems import KINDS, MEDIA
@@ -181,8 +181,8 @@ def _customers(product: Product) -> dict[str, Any]:
     return {
         "type": "object",
         "title": f"{product.title}Customers",
-        "description": f"Up to {MOST_ITEMS:,} customers.",
-        "properties": {"items": {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS, "items": items}},
+        "description": f"Up to {MAX_ITEMS:,} customers.",
+        "properties": {"items": {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": items}},
         "required": ["items"],
         "additionalProperties": False,
     }

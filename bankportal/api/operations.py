@@ -6,7 +6,7 @@ from bankportal import answers
 from bankportal.api import batches, examples, handlers
 from bankportal.api.calls import MULTIPART, Answer, Body, Operation
 from bankportal.api.conversion import BASE
-from bankportal.api.handlers import MOST_ITEMS
+from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.parameters import Keyed, OfId, OfProduct, OfVersion, Page, ScoreMany, ScoreOne
 from bankportal.api.schemas import customer_name, example
 from bankportal.domain.products import CHURN, PRODUCTS, Product
@@ -22,7 +22,7 @@ TAGS = {
     HEALTH: "Whether the portal can answer.",
 }
 FILE = examples.file(CHURN)
-LARGEST_SCORES = 4_000_000  # bytes
+MAX_SCORES_BYTES = 4_000_000  # bytes
 READS = (422, 503)
 WRITES = (400, 413, 415, 422, 503)
 
@@ -52,7 +52,7 @@ def _score_many(product: Product) -> Operation:
         method="POST",
         path=f"{BASE}/{product.key}/scores",
         tag=SCORING,
-        summary=f"{product.title}: score up to {MOST_ITEMS:,} customers",
+        summary=f"{product.title}: score up to {MAX_ITEMS:,} customers",
         help="Each customer is answered by itself, in the order given: with an outcome, or with what is wrong with "
         "the values. Larger files are batches.",
         handler=partial(handlers.score_many, product=product),
@@ -60,7 +60,7 @@ def _score_many(product: Product) -> Operation:
         body=Body(
             schema=f"{product.title}Customers",
             examples={"Two customers, the second refused": {"items": two}},
-            largest=LARGEST_SCORES,
+            largest=MAX_SCORES_BYTES,
         ),
         answers=(Answer(status=200, help="The outcomes and refusals.", model=answers.Scores),),
         errors=WRITES,

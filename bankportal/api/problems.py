@@ -12,11 +12,11 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from bankportal import answers
 from bankportal.api.calls import Reply, written
 from bankportal.config import PREFIX
-from bankportal.domain.errors import InvalidInput, PortalError, Problem
+from bankportal.domain.errors import FieldProblem, InvalidInput, PortalError
 
 MEDIA = "application/problem+json"
 TYPE = "urn:bankportal:problem:"
-LONGEST_FOUND = 80
+MAX_QUOTED = 80
 
 # Status and title of each kind of error, by its code.
 KINDS: Mapping[str, tuple[int, str]] = {
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Misplaced(Problem):
+class Misplaced(FieldProblem):
     """A problem of a value that stood elsewhere than in the body: `query`, `path` or `header`."""
 
     place: str = "query"
@@ -56,7 +56,7 @@ class Refused(PortalError):
     """A request that the API does not take, with one of the codes of `KINDS`."""
 
     def __init__(
-        self, code: str, detail: str, problems: tuple[Problem, ...] = (), headers: Mapping[str, str] | None = None
+        self, code: str, detail: str, problems: tuple[FieldProblem, ...] = (), headers: Mapping[str, str] | None = None
     ):
         self.code = code
         self.problems = problems
@@ -115,7 +115,7 @@ def _of_the_server(error: Exception) -> Exception:
     return error
 
 
-def fault(problem: Problem) -> answers.Fault:
+def fault(problem: FieldProblem) -> answers.Fault:
     """Return one field's problem as it is answered."""
     return answers.Fault(
         place=problem.place if isinstance(problem, Misplaced) else "body",
@@ -128,5 +128,5 @@ def fault(problem: Problem) -> answers.Fault:
 
 def printable(text: str) -> str:
     """Return a text as it can be written in UTF-8, cut short."""
-    text = text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
+    text = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
     return text.encode("utf-8", "replace").decode()

@@ -12,8 +12,8 @@ from bankportal.api.calls import JSON, Body, Call, Operation, ParsedRequest
 from bankportal.api.parameters import Parameter, Parameters, described
 from bankportal.api.problems import Misplaced, Refused, printable
 
-DEEPEST = 20
-MOST_PARAMETERS = 20
+MAX_DEPTH = 20
+MAX_PARAMETERS = 20
 UTF_8 = frozenset({"utf-8", "utf8"})
 
 
@@ -63,7 +63,7 @@ def from_json(content: bytes) -> Any:
     """Parse JSON strictly.
 
     `Refused` where it is not UTF-8 or not JSON, names a field twice, holds half characters or is nested deeper than
-    `DEEPEST`. Numbers that are not finite pass: the field's own check names the field.
+    `MAX_DEPTH`. Numbers that are not finite pass: the field's own check names the field.
     """
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
@@ -75,7 +75,7 @@ def from_json(content: bytes) -> Any:
         raise _too_deep() from None
     except ValueError:  # a whole number with thousands of digits
         raise Refused("not-json", "The body holds a number with too many digits.") from None
-    if content.count(b"[") + content.count(b"{") > DEEPEST and _deeper(value, DEEPEST):
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         raise _too_deep()
     if b"\\u" in content and not _encodable(value):
         raise Refused("not-json", "The body holds half a character: a lone surrogate.")
@@ -93,7 +93,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _too_deep() -> Refused:
-    return Refused("not-json", f"The body is nested deeper than {DEEPEST} levels.")
+    return Refused("not-json", f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _deeper(value: Any, levels: int) -> bool:
@@ -156,11 +156,11 @@ def _query(operation: Operation, call: Call, problems: list[Misplaced]) -> dict[
     if not call.query:
         return {}
     try:
-        pairs = parse_qsl(call.query, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
+        pairs = parse_qsl(call.query, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except UnicodeDecodeError:
         raise Refused("invalid-parameter", "The query is not UTF-8.") from None
     except ValueError:
-        raise Refused("invalid-parameter", f"The query has more than {MOST_PARAMETERS} parameters.") from None
+        raise Refused("invalid-parameter", f"The query has more than {MAX_PARAMETERS} parameters.") from None
     declared = {parameter.name for parameter in described(operation.parameters) if parameter.place == "query"}
     texts: dict[str, str] = {}
     for name, text in pairs:

@@ -3,8 +3,8 @@
 from functools import cache
 from typing import Any
 
-from bankportal.domain.constraints import Door
-from bankportal.domain.products import Entry, Product
+from bankportal.domain.constraints import Source
+from bankportal.domain.products import Product, ProductFactor
 from bankportal.domain.schema import schema
 
 
@@ -23,17 +23,17 @@ def customer_schema(product: Product) -> dict[str, Any]:
     return made
 
 
-def _complete(entry: Entry, made: dict[str, Any]) -> None:
+def _complete(entry: ProductFactor, made: dict[str, Any]) -> None:
     factor = entry.factor
     described = factor.constraint.describe()
     made["description"] += f" {described[0].upper()}{described[1:]}{_role(entry)}."
     made["x-unit"], made["x-group"], made["x-role"] = factor.unit, factor.group.value, entry.role.value
     made.pop("default", None)
     if factor.example:
-        made["examples"] = [factor.constraint.validate(factor.example, Door.TEXT)]
+        made["examples"] = [factor.constraint.validate(factor.example, Source.TEXT)]
 
 
-def _role(entry: Entry) -> str:
+def _role(entry: ProductFactor) -> str:
     return "; required" if entry.required else "; null or left out where unknown"
 
 
@@ -41,4 +41,4 @@ def _role(entry: Entry) -> str:
 def example(product: Product) -> dict[str, Any]:
     """Return the declared example customer, typed."""
     factors = (entry.factor for entry in product.entries if entry.factor.example)
-    return {factor.name: factor.constraint.validate(factor.example, Door.TEXT) for factor in factors}
+    return {factor.name: factor.constraint.validate(factor.example, Source.TEXT) for factor in factors}

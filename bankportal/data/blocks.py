@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import DataRefused, NoRows, TooLarge
-from bankportal.domain.factors import squeeze
+from bankportal.domain.factors import normalised_name
 from bankportal.domain.products import Product
 
 DELIMITERS = (",", ";", "\t")
@@ -48,8 +48,8 @@ FOREIGN = (
     (b"\xfe\xff", "is written in UTF-16"),
 )
 SAVE_AS = 'Save it as "CSV UTF-8" and try again.'
-LONGEST_RECORD = 1 << 20  # bytes, line breaks within quotes included
-LARGEST_BLOCK = 8 << 20  # bytes: a block ends where it holds more, so that wide rows do not cost more memory
+MAX_RECORD_BYTES = 1 << 20  # bytes, line breaks within quotes included
+MAX_BLOCK_BYTES = 8 << 20  # bytes: a block ends where it holds more, so that wide rows do not cost more memory
 PIECE = 256 << 10  # bytes read at once
 FIRST_ROWS = 1_000  # read along with the header, so that most faults are named before a file is kept
 
@@ -116,7 +116,7 @@ def layout(
 def blocks(path: Path, layout: Layout, size: int, span: Span | None = None, name: str = "The file") -> Iterator[Block]:
     """Yield blocks of up to `size` records, of the whole file or of one span; `DataRefused` names the line at fault.
 
-    A block of more than `LARGEST_BLOCK` bytes ends early; read again by its span it is the same block.
+    A block of more than `MAX_BLOCK_BYTES` bytes ends early; read again by its span it is the same block.
     """
     with _opened(path, name) as file:
         yield from blocks_from(file, layout, size, span, name)
@@ -132,7 +132,7 @@ def layout_from(
     """Do what `layout` does for an open file that can seek; `None` columns: as many as there are."""
     with _named(name):
         start, line = _begin(file)
-        delimiter = _delimiter(file, _names(product).keys() | set(map(squeeze, mapped)), start, line)
+        delimiter = _delimiter(file, _names(product).keys() | set(map(normalised_name, mapped)), start, line)
         records = _Records(file, delimiter, start, line)
         rows = iter(records)
         _, _, names = next(rows)
@@ -170,7 +170,7 @@ def claims(header: tuple[str, ...] | list[str], product: Product) -> dict[str, l
     known = _names(product)
     found: dict[str, list[tuple[int, str]]] = {}
     for column in header:
-        if meaning := known.get(squeeze(column)):
+        if meaning := known.get(normalised_name(column)):
             found.setdefault(meaning[1], []).append((meaning[0], column))
     if not found:
         names = ", ".join(factor.name for factor in product.scored[:4])
@@ -186,8 +186,8 @@ def _names(product: Product) -> dict[str, tuple[int, str]]:
     """Return for each squeezed name its rank (0 exact, 1 alias) and the factor or label it means."""
     known = [(entry.factor.name, entry.factor.aliases) for entry in product.entries]
     known.append((product.label.name, product.label.aliases))
-    names = {squeeze(alias): (1, name) for name, aliases in known for alias in aliases}
-    return names | {squeeze(name): (0, name) for name, _ in known}
+    names = {normalised_name(alias): (1, name) for name, aliases in known for alias in aliases}
+    return names | {normalised_name(name): (0, name) for name, _ in known}
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def _named(name: str) -> Iterator[None]:
 def _begin(file: BinaryIO) -> tuple[int, int]:
     """Refuse what is not CSV; return the byte and line at which the header is to be looked for."""
     file.seek(0)
-    beginning = file.read(LONGEST_RECORD)
+    beginning = file.read(MAX_RECORD_BYTES)
     for magic, what in FOREIGN:
         if beginning.startswith(magic):
             raise DataRefused(f"{what}, not CSV. {SAVE_AS}")
@@ -220,8 +220,8 @@ def _begin(file: BinaryIO) -> tuple[int, int]:
     hint = HINT.match(beginning, mark)
     start, line = (hint.end(), 2) if hint else (mark, 1)
     if not beginning[start:].strip():
-        much = f"holds nothing but white space in its first {LONGEST_RECORD:,} bytes."
-        raise DataRefused(much) if len(beginning) == LONGEST_RECORD else NoRows("is empty.")
+        much = f"holds nothing but white space in its first {MAX_RECORD_BYTES:,} bytes."
+        raise DataRefused(much) if len(beginning) == MAX_RECORD_BYTES else NoRows("is empty.")
     return start, line
 
 
@@ -232,7 +232,7 @@ def _delimiter(file: BinaryIO, known: Collection[str], start: int, line: int) ->
     for delimiter in DELIMITERS:
         try:
             _, _, header = next(iter(_Records(file, delimiter, start, line)))
-            found[delimiter] = sum(squeeze(name) in known for name in header), len(header)
+            found[delimiter] = sum(normalised_name(name) in known for name in header), len(header)
         except DataRefused as reason:
             refused.append(reason)
     if refused and not any(names for names, _ in found.values()):
@@ -273,7 +273,7 @@ class _Records:
         try:
             for fields in reader:
                 offset, line = self.offset, self.line
-                if self._handed - offset > LONGEST_RECORD:
+                if self._handed - offset > MAX_RECORD_BYTES:
                     raise self._too_long()
                 self.offset, self.line = self._handed, first + reader.line_num
                 if fields:
@@ -289,7 +289,7 @@ class _Records:
             lines = (rest + piece).splitlines(keepends=True)
             rest = lines.pop()  # goes on in the next piece, or is CR with its LF still to come
             yield from self._texts(lines)
-            if self._handed + len(rest) - self.offset > LONGEST_RECORD:
+            if self._handed + len(rest) - self.offset > MAX_RECORD_BYTES:
                 raise self._too_long()
         if rest:
             yield from self._texts([rest])
@@ -318,8 +318,8 @@ class _Records:
 
     def _too_long(self) -> DataRefused:
         return DataRefused(
-            f"has more than {LONGEST_RECORD:,} bytes in the row that starts on line {self.line}: it has no line ends, "
-            "or a quotation mark is never closed."
+            f"has more than {MAX_RECORD_BYTES:,} bytes in the row that starts on line {self.line}: "
+            "it has no line ends, or a quotation mark is never closed."
         )
 
     def _out_of_place(self, error: str) -> DataRefused:
@@ -349,7 +349,7 @@ def _block(
             block.offsets.append(at)
         else:
             block.ragged.append(Ragged(place, on, fields))
-        if records.offset - start >= LARGEST_BLOCK:
+        if records.offset - start >= MAX_BLOCK_BYTES:
             break
     span = Span(start, records.offset, line, position, place + 1 - position)
     return Block(span, block.rows, block.positions, block.lines, block.offsets, block.ragged) if span.rows else None

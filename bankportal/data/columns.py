@@ -14,14 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.data.blocks import Block, Layout, Ragged
-from bankportal.domain.constraints import LONGEST_NUMBER, NUMBER, UNSEEN, Broken, Choice, Door, Number, Text
+from bankportal.domain.constraints import (
+    MAX_NUMBER_LENGTH,
+    NUMBER,
+    UNSEEN,
+    Choice,
+    ConstraintViolation,
+    Number,
+    Source,
+    Text,
+)
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Entry, Product
-from bankportal.domain.schema import LONGEST_FOUND, is_blank
+from bankportal.domain.products import Product, ProductFactor
+from bankportal.domain.schema import MAX_QUOTED, is_blank
 
 # A number or nothing in each line. Possessive: a line that was taken is never tried another way.
 PLAIN_NUMBERS = re.compile(rf"(?:(?:{NUMBER.pattern})?+\n)*+(?:{NUMBER.pattern})?+")
-FEW = 1 / 8  # different texts, as a share of all
+FEW_VALUES = 1 / 8  # different texts, as a share of all
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,15 @@ class CellProblem:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedColumn:
     """A column: `values` as `Table.columns` holds them (NaN or `None` where unknown or bad), what is broken, by row."""
 
     values: NDArray[Any]
-    broken: Mapping[int, Broken]
+    broken: Mapping[int, ConstraintViolation]
 
 
 @dataclass(frozen=True)
-class JudgedBlock:
+class ValidatedBlock:
     """A block judged. `columns` maps a factor's name to its values, (rows of the block,): every factor of the product,
     unknown throughout where the mapping has no column for it. `good` (rows,) says which rows can be scored. `problems`
     are those of the others and of the ragged ones, in the file's order: what the single-row model says of each.
@@ -65,7 +74,7 @@ class JudgedBlock:
     problems: tuple[CellProblem, ...]
 
 
-def judge(product: Product, layout: Layout, mapping: Mapping[str, str], block: Block) -> JudgedBlock:
+def validate_block(product: Product, layout: Layout, mapping: Mapping[str, str], block: Block) -> ValidatedBlock:
     """Judge a block's rows; `mapping` maps the file's columns to factors, others are not looked at.
 
     A required factor without a column rejects every row. Raises `KeyError` where the file lacks a mapped column.
@@ -79,44 +88,46 @@ def judge(product: Product, layout: Layout, mapping: Mapping[str, str], block: B
         factor = entry.factor.name
         column = column_of.get(factor, "")
         cells = texts[column] if column else ("",) * len(block.rows)
-        judged = judge_column(entry, cells) if column else _unknown(entry, len(cells))
+        judged = validate_column(entry, cells) if column else _unknown(entry, len(cells))
         columns[factor] = judged.values
         good[list(judged.broken)] = False
         problems += cell_problems(judged, column, factor, cells, block.lines)
-    return JudgedBlock(block, columns, good, in_order(problems))
+    return ValidatedBlock(block, columns, good, in_order(problems))
 
 
-def judge_column(entry: Entry, texts: Sequence[str]) -> Judged:
+def validate_column(entry: ProductFactor, texts: Sequence[str]) -> ValidatedColumn:
     """Judge the cells of one factor's column."""
     constraint = entry.factor.constraint
     different = set(texts)
-    if len(different) > FEW * len(texts):
+    if len(different) > FEW_VALUES * len(texts):
         if isinstance(constraint, Number):
-            return _judge_numbers(entry, constraint, texts)
+            return _validate_numbers(entry, constraint, texts)
         if isinstance(constraint, Text):
-            return _judge_texts(entry, constraint, texts)
-    return judge_each(texts, different, verdict_of(entry), _dtype(entry))
+            return _validate_texts(entry, constraint, texts)
+    return validate_each(texts, different, verdict_of(entry), _dtype(entry))
 
 
-def judge_each(texts: Sequence[str], different: set[str], validate: Callable[[str], Value], dtype: type) -> Judged:
-    """Judge each different text once, by a function that returns its value or raises `Broken`."""
+def validate_each(
+    texts: Sequence[str], different: set[str], validate: Callable[[str], Value], dtype: type
+) -> ValidatedColumn:
+    """Judge each different text once, by a function that returns its value or raises `ConstraintViolation`."""
     verdicts = {text: _verdict(text, validate) for text in different}
-    bad = {text: verdict for text, verdict in verdicts.items() if isinstance(verdict, Broken)}
+    bad = {text: verdict for text, verdict in verdicts.items() if isinstance(verdict, ConstraintViolation)}
     values: NDArray[Any] = np.array([None if text in bad else verdicts[text] for text in verdicts], dtype=dtype)
     value_of = dict(zip(verdicts, values.tolist(), strict=True)).__getitem__
     broken = {row: bad[text] for row, text in enumerate(texts) if text in bad} if bad else {}
-    return Judged(np.fromiter(map(value_of, texts), dtype=dtype, count=len(texts)), broken)
+    return ValidatedColumn(np.fromiter(map(value_of, texts), dtype=dtype, count=len(texts)), broken)
 
 
-def verdict_of(entry: Entry) -> Callable[[str], Value]:
-    """Return what gives one text its value as the single-row model does, or raises `Broken`."""
+def verdict_of(entry: ProductFactor) -> Callable[[str], Value]:
+    """Return what gives one text its value as the single-row model does, or raises `ConstraintViolation`."""
     constraint, required = entry.factor.constraint, entry.required
 
     def validate(text: str) -> Value:
         if not is_blank(text):
-            return constraint.validate(text, Door.TEXT)  # type: ignore[no-any-return]
+            return constraint.validate(text, Source.TEXT)  # type: ignore[no-any-return]
         if required:
-            raise Broken("required", "is required")
+            raise ConstraintViolation("required", "is required")
         return None
 
     return validate
@@ -129,7 +140,7 @@ def by_column(header: Sequence[str], rows: Sequence[list[str]]) -> dict[str, tup
 
 
 def cell_problems(
-    judged: Judged, column: str, factor: str, texts: Sequence[str], lines: Sequence[int]
+    judged: ValidatedColumn, column: str, factor: str, texts: Sequence[str], lines: Sequence[int]
 ) -> Iterator[CellProblem]:
     """Name each broken cell of a column."""
     for row, broken in judged.broken.items():
@@ -152,20 +163,20 @@ def in_order(problems: list[CellProblem]) -> tuple[CellProblem, ...]:
 
 def cut(text: str) -> str:
     """Cut a found text short."""
-    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
-def _dtype(entry: Entry) -> type:
+def _dtype(entry: ProductFactor) -> type:
     return object if isinstance(entry.factor.constraint, Choice | Text) else np.float64
 
 
-def _unknown(entry: Entry, rows: int) -> Judged:
+def _unknown(entry: ProductFactor, rows: int) -> ValidatedColumn:
     """Return the column of a factor that the file does not have."""
-    missing = dict.fromkeys(range(rows), Broken("required", "is required")) if entry.required else {}
-    return Judged(np.full(rows, None, dtype=_dtype(entry)), missing)
+    missing = dict.fromkeys(range(rows), ConstraintViolation("required", "is required")) if entry.required else {}
+    return ValidatedColumn(np.full(rows, None, dtype=_dtype(entry)), missing)
 
 
-def _judge_numbers(entry: Entry, constraint: Number, texts: Sequence[str]) -> Judged:
+def _validate_numbers(entry: ProductFactor, constraint: Number, texts: Sequence[str]) -> ValidatedColumn:
     rest = _not_plain(texts, _plain_numbers)
     plain = list(texts)
     for row in rest:
@@ -181,7 +192,7 @@ def _judge_numbers(entry: Entry, constraint: Number, texts: Sequence[str]) -> Ju
     return _with_rest(values, rest, texts, entry)
 
 
-def _judge_texts(entry: Entry, constraint: Text, texts: Sequence[str]) -> Judged:
+def _validate_texts(entry: ProductFactor, constraint: Text, texts: Sequence[str]) -> ValidatedColumn:
     stripped = [text.strip() for text in texts]
     rest = set(_not_plain(stripped, lambda some: _plain_texts(some, constraint.longest)))
     if entry.required:
@@ -189,18 +200,18 @@ def _judge_texts(entry: Entry, constraint: Text, texts: Sequence[str]) -> Judged
     return _with_rest(np.array([text or None for text in stripped], dtype=object), sorted(rest), texts, entry)
 
 
-def _with_rest(values: NDArray[Any], rest: list[int], texts: Sequence[str], entry: Entry) -> Judged:
-    """Put into a column the values of the cells that the constraint has to judge by itself."""
+def _with_rest(values: NDArray[Any], rest: list[int], texts: Sequence[str], entry: ProductFactor) -> ValidatedColumn:
+    """Put into a column the values of the cells that the constraint has to validate_block by itself."""
     odd = [texts[row] for row in rest]
-    judged = judge_each(odd, set(odd), verdict_of(entry), _dtype(entry))
+    judged = validate_each(odd, set(odd), verdict_of(entry), _dtype(entry))
     values[rest] = judged.values
-    return Judged(values, {rest[place]: broken for place, broken in judged.broken.items()})
+    return ValidatedColumn(values, {rest[place]: broken for place, broken in judged.broken.items()})
 
 
 def _plain_numbers(texts: Sequence[str]) -> bool:
     joined = "\n".join(texts)
     return (
-        max(map(len, texts)) <= LONGEST_NUMBER
+        max(map(len, texts)) <= MAX_NUMBER_LENGTH
         and joined.count("\n") == len(texts) - 1  # a line break within a cell would make two numbers of one
         and PLAIN_NUMBERS.fullmatch(joined) is not None
     )
@@ -220,10 +231,10 @@ def _not_plain(texts: Sequence[str], plain: Callable[[Sequence[str]], bool], fir
     return _not_plain(texts[:half], plain, first) + _not_plain(texts[half:], plain, first + half)
 
 
-def _verdict(text: str, validate: Callable[[str], Value]) -> Value | Broken:
+def _verdict(text: str, validate: Callable[[str], Value]) -> Value | ConstraintViolation:
     try:
         return validate(text)
-    except Broken as broken:
+    except ConstraintViolation as broken:
         return broken.with_traceback(None)  # which would keep every text alive that was in sight
 
 

@@ -140,7 +140,7 @@ def _replacing_url(location: str) -> Iterator[Callable[[bytes], object]]:
 
 
 @dataclass(frozen=True)
-class CsvSource:
+class CsvInput:
     """A CSV file. Its spans are the bytes of whole records; `size` counts bytes."""
 
     location: str
@@ -166,7 +166,7 @@ class CsvSource:
 
 
 @dataclass(frozen=True)
-class ParquetSource:
+class ParquetInput:
     """A Parquet file, its cells as the text that a CSV file would hold (`_texts`).
 
     Its row groups are the partitions, large ones cut further; a span's `start` and `end` count rows, as does `size`.
@@ -217,7 +217,7 @@ class ParquetSource:
             yield from parquet.iter_batches(ROWS, row_groups=[group])
 
 
-Source = CsvSource | ParquetSource
+AnyInput = CsvInput | ParquetInput
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Input:
 
     location: str
     layout: Layout
-    parts: tuple[Source, ...]
+    parts: tuple[AnyInput, ...]
 
     @property
     def size(self) -> int:
@@ -239,7 +239,7 @@ class Input:
             for block in part.blocks():
                 yield before + block.span.end, block
 
-    def spans(self) -> Iterator[tuple[int, Source, Span]]:
+    def spans(self) -> Iterator[tuple[int, AnyInput, Span]]:
         """Yield where blocks begin and end, and of which part, each with how much of `size` is read."""
         for part, before in zip(self.parts, self._starts, strict=True):
             for span in part.spans():
@@ -311,7 +311,7 @@ def _fixed(location: str) -> str:
     return location[: location.rfind("/", 0, places[0]) + 1] if places else f"{location.rstrip('/')}/"
 
 
-def _part_of_many(product: Product, file: str, location: str) -> Source | None:
+def _part_of_many(product: Product, file: str, location: str) -> AnyInput | None:
     try:
         part = source_at(location, product)
     except NoRows:
@@ -319,14 +319,14 @@ def _part_of_many(product: Product, file: str, location: str) -> Source | None:
     return replace(part, added=(*_folder_columns(part).values(), file))
 
 
-def _folder_columns(part: Source) -> dict[str, str]:
+def _folder_columns(part: AnyInput) -> dict[str, str]:
     """Return the columns that a file's folders name, as Hive writes them; the file's own come first."""
     named = [step.partition("=") for step in PurePosixPath(part.location.partition("::")[0]).parts[:-1] if "=" in step]
     found = {unquote(column): "" if value == NO_VALUE else unquote(value) for column, _, value in named}
     return {column: value for column, value in found.items() if column and column not in part.layout.header}
 
 
-def _refuse_unlike(location: str, parts: list[Source]) -> None:
+def _refuse_unlike(location: str, parts: list[AnyInput]) -> None:
     first = parts[0]
     if len({type(part) for part in parts}) > 1:
         raise DataRefused(f"{location} has CSV and Parquet files: name those to score by a pattern such as *.csv.")
@@ -343,16 +343,16 @@ def _with(block: Block, added: tuple[str, ...]) -> Block:
     return replace(block, rows=[[*row, *added] for row in block.rows], ragged=ragged)
 
 
-def source_at(location: str, product: Product) -> Source:
+def source_at(location: str, product: Product) -> AnyInput:
     """Look at a file's beginning; `DataRefused` where it is neither CSV nor Parquet, or names no factor."""
     with reading(location) as file:
         if file.read(len(PARQUET)) == PARQUET:
             return _parquet_source(location, file, product)
         size = file.seek(0, 2)
-        return CsvSource(location, blocks.layout_from(file, product, None, name(location)), size)
+        return CsvInput(location, blocks.layout_from(file, product, None, name(location)), size)
 
 
-def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetSource:
+def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetInput:
     with _parquet(location, file) as parquet:
         for field in parquet.schema_arrow:
             _refuse_unfit(field)
@@ -362,7 +362,7 @@ def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetS
         groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
         if not sum(groups):
             raise NoRows("has no rows.")
-        return ParquetSource(location, Layout(",", header, 0, FIRST_LINE), groups)
+        return ParquetInput(location, Layout(",", header, 0, FIRST_LINE), groups)
 
 
 @contextmanager

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from bankportal.data.blocks import blocks_from, claims, layout_from
 from bankportal.data.columns import CellProblem as CellProblem  # part of what this module offers
-from bankportal.data.columns import by_column, cell_problems, in_order, judge_column, judge_each, ragged_problem
+from bankportal.data.columns import by_column, cell_problems, in_order, ragged_problem, validate_column, validate_each
 from bankportal.domain import constraints
-from bankportal.domain.constraints import Broken, Door
+from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Role
 from bankportal.domain.schema import is_blank
 
 BLOCK = 50_000  # rows split at once
-LABEL = constraints.Flag()
+LABEL = constraints.YesNo()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TextRows:
     """A file's rows as text, all as wide as the header.
 
     `recognised` maps columns to factor names (or the label's); `lines` and `positions` are those of the rows kept, as
@@ -112,7 +112,7 @@ def _content(path: Path) -> bytes:
         raise DataRefused(f"{path.name} cannot be read: {error.strerror}.") from None
 
 
-def _read_rows(content: bytes, name: str, product: Product) -> Rows:
+def _read_rows(content: bytes, name: str, product: Product) -> TextRows:
     file = io.BytesIO(content)
     layout = layout_from(file, product, most_columns=None, name=name)
     header = list(layout.header)
@@ -120,7 +120,7 @@ def _read_rows(content: bytes, name: str, product: Product) -> Rows:
         recognised = recognise(header, product)
     except DataRefused as refused:
         raise DataRefused(f"{name} {refused}") from None
-    raw = Rows(header, recognised, [], [], [], [], 0)
+    raw = TextRows(header, recognised, [], [], [], [], 0)
     for block in blocks_from(file, layout, BLOCK, name=name):
         raw.rows.extend(block.rows)
         raw.lines.extend(block.lines)
@@ -145,10 +145,10 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
     return {column: chosen[column] for column in header if column in chosen}
 
 
-def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
+def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
     recognised = raw.recognised
     entries = {entry.factor.name: entry for entry in product.entries}
-    beside = {name for name, entry in entries.items() if entry.role in {Role.CARRIED, Role.APART}}
+    beside = {name for name, entry in entries.items() if entry.role in {Role.IDENTIFIER, Role.PROTECTED}}
     texts = by_column(raw.header, raw.rows)
     problems = list(raw.problems)
     columns: dict[str, NDArray[Any]] = {}
@@ -156,7 +156,7 @@ def _table(raw: Rows, product: Product, name: str, sha256: str) -> Table:
     for column, meaning in recognised.items():
         cells = texts[column]
         entry = entries.get(meaning)
-        judged = judge_column(entry, cells) if entry else judge_each(cells, set(cells), _label, np.float64)
+        judged = validate_column(entry, cells) if entry else validate_each(cells, set(cells), _label, np.float64)
         columns[meaning] = judged.values
         if meaning not in beside:
             good[list(judged.broken)] = False
@@ -191,5 +191,5 @@ def _missing(product: Product, columns: Mapping[str, NDArray[Any]]) -> tuple[str
 
 def _label(text: str) -> Value:
     if is_blank(text):
-        raise Broken("no-label", "is blank: the row has no label to learn from")
-    return LABEL.validate(text, Door.TEXT)
+        raise ConstraintViolation("no-label", "is blank: the row has no label to learn from")
+    return LABEL.validate(text, Source.TEXT)

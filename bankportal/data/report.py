@@ -19,10 +19,10 @@ from bankportal.domain.errors import DataRefused
 # A factor that alone separates the label better than this was made from it, or is the label by another name.
 LEAK_ABOVE = 0.85
 # A number with more values than this is judged by ranges with equally many rows.
-MOST_LEVELS = 10
+MAX_LEVELS = 10
 # With less a held-out fifth says nothing.
-FEWEST_ROWS = 200
-FEWEST_OF_EACH_LABEL = 50
+MIN_ROWS = 200
+MIN_OF_EACH_LABEL = 50
 
 
 @dataclass(frozen=True)
@@ -179,16 +179,16 @@ def unfit(table: Table) -> tuple[str, ...]:
 
 def _too_few(table: Table, label: NDArray[np.float64]) -> Iterator[str]:
     name, column = table.name, table.product.label.name
-    if len(table) < FEWEST_ROWS:
+    if len(table) < MIN_ROWS:
         why = f" {table.rejected:,} were rejected, the first at {table.problems[0]}." if table.problems else ""
-        yield f"{name} has {len(table):,} good rows; training needs {FEWEST_ROWS} or more.{why}"
+        yield f"{name} has {len(table):,} good rows; training needs {MIN_ROWS} or more.{why}"
     ones = int(label.sum())
-    needs = f"training needs {FEWEST_OF_EACH_LABEL} or more of each."
-    if min(ones, len(table) - ones) < FEWEST_OF_EACH_LABEL:
+    needs = f"training needs {MIN_OF_EACH_LABEL} or more of each."
+    if min(ones, len(table) - ones) < MIN_OF_EACH_LABEL:
         yield f"{name} has {ones:,} rows with {column} 1 and {len(table) - ones:,} with 0; {needs}"
         return
     first = label[np.unique(customer_numbers(table), return_index=True)[1]]
-    if min(first.sum(), (1 - first).sum()) < FEWEST_OF_EACH_LABEL:
+    if min(first.sum(), (1 - first).sum()) < MIN_OF_EACH_LABEL:
         yield (
             f"{name} has {int(first.sum()):,} different customers with {column} 1 and {int((1 - first).sum()):,} "
             f"with 0 once repeated rows are taken together; {needs}"
@@ -236,7 +236,7 @@ def repeated(table: Table) -> NDArray[np.bool_]:
 
     What is kept apart does not count: protected values must not decide what a forest learns from.
     """
-    apart = {factor.name for factor in table.product.apart}
+    apart = {factor.name for factor in table.product.protected}
     return _repeats(table, [name for name in table.columns if name not in apart])
 
 
@@ -321,9 +321,9 @@ class LevelRates:
         unknown, overall = blank(values), float(label.mean())
         known, known_label = values[~unknown], label[~unknown]
         levels = np.unique(known)
-        as_ranges = values.dtype != object and len(levels) > MOST_LEVELS
+        as_ranges = values.dtype != object and len(levels) > MAX_LEVELS
         if as_ranges:
-            levels = np.unique(np.quantile(known, np.linspace(0, 1, MOST_LEVELS + 1)[1:], method="higher"))
+            levels = np.unique(np.quantile(known, np.linspace(0, 1, MAX_LEVELS + 1)[1:], method="higher"))
         place = np.searchsorted(levels, known)
         count = np.bincount(place, minlength=len(levels))
         ones = np.bincount(place, weights=known_label, minlength=len(levels))

@@ -39,7 +39,7 @@ class State(Enum):
         return self in {State.CHECKING, State.SCORING}
 
 
-class Step(Enum):
+class Stage(Enum):
     """What a chunk of work does."""
 
     CHECK = "check"  # reads the whole file, judges every row, finds where chunks begin
@@ -62,7 +62,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Found:
+class ProblemExample:
     """One example of a problem: where it stands, and what stood there."""
 
     line: int
@@ -81,11 +81,11 @@ class ProblemGroup:
     code: str
     message: str
     rows: int
-    examples: tuple[Found, ...]
+    examples: tuple[ProblemExample, ...]
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What the check of a whole file found. `good + rejected == rows`.
 
     `groups` come the largest first; `more` counts the bad cells of groups beyond those that are kept.
@@ -131,7 +131,7 @@ class Job:
     mapping: Mapping[str, str] | None
     start_when_checked: bool
     message: str
-    checked: Checked | None
+    checked: CheckResult | None
     model_version: str | None
     model_digest: str | None
     policy_version: str | None
@@ -169,7 +169,7 @@ class Chunk:
 
     number: int
     job_number: int
-    step: Step
+    step: Stage
     place: int
     span: Span | None
     token: int

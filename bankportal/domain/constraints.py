@@ -1,7 +1,7 @@
 """Constraints: one object validates a value, words the error, and makes up the values that break it.
 
-Values come through two doors. Text (`Door.TEXT`: web forms, CSV) is what a person or a file wrote; typed values
-(`Door.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None`
+Values come through two doors. Text (`Source.TEXT`: web forms, CSV) is what a person or a file wrote; typed values
+(`Source.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None`
 never get here, the schema takes them as unknown.
 """
 
@@ -14,21 +14,21 @@ from enum import Enum
 from typing import Any, Protocol
 
 # Longer numbers than this are not typed by people nor written by programs: 17 digits hold every float.
-LONGEST_NUMBER = 40
+MAX_NUMBER_LENGTH = 40
 # No leading zeros: 007 is a name, not a seven. ASCII digits only: float("١٢") is 12.0.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 # What does not show or shows as something else: controls, line breaks, text direction, half characters, lost bytes.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffd]")
 
 
-class Door(Enum):
+class Source(Enum):
     """How a value came in."""
 
     TEXT = "text"
     TYPED = "typed"
 
 
-class Broken(ValueError):
+class ConstraintViolation(ValueError):
     """A value breaks its constraint. `message` has no subject: "must be 850 or less"."""
 
     def __init__(self, code: str, message: str):
@@ -40,8 +40,8 @@ class Broken(ValueError):
 class Constraint(Protocol):
     """What all constraints can do."""
 
-    def validate(self, value: object, door: Door) -> Any:
-        """Return the value in its own type, or raise `Broken`."""
+    def validate(self, value: object, source: Source) -> Any:
+        """Return the value in its own type, or raise `ConstraintViolation`."""
 
     def json_schema(self) -> dict[str, Any]:
         """Say the constraint as JSON Schema."""
@@ -70,32 +70,32 @@ class Number:
     maximum: float
     whole: bool = False
 
-    def validate(self, value: object, door: Door) -> int | float:
-        """Return the number, or raise `Broken`."""
-        number = self._from_text(value) if door is Door.TEXT and isinstance(value, str) else self._from_typed(value)
+    def validate(self, value: object, source: Source) -> int | float:
+        """Return the number, or raise `ConstraintViolation`."""
+        number = self._from_text(value) if source is Source.TEXT and isinstance(value, str) else self._from_typed(value)
         if number < self.minimum:
-            raise Broken("below", f"must be {plain(self.minimum)} or more")
+            raise ConstraintViolation("below", f"must be {plain(self.minimum)} or more")
         if number > self.maximum:
-            raise Broken("above", f"must be {plain(self.maximum)} or less")
+            raise ConstraintViolation("above", f"must be {plain(self.maximum)} or less")
         if self.whole:
             if number != int(number):
-                raise Broken("not-whole", "must be a whole number")
+                raise ConstraintViolation("not-whole", "must be a whole number")
             return int(number)
         return float(number) + 0.0  # -0.0 becomes 0.0, so that equal inputs are written equally
 
     def _from_text(self, text: str) -> float:
         text = text.strip(" \t")
-        if len(text) <= LONGEST_NUMBER and NUMBER.fullmatch(text):
+        if len(text) <= MAX_NUMBER_LENGTH and NUMBER.fullmatch(text):
             return self._finite(float(text))
         if text.lstrip("+-").lower() in {"nan", "inf", "infinity"}:
-            raise Broken("not-finite", "must be a finite number")
-        raise Broken(
+            raise ConstraintViolation("not-finite", "must be a finite number")
+        raise ConstraintViolation(
             "not-a-number", f"must be {self._kind()} in the digits 0 to 9, such as {self._such_as()}{_hint(text)}"
         )
 
     def _from_typed(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Broken("not-a-number", f"must be {self._kind()}, such as {self._such_as()}")
+            raise ConstraintViolation("not-a-number", f"must be {self._kind()}, such as {self._such_as()}")
         try:
             return self._finite(float(value))
         except OverflowError:  # a whole number with hundreds of digits
@@ -104,7 +104,7 @@ class Number:
     @staticmethod
     def _finite(number: float) -> float:
         if not math.isfinite(number):
-            raise Broken("not-finite", "must be a finite number")
+            raise ConstraintViolation("not-finite", "must be a finite number")
         return number
 
     def _kind(self) -> str:
@@ -159,16 +159,16 @@ def _hint(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flag:
+class YesNo:
     """Yes or no, written 1 or 0; the value is an `int`."""
 
-    def validate(self, value: object, door: Door) -> int:
-        """Return 1 or 0, or raise `Broken`."""
-        if door is Door.TEXT and isinstance(value, str):
+    def validate(self, value: object, source: Source) -> int:
+        """Return 1 or 0, or raise `ConstraintViolation`."""
+        if source is Source.TEXT and isinstance(value, str):
             text = value.strip(" \t")
             value = int(float(text)) if text in {"0", "1", "0.0", "1.0"} else text
         if isinstance(value, bool | str) or value not in (0, 1):
-            raise Broken("not-a-flag", f"must be {self.describe()}")
+            raise ConstraintViolation("not-a-flag", f"must be {self.describe()}")
         return int(value)
 
     def json_schema(self) -> dict[str, Any]:
@@ -202,13 +202,13 @@ class Choice:
 
     options: tuple[str, ...]
 
-    def validate(self, value: object, door: Door) -> str:
-        """Return the option, or raise `Broken`."""
+    def validate(self, value: object, source: Source) -> str:
+        """Return the option, or raise `ConstraintViolation`."""
         if isinstance(value, str):
-            text = value.strip(" \t") if door is Door.TEXT else value
+            text = value.strip(" \t") if source is Source.TEXT else value
             if text in self.options:
                 return text
-        raise Broken("not-a-choice", f"must be {self.describe()}")
+        raise ConstraintViolation("not-a-choice", f"must be {self.describe()}")
 
     def json_schema(self) -> dict[str, Any]:
         """Say the constraint as JSON Schema."""
@@ -231,15 +231,17 @@ class Text:
 
     longest: int
 
-    def validate(self, value: object, door: Door) -> str:
-        """Return the text without the white space around it, or raise `Broken`."""
+    def validate(self, value: object, source: Source) -> str:
+        """Return the text without the white space around it, or raise `ConstraintViolation`."""
         if not isinstance(value, str):
-            raise Broken("not-text", f"must be {self.describe()}")
-        text = value.strip() if door is Door.TEXT else value
+            raise ConstraintViolation("not-text", f"must be {self.describe()}")
+        text = value.strip() if source is Source.TEXT else value
         if len(text) > self.longest:
-            raise Broken("too-long", f"must have {self.longest} characters or fewer")
+            raise ConstraintViolation("too-long", f"must have {self.longest} characters or fewer")
         if UNSEEN.search(text):
-            raise Broken("not-text", "must not hold control characters, line breaks or unreadable characters")
+            raise ConstraintViolation(
+                "not-text", "must not hold control characters, line breaks or unreadable characters"
+            )
         return text.strip()
 
     def json_schema(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What can go wrong, in one shape.
 
 Every error that a person or another system sees is a `PortalError` with a short `code` and a sentence. Errors about
-given values carry one `Problem` a field.
+given values carry one `FieldProblem` a field.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Problem:
+class FieldProblem:
     """One thing wrong with one given value.
 
     `message` has no subject, so that a page can put the label before it and the API the field's name. `found` is the
@@ -33,7 +33,7 @@ class InvalidInput(PortalError):
 
     code = "invalid-input"
 
-    def __init__(self, problems: Iterable[Problem]):
+    def __init__(self, problems: Iterable[FieldProblem]):
         self.problems = tuple(problems)
         super().__init__("; ".join(f"{p.field} {p.message}".strip() for p in self.problems))
 

@@ -10,8 +10,8 @@ not judge. What a forest was trained on is narrower and is kept with each model 
 from dataclasses import dataclass
 from enum import Enum
 
-from bankportal.domain.constraints import Choice, Constraint, Flag, Number, Text
-from bankportal.domain.policy import SMALLEST_LIMIT
+from bankportal.domain.constraints import Choice, Constraint, Number, Text, YesNo
+from bankportal.domain.policy import MIN_LIMIT
 
 CURRENCY = "EUR"
 
@@ -97,10 +97,10 @@ class Factor:
         return self.protection is Protection.ALWAYS or (credit and self.protection is Protection.CREDIT)
 
 
-def squeeze(name: str) -> str:
+def normalised_name(name: str) -> str:
     """Reduce a column name to what identifies it: letters and digits, lower case.
 
-    >>> squeeze("credit_score") == squeeze("Credit Score") == squeeze("CreditScore")
+    >>> normalised_name("credit_score") == normalised_name("Credit Score") == normalised_name("CreditScore")
     True
     """
     return "".join(character for character in name.casefold() if character.isalnum())
@@ -227,7 +227,7 @@ HAS_CR_CARD = Factor(
     name="HasCrCard",
     label="Has a credit card",
     group=Group.ACCOUNTS,
-    constraint=Flag(),
+    constraint=YesNo(),
     help="A credit card of this bank.",
     example="1",
     aliases=("credit_card", "has_credit_card"),
@@ -240,7 +240,7 @@ HAS_LOAN = Factor(
     name="HasLoan",
     label="Has a loan",
     group=Group.ACCOUNTS,
-    constraint=Flag(),
+    constraint=YesNo(),
     help="A loan or mortgage of this bank that is not paid back yet.",
     example="0",
     aliases=("loan",),
@@ -252,7 +252,7 @@ SALARY_DEPOSITED = Factor(
     name="SalaryDeposited",
     label="Salary paid in here",
     group=Group.ACCOUNTS,
-    constraint=Flag(),
+    constraint=YesNo(),
     help="The customer's salary arrives on an account of this bank.",
     example="1",
     aliases=("salary_account", "direct_deposit"),
@@ -295,7 +295,7 @@ REQUESTED_LIMIT = Factor(
     name="RequestedLimit",
     label="Requested limit",
     group=Group.ACCOUNTS,
-    constraint=Number(minimum=SMALLEST_LIMIT, maximum=100_000_000),
+    constraint=Number(minimum=MIN_LIMIT, maximum=100_000_000),
     help="What the customer asks for. Used by the limit policy, not by the forest.",
     example="5000",
     unit=CURRENCY,
@@ -305,7 +305,7 @@ IS_ACTIVE_MEMBER = Factor(
     name="IsActiveMember",
     label="Active member",
     group=Group.ACTIVITY,
-    constraint=Flag(),
+    constraint=YesNo(),
     help="The customer used an account in the last quarter.",
     example="1",
     aliases=("active_member", "active"),

@@ -11,7 +11,7 @@ from bankportal.domain.schema import Customer
 
 
 @dataclass(frozen=True)
-class Flag:
+class UnseenValue:
     """A value outside what the forest was trained on: scored all the same, and said so."""
 
     factor: str
@@ -45,7 +45,7 @@ class Outcome:
     score: float
     band: Band
     limit: Limit | None
-    flags: tuple[Flag, ...]
+    flags: tuple[UnseenValue, ...]
     base: float
     contributions: Mapping[str, float]
     reasons: tuple[Reason, ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 Value = int | float | str | None
-SMALLEST_LIMIT = 500
+MIN_LIMIT = 500
 ABILITY_TO_PAY = "ability-to-pay"
 # The factors that a policy reads.
 SALARY, OBLIGATIONS, REQUESTED = "EstimatedSalary", "MonthlyObligations", "RequestedLimit"
@@ -116,7 +116,7 @@ CARD_LIMIT_POLICY = LimitPolicy(
     minimum_payment=0.03,
     payment_share=0.25,
     step=50,
-    smallest=SMALLEST_LIMIT,
+    smallest=MIN_LIMIT,
 )
 
 # Every policy that ever decided stays here, so that its decisions can be recomputed.

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from bankportal.domain import factors as f
-from bankportal.domain.factors import Factor, squeeze
+from bankportal.domain.factors import Factor, normalised_name
 from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
 
 
@@ -55,7 +55,7 @@ class Label:
 
     def matches(self, column: str) -> bool:
         """Say whether a file's column is this label."""
-        return squeeze(column) in {squeeze(name) for name in (self.name, *self.aliases)}
+        return normalised_name(column) in {normalised_name(name) for name in (self.name, *self.aliases)}
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Reference:
 class Role(Enum):
     """What a product does with a factor."""
 
-    CARRIED = "travels along, never scored"
+    IDENTIFIER = "travels along, never scored"
     SCORED = "scored"
     POLICY = "used by the limit policy, not by the forest"
-    APART = "stored apart for the fairness audit, never scored"
+    PROTECTED = "stored apart for the fairness audit, never scored"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ProductFactor:
     """A factor in its role for one product. Optional factors may be blank: unknown."""
 
     factor: Factor
@@ -102,7 +102,7 @@ class Product:
     """One thing the portal decides.
 
     `quantity` names the score in a sentence ("the risk of leaving"), `raises` and `lowers` what a value does to it;
-    `required` and `optional` are the scored factors; `apart` are accepted for audits and stored away from the rest.
+    `required` and `optional` are the scored factors; `protected` are accepted for audits and stored away from the rest.
     Raises `ProductRefused` where a scored or policy factor is protected for this product, a factor appears twice, or
     the bands do not cover 0 to 1 in order.
     """
@@ -114,7 +114,7 @@ class Product:
     decides_credit: bool
     required: tuple[Factor, ...]
     optional: tuple[Factor, ...]
-    apart: tuple[Factor, ...]
+    protected: tuple[Factor, ...]
     label: Label
     bands: tuple[Band, ...]
     raises: Verb
@@ -122,14 +122,14 @@ class Product:
     reference: Reference
     policy_factors: tuple[Factor, ...] = ()
     policy: LimitPolicy | None = None
-    carried: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
+    identifiers: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
 
     def __post_init__(self) -> None:
         for entry in self.entries:
             if entry.role in {Role.SCORED, Role.POLICY} and entry.factor.barred(credit=self.decides_credit):
                 raise ProductRefused(f"{self.key} must not score {entry.factor.name}: {entry.factor.protection.value}")
-        names = [squeeze(name) for e in self.entries for name in (e.factor.name, *e.factor.aliases)]
-        names += [squeeze(name) for name in (self.label.name, *self.label.aliases)]
+        names = [normalised_name(name) for e in self.entries for name in (e.factor.name, *e.factor.aliases)]
+        names += [normalised_name(name) for name in (self.label.name, *self.label.aliases)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ProductRefused(f"{self.key} declares {', '.join(sorted(twice))} twice")
         starts = [band.start for band in self.bands]
@@ -139,16 +139,16 @@ class Product:
             raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
 
     @cached_property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ProductFactor, ...]:
         """All factors the product accepts, in their roles."""
         return tuple(self._entries())
 
-    def _entries(self) -> Iterator[Entry]:
-        yield from (Entry(factor, Role.CARRIED) for factor in self.carried)
-        yield from (Entry(factor, Role.SCORED, required=True) for factor in self.required)
-        yield from (Entry(factor, Role.SCORED) for factor in self.optional)
-        yield from (Entry(factor, Role.POLICY) for factor in self.policy_factors)
-        yield from (Entry(factor, Role.APART) for factor in self.apart)
+    def _entries(self) -> Iterator[ProductFactor]:
+        yield from (ProductFactor(factor, Role.IDENTIFIER) for factor in self.identifiers)
+        yield from (ProductFactor(factor, Role.SCORED, required=True) for factor in self.required)
+        yield from (ProductFactor(factor, Role.SCORED) for factor in self.optional)
+        yield from (ProductFactor(factor, Role.POLICY) for factor in self.policy_factors)
+        yield from (ProductFactor(factor, Role.PROTECTED) for factor in self.protected)
 
     @cached_property
     def scored(self) -> tuple[Factor, ...]:
@@ -227,7 +227,7 @@ CHURN = Product(
         f.COMPLAINT_RESOLUTION_DAYS,
         f.LATE_PAYMENTS,
     ),
-    apart=(f.GENDER,),
+    protected=(f.GENDER,),
     label=Label(name="Churn", aliases=("Exited", "churned", "left"), meaning="the customer left"),
     bands=(
         Band(name="Low", start=0.0, tone=Tone.GOOD, meaning="Below the level at which the bank acts."),
@@ -263,7 +263,7 @@ ALLOWANCE = Product(
         f.MONTHLY_OBLIGATIONS,
     ),
     policy_factors=(f.REQUESTED_LIMIT,),
-    apart=(f.GENDER, f.AGE, f.GEOGRAPHY),
+    protected=(f.GENDER, f.AGE, f.GEOGRAPHY),
     label=Label(name="Repaid", meaning="no payment was 90 days past due within 12 months"),
     bands=(
         Band(name="Ineligible", start=0.0, tone=Tone.BAD, meaning="Too uncertain to grant a limit."),

@@ -18,12 +18,12 @@ from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
-MOST = 4
+MAX_REASONS = 4
 # How a phrase writes an amount.
 MONEY = f"{CURRENCY} {{value}}"
 NOTHING_ALONE = "Several values together, none of them by itself"
 # A contribution below either is no principal reason: half a percentage point, a share of the weightiest one.
-LEAST_POINTS, LEAST_SHARE = 0.005, 0.05
+MIN_POINTS, MIN_SHARE = 0.005, 0.05
 # How a policy rule that cut or refused a limit is named; {ceiling}, {amount} and {smallest} come with their currency.
 RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
@@ -176,8 +176,8 @@ def principal(ordered: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """Return the contributions that weigh enough to be named: the first always, the others where they count."""
     if not ordered:
         return []
-    first, *others = ordered[:MOST]
-    least = max(LEAST_POINTS, LEAST_SHARE * abs(first[1]))
+    first, *others = ordered[:MAX_REASONS]
+    least = max(MIN_POINTS, MIN_SHARE * abs(first[1]))
     return [first, *(pair for pair in others if abs(pair[1]) >= least)]
 
 
@@ -202,7 +202,7 @@ def reasons(
     chosen = principal([(name, share) for name, share in explained.honest() if not adverse or share < 0])
     found = [
         Reason(name, None, share, catalogue.sentence(product, name, values.get(name), raises=share > 0))
-        for name, share in chosen[: MOST - (rule is not None)]
+        for name, share in chosen[: MAX_REASONS - (rule is not None)]
     ]
     return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
 
@@ -229,8 +229,8 @@ def omissions(outcome: Outcome) -> dict[str, Omission]:
     if ABILITY_TO_PAY in rules:
         return dict.fromkeys(others, Omission.RULE_ALONE)
     adverse = outcome.product.decides_credit and (outcome.band.tone is Tone.BAD or bool(rules))
-    least = max(LEAST_POINTS, LEAST_SHARE * max(named.values())) if named else 0.0
-    lightest = min(named.values(), default=0.0) if len(outcome.reasons) == MOST else 0.0
+    least = max(MIN_POINTS, MIN_SHARE * max(named.values())) if named else 0.0
+    lightest = min(named.values(), default=0.0) if len(outcome.reasons) == MAX_REASONS else 0.0
 
     def omission(share: float) -> Omission:
         if adverse and share > 0:

@@ -19,7 +19,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedDecision:
     """A decision with what its receipt fixes beside it: its submission's digest and its protected values' salt."""
 
     decision: Decision
@@ -27,7 +27,7 @@ class Recorded:
     salt: str
 
 
-Entry = Recorded | Job  # what has a place in the chain
+ChainEntry = RecordedDecision | Job  # what has a place in the chain
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def protected_digest(salt: str, apart: Values) -> str:
     return sha256(salt + canonical(apart))
 
 
-def content(entry: Entry, number: int, previous: str) -> str:
+def content(entry: ChainEntry, number: int, previous: str) -> str:
     """Return the canonical content of a decision or a batch: what its receipt is the digest of."""
     of_entry = batch_content(entry) if isinstance(entry, Job) else decision_content(entry)
     return canonical(of_entry | {"format": FORMAT, "number": number, "previous": previous})
 
 
-def decision_content(recorded: Recorded) -> dict[str, Any]:
+def decision_content(recorded: RecordedDecision) -> dict[str, Any]:
     """Return what a receipt fixes of a decision: the answer, its input, who answered, when."""
     decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
     return outcome.to_record() | {
@@ -72,8 +72,8 @@ def decision_content(recorded: Recorded) -> dict[str, Any]:
         "submission": recorded.submission,
         "at": _instant(decision.at),
         "product": customer.product.key,
-        "input": {"carried": customer.carried, "scored": customer.scored, "policy": customer.policy},
-        "protected": protected_digest(recorded.salt, customer.apart),
+        "input": {"carried": customer.identifiers, "scored": customer.scored, "policy": customer.policy},
+        "protected": protected_digest(recorded.salt, customer.protected),
         "model": {"version": outcome.model_version, "digest": outcome.model_digest},
     }
 
@@ -108,7 +108,7 @@ def batch_content(job: Job) -> dict[str, Any]:
     }
 
 
-def receipt(entry: Entry, before: Receipt | None) -> Receipt:
+def receipt(entry: ChainEntry, before: Receipt | None) -> Receipt:
     """Return the receipt that follows the one before; `None` starts the chain."""
     number, previous = (before.number + 1, before.digest) if before else (1, START)
     return Receipt(number, sha256(content(entry, number, previous)), previous)

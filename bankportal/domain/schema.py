@@ -21,13 +21,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bankportal.domain.constraints import Broken, Door
-from bankportal.domain.errors import InvalidInput, Problem
+from bankportal.domain.constraints import ConstraintViolation, Source
+from bankportal.domain.errors import FieldProblem, InvalidInput
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Entry, Product, Role
+from bankportal.domain.products import Product, ProductFactor, Role
 
 Values = dict[str, Value]
-LONGEST_FOUND = 80
+MAX_QUOTED = 80
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Customer:
     """One customer's validated values by role; every factor of the product is a key, `None` where unknown."""
 
     product: Product
-    carried: Values
+    identifiers: Values
     scored: Values
     policy: Values
-    apart: Values
+    protected: Values
 
     def all_values(self) -> Values:
         """Return all values under their factors' names."""
-        return self.carried | self.scored | self.policy | self.apart
+        return self.identifiers | self.scored | self.policy | self.protected
 
 
 def is_blank(value: object) -> bool:
@@ -50,17 +50,17 @@ def is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def validator(entry: Entry) -> Any:
-    """Return the annotated type that pydantic checks one factor with, through the door given as context."""
+def validator(entry: ProductFactor) -> Any:
+    """Return the annotated type that pydantic checks one factor with, through the source given as context."""
     factor = entry.factor
 
     def check(value: object, info: ValidationInfo) -> Value:
-        door = info.context or Door.TYPED
+        source = info.context or Source.TYPED
         # A typed value is unknown where it is not given: white space in place of a number is a slip.
-        unknown = value is None or (door is Door.TEXT and is_blank(value))
+        unknown = value is None or (source is Source.TEXT and is_blank(value))
         try:
-            checked: Value = None if unknown else factor.constraint.validate(value, door)
-        except Broken as broken:
+            checked: Value = None if unknown else factor.constraint.validate(value, source)
+        except ConstraintViolation as broken:
             raise PydanticCustomError(broken.code, "{message}", {"message": broken.message}) from None
         if checked is None or checked == "":
             if entry.required:
@@ -91,13 +91,13 @@ def schema(product: Product) -> type[BaseModel]:
     return create_model(f"{product.title}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
-def validate(product: Product, raw: object, door: Door) -> Customer:
+def validate(product: Product, raw: object, source: Source) -> Customer:
     """Check raw values (a mapping of factor names to values) and return the customer.
 
     Raises `InvalidInput` with every problem, in the product's order; unknown names come last.
     """
     try:
-        values = vars(schema(product).model_validate(raw, context=door))
+        values = vars(schema(product).model_validate(raw, context=source))
     except ValidationError as error:
         raise InvalidInput(_problems(product, error)) from None
     return Customer(product, *({name: values[name] for name in names} for names in _names_by_role(product)))
@@ -106,25 +106,29 @@ def validate(product: Product, raw: object, door: Door) -> Customer:
 @cache
 def _names_by_role(product: Product) -> tuple[tuple[str, ...], ...]:
     """Return the factors' names by role, in the order of `Customer`'s fields."""
-    roles = (Role.CARRIED, Role.SCORED, Role.POLICY, Role.APART)
+    roles = (Role.IDENTIFIER, Role.SCORED, Role.POLICY, Role.PROTECTED)
     return tuple(tuple(entry.factor.name for entry in product.entries if entry.role is role) for role in roles)
 
 
-def _problems(product: Product, error: ValidationError) -> list[Problem]:
+def _problems(product: Product, error: ValidationError) -> list[FieldProblem]:
     return [_problem(product, details) for details in error.errors(include_url=False)]
 
 
-def _problem(product: Product, details: Mapping[str, Any]) -> Problem:
+def _problem(product: Product, details: Mapping[str, Any]) -> FieldProblem:
     field = str(details["loc"][0]) if details["loc"] else ""
     match details["type"]:
         case "missing":
-            return Problem(field, "required", "is required")
+            return FieldProblem(field, "required", "is required")
         case "extra_forbidden":
-            return Problem(_cut(field), "unknown-field", f"is not a factor of {product.key}", _cut(details["input"]))
+            return FieldProblem(
+                _cut(field), "unknown-field", f"is not a factor of {product.key}", _cut(details["input"])
+            )
         case "model_type" | "model_attributes_type":
-            return Problem("", "not-an-object", "The values must be given as an object of factor names and values.")
+            return FieldProblem(
+                "", "not-an-object", "The values must be given as an object of factor names and values."
+            )
         case code:
-            return Problem(field, code, details["msg"], _cut(details["input"]))
+            return FieldProblem(field, code, details["msg"], _cut(details["input"]))
 
 
 def _cut(value: object) -> str:
@@ -132,4 +136,4 @@ def _cut(value: object) -> str:
     text = (
         "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     )
-    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"

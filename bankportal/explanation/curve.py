@@ -12,14 +12,14 @@ from itertools import groupby
 
 import numpy as np
 
-from bankportal.domain.constraints import Choice, Flag, Number
+from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.factors import Factor
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 from bankportal.explanation.cells import Floats, last_left, reachable
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
-from bankportal.model.seen import Seen
+from bankportal.model.seen_ranges import SeenRanges
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def curve(
     encoding: Encoding,
     values: Mapping[str, Value],
     factor: str,
-    seen: Seen | None = None,
+    seen: SeenRanges | None = None,
 ) -> Curve:
     """Return a customer's exact what-if curve of one factor.
 
@@ -93,7 +93,7 @@ def curve(
 
 def _ends(forest: Forest, encoding: Encoding, values: Mapping[str, Value], factor: Factor) -> Sequence[float | str]:
     """Return each cell's last value, or each flag's or choice's."""
-    if isinstance(factor.constraint, Flag):
+    if isinstance(factor.constraint, YesNo):
         return (0, 1)
     if isinstance(factor.constraint, Choice):
         return factor.constraint.options
@@ -133,7 +133,7 @@ def _steps(factor: Factor, ends: Sequence[float | str], scores: Sequence[float])
         start = end
 
 
-def _seen(seen: Seen | None, factor: str) -> tuple[float, float] | tuple[str, ...] | None:
+def _seen(seen: SeenRanges | None, factor: str) -> tuple[float, float] | tuple[str, ...] | None:
     if seen is None:
         return None
     return seen.ranges.get(factor) or seen.options.get(factor)

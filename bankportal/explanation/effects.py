@@ -26,7 +26,7 @@ from bankportal.model.forest import LEAF, Forest
 NOT_ONE = -2  # the row fails the conditions of more than one factor
 NONE = -1
 # Sums stay below 2**63: no tree gives a factor more than 1.
-UNIT, MOST_TREES = 2.0**-48, 2**14
+UNIT, MAX_TREES = 2.0**-48, 2**14
 # Rows at once on the NumPy path.
 BLOCK = 128
 Floats = NDArray[np.float64]
@@ -71,8 +71,8 @@ class Effects:
             raise ValueError("the shares are not those of the forest's leaves and factors")
         if not ((self.shares >= 0) & (self.shares <= 1)).all():
             raise ValueError("a share is not between 0 and 1")
-        if len(self.forest.roots) > MOST_TREES:
-            raise ValueError(f"a forest of more than {MOST_TREES} trees has no effects")
+        if len(self.forest.roots) > MAX_TREES:
+            raise ValueError(f"a forest of more than {MAX_TREES} trees has no effects")
 
     @classmethod
     def build(cls, forest: Forest, encoding: Encoding, reference: Floats) -> "Effects":

@@ -19,11 +19,11 @@ from bankportal.model.forest import LEAF, Forest
 # Factors in one table: a look-up of 64-bit numbers is one cache line.
 LANES = 8
 # Bits of a table's index at most.
-MOST_BITS = 12
+MAX_BITS = 12
 # What a table's entry costs in look-ups, from the fastest tables to the smallest; the first whose tables fit is taken.
 PRICES = (0.002, 0.008, 0.03, 0.1)
 # Tables that would be larger than this in 64-bit numbers are kept in 32-bit ones.
-MOST_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 # A blank's code where blanks go right: above every threshold's number.
 BLANK_RIGHT = 65535
 
@@ -126,7 +126,7 @@ class Shape:
         cost = [0.0] * len(self.feature)
         whole = [False] * len(cost)
         for node in range(len(cost) - 1, -1, -1):
-            fits = self.bits(node) <= MOST_BITS and self.lanes[node] <= LANES
+            fits = self.bits(node) <= MAX_BITS and self.lanes[node] <= LANES
             own = 2 + self.lanes[node] + price * LANES * 2 ** self.bits(node) if fits else inf
             parts = cost[self.left[node]] + cost[self.right[node]] if self.factor[node] != LEAF else inf
             cost[node], whole[node] = min(own, parts), own <= parts
@@ -166,7 +166,7 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
         order = [step for root in roots for step in shape.walk(root, whole)]
         groups = [node for node, _, _ in order if whole[node]]
         rows = sum(2 ** shape.bits(node) for node in groups)
-        if rows * LANES * 8 <= MOST_BYTES:
+        if rows * LANES * 8 <= MAX_BYTES:
             break
     thresholds, starts, code = codes(forest, len(encoding.columns))
     column = (2 * forest.feature + ~forest.missing_left).tolist()
@@ -174,7 +174,7 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
         factors=len(encoding.factors),
         columns=len(encoding.columns),
         rows=rows,
-        dtype="float64" if rows * LANES * 8 <= MOST_BYTES else "float32",
+        dtype="float64" if rows * LANES * 8 <= MAX_BYTES else "float32",
         cells=(thresholds, starts),
         visits=_visits(shape, order, {node: number for number, node in enumerate(groups)}, column, code),
         groups=_groups(shape, groups, len(encoding.factors)),

@@ -25,12 +25,12 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from bankportal.domain.constraints import Flag, Number
+from bankportal.domain.constraints import Number, YesNo
 from bankportal.domain.factors import Change, Direction, Factor
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Band, Product, Tone
 from bankportal.explanation.cells import Flags, Floats, Ints, Ladder, goes_left, last_left
-from bankportal.model.encoding import LARGEST, Encoding
+from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import LEAF, Forest
 
 # Suggestions of a single factor at most.
@@ -111,7 +111,7 @@ class Candidates:
         """Return a candidate as the type its constraint gives."""
         value = float(self.values[number])
         constraint = self.factor.constraint
-        return int(value) if isinstance(constraint, Flag) or getattr(constraint, "whole", False) else value
+        return int(value) if isinstance(constraint, YesNo) or getattr(constraint, "whole", False) else value
 
 
 # In place of a second factor when one changes alone: a single candidate, and none that is the customer's own.
@@ -156,7 +156,7 @@ def _changeable(
         own = values.get(factor.name)
         if (
             factor.change
-            and isinstance(factor.constraint, Number | Flag)
+            and isinstance(factor.constraint, Number | YesNo)
             and isinstance(own, int | float)
             and factor.name in encoding.factors
             and not factor.barred(credit=product.decides_credit)
@@ -292,7 +292,7 @@ class _Search:
             side = self.sides[number]
             row[side.column] = side.values[candidate]
             changes.append(Replacement(side.factor, side.typed(side.own), side.typed(candidate)))
-        score = float(self.forest.score(np.clip(row, -LARGEST, LARGEST)[None, :])[0])
+        score = float(self.forest.score(np.clip(row, -MAX_FLOAT32, MAX_FLOAT32)[None, :])[0])
         band = self.product.band(score)
         assert self.better[self.product.bands.index(band)], "a suggestion misses the band it promises"
         return Suggestion(tuple(changes), score, band, effort)
@@ -308,7 +308,7 @@ def _nodes(forest: Forest, row: Floats, sides: Sequence[Candidates]) -> Nodes:
     code = np.zeros(len(kind), dtype=np.int64)
     for number, side in enumerate(sides):
         own = np.flatnonzero(forest.feature == side.column)
-        rounded = np.clip(side.values, -LARGEST, LARGEST).astype(np.float32).astype(np.float64)
+        rounded = np.clip(side.values, -MAX_FLOAT32, MAX_FLOAT32).astype(np.float32).astype(np.float64)
         kind[own] = number
         code[own] = np.searchsorted(rounded, forest.threshold[own], side="right")
     units = np.rint(forest.value * SCALE).astype(np.int64)

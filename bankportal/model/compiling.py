@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 OFF = "BANKPORTAL_NO_NUMBA"
 # Fewer rows than this are not worth a second thread; more than that are handed out piece by piece.
-LEAST_ROWS, MOST_ROWS = 512, 4096
+MIN_ROWS, MAX_ROWS = 512, 4096
 
 
 def _import_numba() -> Any:
@@ -64,7 +64,7 @@ def processors() -> int:
 
 def share_out(work: Callable[[int, int], None], rows: int) -> None:
     """Call `work(start, end)` for pieces that cover all rows, on all processors; an error is raised here."""
-    piece = min(max(-(-rows // processors()), LEAST_ROWS), MOST_ROWS)
+    piece = min(max(-(-rows // processors()), MIN_ROWS), MAX_ROWS)
     starts = range(0, rows, piece)
     if len(starts) < 2:
         work(0, rows)

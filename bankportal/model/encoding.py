@@ -20,7 +20,7 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 
 # The forest compares in float32; a larger number would become infinite there.
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -151,6 +151,6 @@ def _encoded(values: NDArray[Any], option: str | None) -> NDArray[np.float64]:
 
 
 def _clipped(encoded: NDArray[np.float64]) -> NDArray[np.float64]:
-    np.maximum(encoded, -LARGEST, out=encoded)
-    np.minimum(encoded, LARGEST, out=encoded)
+    np.maximum(encoded, -MAX_FLOAT32, out=encoded)
+    np.minimum(encoded, MAX_FLOAT32, out=encoded)
     return encoded

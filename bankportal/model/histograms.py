@@ -15,7 +15,7 @@ BARS = 16
 
 
 @dataclass(frozen=True)
-class Spread:
+class Histogram:
     """How many customers have which values of one factor.
 
     A number has `edges` (bars + 1, rising) and `counts` (bars): a bar holds its lower edge, the last one both. A flag
@@ -36,7 +36,7 @@ class Spread:
         return min(max(place, 0), len(self.counts) - 1)
 
 
-def spreads(product: Product, columns: Mapping[str, NDArray[Any]]) -> dict[str, Spread]:
+def histograms_of(product: Product, columns: Mapping[str, NDArray[Any]]) -> dict[str, Histogram]:
     """Count the training customers, columns as in `read.Table`; factors without any value are left out."""
     found = {}
     for factor in product.scored:
@@ -48,21 +48,21 @@ def spreads(product: Product, columns: Mapping[str, NDArray[Any]]) -> dict[str, 
     return found
 
 
-def _numbers(known: NDArray[Any], unknown: int) -> Spread:
+def _numbers(known: NDArray[Any], unknown: int) -> Histogram:
     """Bars of equal width over all but the outermost hundredth on each side, which the outer bars take in."""
     low, high = np.quantile(known, [0.01, 0.99])
     edges = np.linspace(low, high if high > low else low + 1.0, BARS + 1)
     counts = np.histogram(np.clip(known, edges[0], edges[-1]), edges)[0]
-    return Spread(tuple(int(count) for count in counts), unknown, edges=tuple(float(edge) for edge in edges))
+    return Histogram(tuple(int(count) for count in counts), unknown, edges=tuple(float(edge) for edge in edges))
 
 
-def _options(known: NDArray[Any], unknown: int) -> Spread:
+def _options(known: NDArray[Any], unknown: int) -> Histogram:
     texts = [str(int(value)) if isinstance(value, float) else str(value) for value in known.tolist()]
     options = tuple(sorted(set(texts)))
-    return Spread(tuple(texts.count(option) for option in options), unknown, options=options)
+    return Histogram(tuple(texts.count(option) for option in options), unknown, options=options)
 
 
-def to_json(found: Mapping[str, Spread]) -> dict[str, Any]:
+def to_json(found: Mapping[str, Histogram]) -> dict[str, Any]:
     """Return what the manifest keeps."""
     return {
         name: {"counts": spread.counts, "unknown": spread.unknown, "edges": spread.edges, "options": spread.options}
@@ -70,11 +70,11 @@ def to_json(found: Mapping[str, Spread]) -> dict[str, Any]:
     }
 
 
-def from_json(content: Mapping[str, Any]) -> dict[str, Spread]:
+def from_json(content: Mapping[str, Any]) -> dict[str, Histogram]:
     """Read what `to_json` wrote; `ValueError` where it is not that."""
     try:
         return {
-            name: Spread(tuple(one["counts"]), one["unknown"], tuple(one["edges"]), tuple(one["options"]))
+            name: Histogram(tuple(one["counts"]), one["unknown"], tuple(one["edges"]), tuple(one["options"]))
             for name, one in content.items()
         }
     except (TypeError, KeyError, AttributeError) as error:

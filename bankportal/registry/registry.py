@@ -27,8 +27,8 @@ from bankportal.explanation.tables import Tables
 from bankportal.model import histograms
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
-from bankportal.model.histograms import Spread
-from bankportal.model.seen import Seen
+from bankportal.model.histograms import Histogram
+from bankportal.model.seen_ranges import SeenRanges
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -49,10 +49,10 @@ class Model:
     manifest: Mapping[str, Any]
     forest: Forest
     encoding: Encoding
-    seen: Seen
+    seen: SeenRanges
     explainer: Explainer
     effects: Effects
-    spreads: Mapping[str, Spread]
+    histograms: Mapping[str, Histogram]
 
     def warm_up(self) -> None:
         """Compile the kernels, or load them compiled, so that the first request does not wait."""
@@ -141,7 +141,7 @@ class Registry:
     def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
         manifest = self._read_manifest(product, version, manifest_digest)
         content = {name: self._read(product, version, name, str(manifest["files"].get(name))) for name in FILES}
-        encoding, seen, spreads = _described(product, version, manifest)
+        encoding, seen, training_histograms = _described(product, version, manifest)
         try:
             forest = Forest.from_bytes(content[ARRAYS], len(encoding.columns))
             explainer = Explainer(forest, encoding, Tables.from_bytes(content[TABLES], forest, encoding))
@@ -158,7 +158,7 @@ class Registry:
             seen=seen,
             explainer=explainer,
             effects=effects,
-            spreads=spreads,
+            histograms=training_histograms,
         )
 
     def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
@@ -181,11 +181,11 @@ class Registry:
 
 def _described(
     product: Product, version: str, manifest: Mapping[str, Any]
-) -> tuple[Encoding, Seen, Mapping[str, Spread]]:
+) -> tuple[Encoding, SeenRanges, Mapping[str, Histogram]]:
     """Return what the manifest says of the columns, as the product declares them today."""
     try:
         encoding = Encoding.from_json(manifest["encoding"], product)
-        return encoding, Seen.from_json(manifest["seen"], product), histograms.from_json(manifest["population"])
+        return encoding, SeenRanges.from_json(manifest["seen"], product), histograms.from_json(manifest["population"])
     except (ValueError, KeyError, TypeError) as error:
         raise refused(product, version, str(error)) from error
 

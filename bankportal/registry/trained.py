@@ -8,21 +8,21 @@ from bankportal.explanation.effects import Effects
 from bankportal.explanation.tables import Tables
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
-from bankportal.model.histograms import Spread
-from bankportal.model.seen import Seen
+from bankportal.model.histograms import Histogram
+from bankportal.model.seen_ranges import SeenRanges
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedModel:
     """A forest with all that its manifest has to say; the dictionaries are plain JSON data."""
 
     product: Product
     forest: Forest
     encoding: Encoding
-    seen: Seen
+    seen: SeenRanges
     tables: Tables
     effects: Effects
-    spreads: dict[str, Spread]
+    histograms: dict[str, Histogram]
     reference: dict[str, Any]
     evaluation: dict[str, Any]
     parameters: dict[str, Any]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bankportal.domain.batch import Job
 from bankportal.domain.errors import PortalError
-from bankportal.domain.receipt import START, Entry, Receipt, Recorded, content, receipt
+from bankportal.domain.receipt import START, ChainEntry, Receipt, RecordedDecision, content, receipt
 from bankportal.services.batches.replaying import FilesGone, replay_batch, replay_decision
 from bankportal.services.models import Models
 from bankportal.store.chain import UNREADABLE, Chain, Link
@@ -82,7 +82,7 @@ class Audit:
         Raises `ReplayDiffers` naming the first that is not equal bit for bit. Sentences are not compared: the bank may
         have edited its words since; the chain proves those. A batch of which a file is gone is named and passed over.
         """
-        count = {Recorded: 0, Job: 0}
+        count = {RecordedDecision: 0, Job: 0}
         gone = []
         for link in self._links():
             try:
@@ -91,15 +91,15 @@ class Audit:
                     count[type(link.entry)] += 1
             except FilesGone as error:
                 gone.append(str(error))
-        return Replayed(count[Recorded], count[Job], tuple(gone))
+        return Replayed(count[RecordedDecision], count[Job], tuple(gone))
 
-    def _replay(self, entry: Entry) -> None:
-        if isinstance(entry, Recorded):
+    def _replay(self, entry: ChainEntry) -> None:
+        if isinstance(entry, RecordedDecision):
             replay_decision(self.models, entry.decision)
         else:
             replay_batch(self.models, entry, self.storage, self.jobs.score_spans(entry))
 
-    def export(self) -> Iterator[tuple[Entry, str]]:
+    def export(self) -> Iterator[tuple[ChainEntry, str]]:
         """Yield the chain: each decision or batch, and its line of JSON.
 
         A line holds `digest`, and `content` as the very text that it is the SHA-256 of. Protected values are in it as a
@@ -109,7 +109,7 @@ class Audit:
             text = content(entry, at.number, at.previous)
             yield entry, json.dumps({"digest": at.digest, "content": text}, ensure_ascii=False)
 
-    def _checked(self) -> Iterator[tuple[Entry, Receipt]]:
+    def _checked(self) -> Iterator[tuple[ChainEntry, Receipt]]:
         """Yield the chain as far as it is right; then raise `ChainBroken`."""
         last: Receipt | None = None
         for link in self._links():
@@ -131,7 +131,7 @@ class Audit:
             yield link
 
 
-def _followed(link: Link, last: Receipt | None) -> tuple[Entry, Receipt]:
+def _followed(link: Link, last: Receipt | None) -> tuple[ChainEntry, Receipt]:
     """Return what the link holds where its receipt follows the last one and is its entry's; else `ChainBroken`."""
     expected = last.number + 1 if last else 1
     if link.receipt is None:
@@ -147,12 +147,12 @@ def _followed(link: Link, last: Receipt | None) -> tuple[Entry, Receipt]:
     return link.entry, link.receipt
 
 
-def _is_recorded(link: Link, entry: Entry, last: Receipt | None) -> bool:
+def _is_recorded(link: Link, entry: ChainEntry, last: Receipt | None) -> bool:
     try:
         return receipt(entry, last) == link.receipt
     except UNREADABLE:  # values that could never have been recorded
         return False
 
 
-def _name(entry: Entry | None) -> str:
+def _name(entry: ChainEntry | None) -> str:
     return f"Batch {entry.id}" if isinstance(entry, Job) else f"Decision {entry.decision.id if entry else '?'}"

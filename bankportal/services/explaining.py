@@ -17,7 +17,7 @@ from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolic
 from bankportal.domain.products import PRODUCTS, Band
 from bankportal.explanation.curve import Curve, curve
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion, kernels, recourse
-from bankportal.model.histograms import Spread
+from bankportal.model.histograms import Histogram
 from bankportal.registry.registry import Model
 from bankportal.services.models import Models
 
@@ -123,9 +123,9 @@ class Explaining:
             raise NotFound(f"{model.product.title} scores no factor {factor[:40]}.")
         return curve(model.product, model.forest, model.encoding, decision.customer.scored, factor, model.seen)
 
-    def spreads(self, decision: Decision) -> Mapping[str, Spread]:
+    def histograms(self, decision: Decision) -> Mapping[str, Histogram]:
         """Return how the training customers spread over each factor."""
-        return self.model(decision).spreads
+        return self.model(decision).histograms
 
     def reference(self, decision: Decision) -> str:
         """Say whom the customer was compared with: who they are, and how many."""

@@ -12,7 +12,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.reasons import Catalogue
 from bankportal.model import histograms
 from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, Model, Registry, refused
-from bankportal.registry.trained import Trained
+from bankportal.registry.trained import TrainedModel
 from bankportal.store.versions import Registered, Versions
 from bankportal.version import __version__
 
@@ -102,7 +102,7 @@ class Models:
         """Describe one version; `NotFound` if it is not registered, `VersionRefused` if its manifest is not right."""
         return self._describe(product, self.store.get(product.key, version), self._serving_version(product))
 
-    def add(self, trained: Trained, *, activate: bool | None = None) -> ModelVersion:
+    def add(self, trained: TrainedModel, *, activate: bool | None = None) -> ModelVersion:
         """Register a trained forest; make it active where told, or where none can serve (`activate` not given)."""
         product = trained.product
         if activate is None:
@@ -167,7 +167,7 @@ def _fault(registry: Registry, product: Product, registered: Registered) -> str 
     return None
 
 
-def _manifest(trained: Trained) -> dict[str, Any]:
+def _manifest(trained: TrainedModel) -> dict[str, Any]:
     return {
         "product": trained.product.key,
         "portal": __version__,
@@ -180,5 +180,5 @@ def _manifest(trained: Trained) -> dict[str, Any]:
         "encoding": trained.encoding.to_json(),
         "seen": trained.seen.to_json(),
         "reference": trained.reference,
-        "population": histograms.to_json(trained.spreads),
+        "population": histograms.to_json(trained.histograms),
     }

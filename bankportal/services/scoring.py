@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.domain.errors import ExplanationRefused, PortalError
-from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
+from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import ABILITY_TO_PAY, OBLIGATIONS, REQUESTED, SALARY, Limit, LimitPolicy, Value
 from bankportal.domain.products import Band, Product, Tone
 from bankportal.domain.reasons import (
-    LEAST_POINTS,
-    LEAST_SHARE,
-    MOST,
+    MAX_REASONS,
+    MIN_POINTS,
+    MIN_SHARE,
     NOTHING_ALONE,
     Catalogue,
     Explained,
@@ -152,9 +152,9 @@ class Answers:
     """What `answer` says of many customers, row by row.
 
     `scores` (rows,) and `contributions` (rows, factors) float64; `bands` (rows,) numbers among the product's;
-    `limits` is `None` without a policy. `reasons` (rows, MOST) int8 are numbers among the encoding's factors,
-    `NO_REASON` or `RULE`; `sentences` (rows, MOST) their words, blank where there is none. `flags` holds the rows that
-    have any.
+    `limits` is `None` without a policy. `reasons` (rows, MAX_REASONS) int8 are numbers among the encoding's factors,
+    `NO_REASON` or `RULE`; `sentences` (rows, MAX_REASONS) their words, blank where there is none. `flags` holds the
+    rows that have any.
     """
 
     scores: Floats
@@ -163,7 +163,7 @@ class Answers:
     contributions: Floats
     reasons: NDArray[np.int8]
     sentences: NDArray[np.object_]
-    flags: Mapping[int, tuple[Flag, ...]]
+    flags: Mapping[int, tuple[UnseenValue, ...]]
 
 
 def answers(
@@ -234,14 +234,14 @@ def _chosen(
     held = (contributions * effects > 0) & ((contributions < 0) | ~adverse[:, None])
     by_name = np.array(sorted(range(len(factors)), key=factors.__getitem__), dtype=np.int8)
     weight = np.where(held, np.abs(contributions), 0.0)[:, by_name]  # of equal ones the first name is taken first
-    chosen = np.full((len(bands), MOST), NO_REASON, dtype=np.int8)
+    chosen = np.full((len(bands), MAX_REASONS), NO_REASON, dtype=np.int8)
     least = np.zeros(len(bands))
-    for place in range(MOST):
+    for place in range(MAX_REASONS):
         heaviest = weight.argmax(axis=1)
         amount = weight[every, heaviest]
         chosen[:, place] = np.where((amount > 0) & (amount >= least), by_name[heaviest], NO_REASON)
         weight[every, heaviest] = 0.0
-        least = np.maximum(LEAST_POINTS, LEAST_SHARE * amount) if place == 0 else least
+        least = np.maximum(MIN_POINTS, MIN_SHARE * amount) if place == 0 else least
     chosen[ruled, 1:] = chosen[ruled, :-1]
     chosen[ruled, 0] = RULE
     chosen[[row for row, rule in rules.items() if rule.rule == ABILITY_TO_PAY], 1:] = NO_REASON
@@ -267,7 +267,7 @@ def _sentences(
     contributions: Floats,
     chosen: NDArray[np.int8],
 ) -> NDArray[np.object_]:
-    """Put the chosen contributions in words, (rows, MOST); a rule's place stays blank."""
+    """Put the chosen contributions in words, (rows, MAX_REASONS); a rule's place stays blank."""
     sentences = np.full(chosen.shape, "", dtype=object)
     sentences[chosen[:, 0] == NO_REASON, 0] = NOTHING_ALONE
     for number, factor in enumerate(model.encoding.factors):

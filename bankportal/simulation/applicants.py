@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from bankportal.domain import factors as f
-from bankportal.domain.policy import SMALLEST_LIMIT
+from bankportal.domain.policy import MIN_LIMIT
 from bankportal.simulation import customers
 from bankportal.simulation.likelihoods import (
     Behaviour,
@@ -127,7 +127,7 @@ def draw_request(columns: Columns, generator: np.random.Generator) -> Floats:
     """Draw the requested limit in EUR: it follows the salary and tells nothing about the strain."""
     usual = np.log(np.maximum(REQUEST_SALARIES * _monthly_salary(columns), REQUEST_STEP))
     request = np.exp(generator.normal(usual, REQUEST_DEVIATION))
-    return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, SMALLEST_LIMIT)
+    return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, MIN_LIMIT)
 
 
 def repaying_logit(columns: Columns) -> Floats:

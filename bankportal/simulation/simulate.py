@@ -19,7 +19,7 @@ from bankportal.simulation.likelihoods import Column, Columns, Floats, as_floats
 
 # The public file's name for the label of a base file.
 BASE_LABEL = "Exited"
-MOST_ROWS = 1_000_000
+MAX_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def allowance(rows: int, seed: int) -> Simulated:
 
 
 def _generator(rows: int, seed: int) -> np.random.Generator:
-    if not 1 <= rows <= MOST_ROWS:
-        raise ValueError(f"rows must be from 1 to {MOST_ROWS:,}")
+    if not 1 <= rows <= MAX_ROWS:
+        raise ValueError(f"rows must be from 1 to {MAX_ROWS:,}")
     return np.random.default_rng(seed)
 
 

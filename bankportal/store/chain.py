@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
-from bankportal.domain.receipt import Entry, Receipt, Recorded
+from bankportal.domain.receipt import ChainEntry, Receipt, RecordedDecision
 from bankportal.store import receipts as end
 from bankportal.store.decisions import decision_from
 from bankportal.store.jobs import read_job
@@ -25,7 +25,7 @@ BLOCK = 500  # links read in one transaction: whoever records waits for no longe
 class Link:
     """A decision or batch and its receipt as they are stored; `None` for what is not there."""
 
-    entry: Entry | None
+    entry: ChainEntry | None
     receipt: Receipt | None
 
 
@@ -93,7 +93,7 @@ def _link(connection: Connection, row: Row[Any]) -> Link:
         return Link(read_job(job) if job else None, place)
     if row.number is None:
         return Link(None, place)
-    return Link(Recorded(decision_from(row, row.apart), row.submission, row.salt or ""), place)
+    return Link(RecordedDecision(decision_from(row, row.apart), row.submission, row.salt or ""), place)
 
 
 _SUBJECTS = (

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import is_id, new_id
-from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
+from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
-from bankportal.domain.receipt import Receipt, Recorded
+from bankportal.domain.receipt import Receipt, RecordedDecision
 from bankportal.domain.schema import Customer, Values
 from bankportal.store.receipts import add_decisions
 from bankportal.store.sessions import Database
@@ -38,7 +38,7 @@ def submission_digest(token: str, customer: Customer) -> str:
 
 
 class Decisions:
-    """The recorded decisions. Protected values are read by the audit alone: here `Customer.apart` is empty."""
+    """The recorded decisions. Protected values are read by the audit alone: here `Customer.protected` is empty."""
 
     def __init__(self, database: Database):
         self.database = database
@@ -60,7 +60,7 @@ class Decisions:
         """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
         return self._write([_made(*each) for each in answered]) if answered else []
 
-    def _write(self, given: Sequence[Recorded]) -> list[Decision]:
+    def _write(self, given: Sequence[RecordedDecision]) -> list[Decision]:
         """Write those that are new, in one transaction, and return each one's decision."""
         with self.database.write() as connection:
             self.database.lock_chain(connection)  # nobody else records now: what is not known here is new
@@ -75,9 +75,9 @@ class Decisions:
                 self._add(connection, new)
         return [decided[each.submission] for each in given]
 
-    def _add(self, connection: Connection, new: Sequence[Recorded]) -> None:
+    def _add(self, connection: Connection, new: Sequence[RecordedDecision]) -> None:
         numbers = self.database.next_numbers(connection, decisions, len(new))
-        rows = [(number, each, each.decision.customer.apart) for number, each in zip(numbers, new, strict=True)]
+        rows = [(number, each, each.decision.customer.protected) for number, each in zip(numbers, new, strict=True)]
         connection.execute(_NEW, [_row(each) | {"number": number} for number, each, _ in rows])
         connection.execute(
             _NEW_APART,
@@ -129,9 +129,9 @@ class Decisions:
         return {key: each.count_verdicts(by_band[key], without_limit[key]) for key, each in PRODUCTS.items()}
 
 
-def _made(customer: Customer, outcome: Outcome, submission: str) -> Recorded:
+def _made(customer: Customer, outcome: Outcome, submission: str) -> RecordedDecision:
     decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
-    return Recorded(decision, submission, secrets.token_hex(16))
+    return RecordedDecision(decision, submission, secrets.token_hex(16))
 
 
 def _read() -> Select[Any]:
@@ -154,14 +154,14 @@ def _counts_by_band(connection: Connection, query: Select[Any]) -> defaultdict[s
     return counts
 
 
-def _row(recorded: Recorded) -> dict[str, Any]:
+def _row(recorded: RecordedDecision) -> dict[str, Any]:
     decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
     return outcome.to_record() | {
         "id": decision.id,
         "submission": recorded.submission,
         "at": decision.at,
         "product": customer.product.key,
-        "carried": customer.carried,
+        "carried": customer.identifiers,
         "scored": customer.scored,
         "policy": customer.policy,
         "model_version": outcome.model_version,
@@ -178,7 +178,7 @@ def decision_from(row: Row[Any], apart: Values | None = None) -> Decision:
         score=row.score,
         band=_band(product, row.band),
         limit=Limit(**row.limit) if row.limit else None,
-        flags=tuple(Flag(**flag) for flag in row.flags),
+        flags=tuple(UnseenValue(**flag) for flag in row.flags),
         base=row.base,
         contributions=row.contributions,
         reasons=tuple(Reason(**reason) for reason in row.reasons),

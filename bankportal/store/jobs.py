@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from bankportal.domain.batch import Checked, Chunk, Found, Job, ProblemGroup, Span, State, Step, Summary
+from bankportal.domain.batch import CheckResult, Chunk, Job, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound, PortalError
 from bankportal.domain.ids import is_id
 from bankportal.domain.products import PRODUCTS, Product
@@ -69,7 +69,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Answering:
+class ScoringVersions:
     """Who answers a job's rows."""
 
     model_version: str
@@ -165,7 +165,7 @@ class JobStore:
                 _set(connection, job.number, start_when_checked=True)
             return _job(connection, jobs.c.number == job.number)
 
-    def start(self, job: Job, answering: Answering) -> Job:
+    def start(self, job: Job, answering: ScoringVersions) -> Job:
         """Have a checked job scored; one that was started is returned as it is, `Conflict` where it cannot be."""
         with self._changing(job) as (connection, job):
             if job.state in {State.SCORING, State.DONE}:
@@ -199,7 +199,7 @@ class JobStore:
     def pace(self, job: Job) -> Pace:
         """Say how far the job's present step is."""
         totals = select(func.coalesce(func.sum(chunks.c.rows_done), 0), self._clock() - func.min(chunks.c.began))
-        step = Step.CHECK if job.state is State.CHECKING else Step.SCORE
+        step = Stage.CHECK if job.state is State.CHECKING else Stage.SCORE
         with self.database.read() as connection:
             found = connection.execute(
                 totals.where(chunks.c.job_number == job.number, chunks.c.step == step.value)
@@ -216,7 +216,7 @@ class JobStore:
 
     def rejects_file(self, job: Job) -> str | None:
         """Return the name of the rejects that a job's check left."""
-        query = select(chunks.c.files).where(chunks.c.job_number == job.number, chunks.c.step == Step.CHECK.value)
+        query = select(chunks.c.files).where(chunks.c.job_number == job.number, chunks.c.step == Stage.CHECK.value)
         with self.database.read() as connection:
             files = connection.execute(query.where(chunks.c.state == DONE)).scalar()
         return next(iter(files), None) if files else None
@@ -276,17 +276,17 @@ class JobStore:
     def complete_check(
         self,
         chunk: Chunk,
-        checked: Checked,
+        checked: CheckResult,
         spans: Sequence[Span],
         files: Mapping[str, str],
-        answering: Answering | None,
+        answering: ScoringVersions | None,
     ) -> None:
         """Record what a check found and where the job's chunks lie; scored by `answering` at once where it is given."""
         found = {"checked": _plain(checked), "state": State.CHECKED.value}
         found["message"] = "" if checked.good else NOTHING_TO_SCORE
         with self._completing(chunk, DONE, rows_done=checked.rows, files=files) as connection:
             _set(connection, chunk.job_number, **found)
-            add = [_new_chunk(chunk.job_number, Step.SCORE, place, HELD, span) for place, span in enumerate(spans)]
+            add = [_new_chunk(chunk.job_number, Stage.SCORE, place, HELD, span) for place, span in enumerate(spans)]
             connection.execute(insert(chunks), add)
             if answering and checked.good:
                 _start(connection, chunk.job_number, answering)
@@ -297,10 +297,10 @@ class JobStore:
         """Make a part's files count; the last one of a job has the job finished."""
         values = {"rows_done": scored + rejected, "scored": scored, "rejected": rejected, "files": files}
         with self._completing(chunk, QUARANTINED if quarantined else DONE, **values) as connection:
-            undone = and_(chunks.c.step == Step.SCORE.value, chunks.c.state.not_in((DONE, QUARANTINED)))
+            undone = and_(chunks.c.step == Stage.SCORE.value, chunks.c.state.not_in((DONE, QUARANTINED)))
             left = select(func.count()).where(chunks.c.job_number == chunk.job_number, undone)
             if not connection.execute(left).scalar_one():
-                connection.execute(insert(chunks), [_new_chunk(chunk.job_number, Step.FINISH, 0, WAITING)])
+                connection.execute(insert(chunks), [_new_chunk(chunk.job_number, Stage.FINISH, 0, WAITING)])
 
     def complete_finish(
         self, chunk: Chunk, summary: Summary, files: Mapping[str, str], publish: Callable[[], None]
@@ -324,7 +324,7 @@ class JobStore:
 
     def finished_chunks(self, job: Job) -> list[Finished]:
         """Return a job's finished score chunks in the file's order."""
-        of_job = (chunks.c.job_number == job.number, chunks.c.step == Step.SCORE.value)
+        of_job = (chunks.c.job_number == job.number, chunks.c.step == Stage.SCORE.value)
         query = select(chunks).where(*of_job, chunks.c.state.in_((DONE, QUARANTINED))).order_by(chunks.c.place)
         with self.database.read() as connection:
             return [
@@ -334,7 +334,7 @@ class JobStore:
 
     def score_spans(self, job: Job) -> list[tuple[Span, bool]]:
         """Return the spans a job was scored in, in the file's order, and whether each was quarantined."""
-        of_job = (chunks.c.job_number == job.number, chunks.c.step == Step.SCORE.value)
+        of_job = (chunks.c.job_number == job.number, chunks.c.step == Stage.SCORE.value)
         query = select(chunks.c.span, chunks.c.state).where(*of_job).order_by(chunks.c.place)
         with self.database.read() as connection:
             return [(Span(**span), state == QUARANTINED) for span, state in connection.execute(query)]
@@ -375,10 +375,10 @@ def _check_anew(connection: Connection, job: Job, mapping: Mapping[str, str], *,
     connection.execute(delete(chunks).where(chunks.c.job_number == job.number))
     values = {"state": State.CHECKING.value, "start_when_checked": start, "message": "", "checked": null()}
     _set(connection, job.number, mapping=dict(mapping), **values)
-    connection.execute(insert(chunks), [_new_chunk(job.number, Step.CHECK, 0, WAITING)])
+    connection.execute(insert(chunks), [_new_chunk(job.number, Stage.CHECK, 0, WAITING)])
 
 
-def _start(connection: Connection, number: int, answering: Answering) -> None:
+def _start(connection: Connection, number: int, answering: ScoringVersions) -> None:
     _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **asdict(answering))
     held = (chunks.c.job_number == number, chunks.c.state == HELD)
     connection.execute(update(chunks).where(*held).values(state=WAITING))
@@ -390,7 +390,7 @@ def _end(connection: Connection, number: int, state: State, message: str) -> Non
     connection.execute(delete(chunks).where(chunks.c.job_number == number))
 
 
-def _new_chunk(job_number: int, step: Step, place: int, state: str, span: Span | None = None) -> dict[str, Any]:
+def _new_chunk(job_number: int, step: Stage, place: int, state: str, span: Span | None = None) -> dict[str, Any]:
     return {
         "job_number": job_number,
         "step": step.value,
@@ -406,7 +406,7 @@ def _new_chunk(job_number: int, step: Step, place: int, state: str, span: Span |
 
 def _read() -> Select[Any]:
     """Select jobs with the rows done in their present step."""
-    step = case((jobs.c.state == State.CHECKING.value, Step.CHECK.value), else_=Step.SCORE.value)
+    step = case((jobs.c.state == State.CHECKING.value, Stage.CHECK.value), else_=Stage.SCORE.value)
     done = select(func.coalesce(func.sum(chunks.c.rows_done), 0)).where(
         chunks.c.job_number == jobs.c.number, chunks.c.step == step
     )
@@ -434,12 +434,12 @@ def read_job(row: Row[Any]) -> Job:
     )
 
 
-def _checked(content: dict[str, Any]) -> Checked:
-    return Checked(**content | {"groups": tuple(_group(group) for group in content["groups"])})
+def _checked(content: dict[str, Any]) -> CheckResult:
+    return CheckResult(**content | {"groups": tuple(_group(group) for group in content["groups"])})
 
 
 def _group(content: dict[str, Any]) -> ProblemGroup:
-    return ProblemGroup(**content | {"examples": tuple(Found(**found) for found in content["examples"])})
+    return ProblemGroup(**content | {"examples": tuple(ProblemExample(**found) for found in content["examples"])})
 
 
 def _plain(value: Any) -> Any:
@@ -449,5 +449,5 @@ def _plain(value: Any) -> Any:
 
 def _chunk(row: Row[Any]) -> Chunk:
     span = Span(**row.span) if row.span else None
-    where = (row.number, row.job_number, Step(row.step), row.place, span)
+    where = (row.number, row.job_number, Stage(row.step), row.place, span)
     return Chunk(*where, row.token, row.faults, row.losses, row.files or {})

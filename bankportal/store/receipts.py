@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, insert, select
 
 from bankportal.domain.batch import Job, State
-from bankportal.domain.receipt import Entry, Receipt, Recorded, receipt
+from bankportal.domain.receipt import ChainEntry, Receipt, RecordedDecision, receipt
 from bankportal.store.sessions import Database
 from bankportal.store.tables import receipts
 
@@ -31,12 +31,12 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
     return _add(connection, [job], "job_number", [job.number])
 
 
-def add_decisions(connection: Connection, made: Sequence[Recorded], numbers: Sequence[int]) -> None:
+def add_decisions(connection: Connection, made: Sequence[RecordedDecision], numbers: Sequence[int]) -> None:
     """Give decisions, stored under these numbers, their places at the end of the chain; it must be locked."""
     _add(connection, made, "decision_number", numbers)
 
 
-def _add(connection: Connection, entries: Sequence[Entry], column: str, numbers: Sequence[int]) -> Receipt:
+def _add(connection: Connection, entries: Sequence[ChainEntry], column: str, numbers: Sequence[int]) -> Receipt:
     last, rows = head(connection), []
     for entry, number in zip(entries, numbers, strict=True):
         last = receipt(entry, last)

@@ -151,11 +151,11 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def file_digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
-    """Return a file's SHA-256 in hex; `beat` is called for every piece that was read."""
+def file_digest(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """Return a file's SHA-256 in hex; `heartbeat` is called for every piece that was read."""
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             sha256.update(piece)
-            beat()
+            heartbeat()
     return sha256.hexdigest()

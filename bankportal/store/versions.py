@@ -14,7 +14,7 @@ from bankportal.store.tables import activations, model_versions
 
 # Seconds within which a running portal notices a version that another process activated; its own it knows at once.
 NOTICED_WITHIN = 1.0
-MOST = 20
+MAX_ACTIVATED = 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Versions:
     def _read_activated(self, product: str) -> list[Registered]:
         query = _read().join(activations).where(model_versions.c.product == product)
         with self.database.read() as connection:
-            rows = connection.execute(query.order_by(activations.c.number.desc()).limit(MOST))
+            rows = connection.execute(query.order_by(activations.c.number.desc()).limit(MAX_ACTIVATED))
             return [Registered(*row) for row in rows]
 
     def _forget(self) -> None:

@@ -23,9 +23,9 @@ from bankportal.explanation.building import build
 from bankportal.explanation.effects import Effects
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import DTYPES, EVERY_KNOWN_VALUE, LEAF, Forest
-from bankportal.model.histograms import spreads
-from bankportal.model.seen import Seen
-from bankportal.registry.trained import Trained
+from bankportal.model.histograms import histograms_of
+from bankportal.model.seen_ranges import SeenRanges
+from bankportal.registry.trained import TrainedModel
 from bankportal.training.evaluation import Ceiling, behaviour_columns, evaluate
 
 TEST_SHARE = 0.2
@@ -66,7 +66,7 @@ def train(
     jobs: int | None = None,
     progress: Progress | None = None,
     ceiling: Ceiling | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Train on 80 % of a table's customers and evaluate on the others.
 
     The same table and seed give the same arrays for any number of `jobs` (threads; `None`: one a core). Rows that
@@ -87,14 +87,14 @@ def train(
         progress(PARAMETERS.trees, PARAMETERS.trees, "Making the tables that explain")
     reference = reference_population(table.product, forest, encoding.matrix(learned.columns))
     evaluation["warnings"] += [found.warning for found in leaking]
-    return Trained(
+    return TrainedModel(
         product=table.product,
         forest=forest,
         encoding=encoding,
-        seen=Seen.of(table.product, learned.columns),
+        seen=SeenRanges.of(table.product, learned.columns),
         tables=build(forest, encoding, reference),
         effects=Effects.build(forest, encoding, reference),
-        spreads=spreads(table.product, learned.columns),
+        histograms=histograms_of(table.product, learned.columns),
         reference=_about_reference(table.product, reference),
         evaluation=evaluation,
         parameters=asdict(PARAMETERS),

@@ -3,18 +3,18 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from bankportal.domain.constraints import Choice, Flag
+from bankportal.domain.constraints import Choice, YesNo
 from bankportal.domain.factors import Factor
 from bankportal.domain.outcome import Outcome, Reason, percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Tone
-from bankportal.domain.reasons import LEAST_POINTS, LEAST_SHARE, MOST, Omission, omissions
-from bankportal.model.histograms import Spread
+from bankportal.domain.reasons import MAX_REASONS, MIN_POINTS, MIN_SHARE, Omission, omissions
+from bankportal.model.histograms import Histogram
 from bankportal.web.words import UNKNOWN, share, value_words
 
 # Smaller shares than this are written 0.00 percentage points: no influence that anybody could read.
 NOTHING = 0.00005
-CENTRE, LONGEST = 50.0, 48.0
+CENTRE, MAX_LENGTH = 50.0, 48.0
 SPREAD_WIDTH, SPREAD_HEIGHT = 72.0, 24.0
 LOWEST = 1.5  # a bar that holds anybody is seen
 
@@ -109,16 +109,16 @@ def points(contribution: float) -> str:
     return f"{'+' if contribution > 0 else '−'}{size:.{1 if size >= 0.05 else 2}f}"
 
 
-def bars(outcome: Outcome, values: Mapping[str, Value], spreads: Mapping[str, Spread] | None) -> Bars:
-    """Return an outcome's contributions as bars; without spreads nothing is said of other customers."""
+def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str, Histogram] | None) -> Bars:
+    """Return an outcome's contributions as bars; without histograms nothing is said of other customers."""
     omitted = omissions(outcome)
     ordered = sorted(outcome.contributions.items(), key=lambda pair: -abs(pair[1]))
     most = max((abs(part) for _, part in ordered), default=0.0)
     places = {reason.factor: place for place, reason in enumerate(outcome.reasons, 1)}
 
     def bar(name: str, part: float) -> Bar:
-        factor, value, spread = labels(outcome.product).get(name), values.get(name), (spreads or {}).get(name)
-        width = LONGEST * abs(part) / most if most else 0.0
+        factor, value, spread = labels(outcome.product).get(name), values.get(name), (histograms or {}).get(name)
+        width = MAX_LENGTH * abs(part) / most if most else 0.0
         return Bar(
             label=factor.label if factor else name,
             value=value_words(factor, value) if factor else str(value),
@@ -149,7 +149,7 @@ def omission_words(product: Product, omission: Omission, contribution: float) ->
         Omission.RULE_ALONE: "Not a reason: a rule of the limit policy decided alone.",
         Omission.SPEAKS_FOR: f"Not a reason here: it {verb.singular}.",
         Omission.NOT_BY_ITSELF: f"Not a reason: it {verb.singular} only together with other values.",
-        Omission.TOO_MANY: f"Not a reason: the {MOST} that are named weigh more.",
+        Omission.TOO_MANY: f"Not a reason: the {MAX_REASONS} that are named weigh more.",
         Omission.TOO_SMALL: "Too small to be a reason.",
     }[omission]
 
@@ -159,8 +159,9 @@ def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
     if Omission.RULE_ALONE in omitted:
         return "Where the limit policy's rule decides alone, no factor of the score is a reason."
     rule = (
-        f"Up to {MOST} are the reasons above: each weighs at least {LEAST_POINTS * 100:g} points and {LEAST_SHARE:.0%} "
-        "of the weightiest, and moves the score the same way by itself, with all other values as they are."
+        f"Up to {MAX_REASONS} are the reasons above: each weighs at least {MIN_POINTS * 100:g} points and "
+        f"{MIN_SHARE:.0%} of the weightiest, and moves the score the same way by itself, with all other values as they "
+        "are."
     )
     if Omission.SPEAKS_FOR in omitted:
         rule += f" A refusal, or a limit below the request, names only what {product.lowers.singular}."
@@ -172,7 +173,7 @@ def labels(product: Product) -> dict[str, Factor]:
     return {entry.factor.name: entry.factor for entry in product.entries}
 
 
-def standing(factor: Factor, value: Value, spread: Spread) -> Standing:
+def standing(factor: Factor, value: Value, spread: Histogram) -> Standing:
     """Return the histogram of one factor with the customer's bar marked."""
     own = None if value is None else spread.bar(value)
     most, count = max(spread.counts), len(spread.counts)
@@ -189,13 +190,13 @@ def standing(factor: Factor, value: Value, spread: Spread) -> Standing:
     return Standing(tuple(columns), _standing_words(factor, spread, own, unknown=value is None))
 
 
-def _standing_words(factor: Factor, spread: Spread, own: int | None, *, unknown: bool) -> str:
+def _standing_words(factor: Factor, spread: Histogram, own: int | None, *, unknown: bool) -> str:
     everybody = sum(spread.counts) + spread.unknown
     if unknown:
         return f"{UNKNOWN} for {_part(spread.unknown, everybody)}"
     if own is None:
         return "a value that no training customer has"
-    alike = "the same" if isinstance(factor.constraint, Flag | Choice) else "about the same"
+    alike = "the same" if isinstance(factor.constraint, YesNo | Choice) else "about the same"
     return f"{alike} for {_part(spread.counts[own], everybody)}"
 
 

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from bankportal.domain.batch import REJECTS, Job, State
-from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, Problem, TooLarge
+from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, TooLarge
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
@@ -168,7 +168,7 @@ def _list(problems: Mapping[str, str] | None = None) -> str:
     )
 
 
-def _columns(job: Job, choices: Mapping[str, str] | None = None, problems: tuple[Problem, ...] = ()) -> str:
+def _columns(job: Job, choices: Mapping[str, str] | None = None, problems: tuple[FieldProblem, ...] = ()) -> str:
     suggestion = services().batches.suggestion(job, remembering.remembered(job))
     chosen = job.mapping if choices is None else choices
     columns = jobs.mapped_columns(job, suggestion, services().batches.sample(job), chosen)

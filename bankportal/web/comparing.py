@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bankportal.domain.constraints import Door
-from bankportal.domain.errors import InvalidInput, Problem
+from bankportal.domain.constraints import Source
+from bankportal.domain.errors import FieldProblem, InvalidInput
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
@@ -36,7 +36,7 @@ class Comparison:
     after: Outcome | None
     gauges: tuple[Gauge, Gauge] | None
     rows: tuple[Row, ...]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[FieldProblem, ...] = ()
 
     @property
     def other_version(self) -> bool:
@@ -66,7 +66,7 @@ def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
     before = {name: text for name, text in recorded(decision).items() if name in labels(product)}
     raw: dict[str, str | None] = {**before, **changes}
     try:
-        customer = validate(product, {**forms.raw_values(product, {}), **raw}, Door.TEXT)
+        customer = validate(product, {**forms.raw_values(product, {}), **raw}, Source.TEXT)
     except InvalidInput as invalid:
         return Comparison(decision, raw, None, None, (), invalid.problems)
     after = services().scoring.score(customer)

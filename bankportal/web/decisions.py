@@ -72,7 +72,7 @@ def compare(decision_id: str) -> ResponseReturnValue:
 def letter(decision_id: str) -> str:
     """Show the letter about a declined or countered limit, ready to print."""
     decision = services().decisions.get(decision_id)
-    customer = who(decision.customer.carried)
+    customer = who(decision.customer.identifiers)
     return render_template("letter.html", letter=letters.letter(decision), decision=decision, customer=customer)
 
 
@@ -83,12 +83,12 @@ def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
         "decision": decision,
         "outcome": outcome,
         "product": outcome.product,
-        "customer": who(decision.customer.carried),
+        "customer": who(decision.customer.identifiers),
         "gauge": gauge(outcome),
         "limit_facts": limit_facts,
         "limit_sentences": limit_sentences,
         "grounds": found,
-        "bars": bars(outcome, decision.customer.scored, found.spreads if found else None),
+        "bars": bars(outcome, decision.customer.scored, found.histograms if found else None),
         "form": forms.make_form(outcome.product, recorded(decision)),
         "tables": tables(decision),
         "unknown": UNKNOWN,

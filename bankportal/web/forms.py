@@ -14,11 +14,11 @@ from markupsafe import Markup
 from wtforms import Field, HiddenField, StringField
 from wtforms.widgets import html_params
 
-from bankportal.domain.constraints import Choice, Constraint, Flag, Number, plain
-from bankportal.domain.errors import Problem
+from bankportal.domain.constraints import Choice, Constraint, Number, YesNo, plain
+from bankportal.domain.errors import FieldProblem
 from bankportal.domain.factors import Group
 from bankportal.domain.policy import Value
-from bankportal.domain.products import Entry, Product, Role
+from bankportal.domain.products import Product, ProductFactor, Role
 from bankportal.web.words import as_typed, number, problem_sentence
 
 SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -54,7 +54,7 @@ class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
 
     submission = HiddenField()
 
-    def show(self, product: Product, problems: Iterable[Problem]) -> None:
+    def show(self, product: Product, problems: Iterable[FieldProblem]) -> None:
         """Put the problems on their fields."""
         for problem in problems:
             if problem.field in self:
@@ -67,7 +67,7 @@ class Section:
 
     heading: str
     intro: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ProductFactor, ...]
 
 
 @cache
@@ -80,8 +80,8 @@ def form_class(product: Product) -> type[ProductForm]:
 @cache
 def sections(product: Product) -> tuple[Section, ...]:
     """Return the form's fieldsets: the groups in their order, then what is kept apart."""
-    open_entries = [entry for entry in product.entries if entry.role is not Role.APART]
-    apart = tuple(entry for entry in product.entries if entry.role is Role.APART)
+    open_entries = [entry for entry in product.entries if entry.role is not Role.PROTECTED]
+    apart = tuple(entry for entry in product.entries if entry.role is Role.PROTECTED)
     groups = [
         Section(group.value, "", tuple(entry for entry in open_entries if entry.factor.group is group))
         for group in Group
@@ -90,7 +90,7 @@ def sections(product: Product) -> tuple[Section, ...]:
     return tuple(section for section in (*groups, kept_apart) if section.entries)
 
 
-def field_of(entry: Entry) -> Field:
+def field_of(entry: ProductFactor) -> Field:
     """Return the unbound field that renders an entry."""
     label, attributes = entry.factor.label, attributes_of(entry)
     options = options_of(entry.factor.constraint)
@@ -102,12 +102,12 @@ def field_of(entry: Entry) -> Field:
 
 def options_of(constraint: Constraint) -> list[tuple[str, str]]:
     """Return what can be chosen, as value and text; nothing where the value is typed."""
-    if isinstance(constraint, Flag):
+    if isinstance(constraint, YesNo):
         return [("1", "Yes"), ("0", "No")]
     return [(option, option) for option in constraint.options] if isinstance(constraint, Choice) else []
 
 
-def attributes_of(entry: Entry) -> dict[str, str | bool]:
+def attributes_of(entry: ProductFactor) -> dict[str, str | bool]:
     """Return the HTML attributes that follow from an entry's constraint."""
     attributes: dict[str, str | bool] = {"autocomplete": "off"}
     if entry.required:

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bankportal.domain.constraints import Flag
+from bankportal.domain.constraints import YesNo
 from bankportal.domain.errors import NotFound, VersionRefused
 from bankportal.domain.outcome import Decision, percent
 from bankportal.domain.policy import Limit, Value
 from bankportal.domain.products import Product, Verdict
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
-from bankportal.model.histograms import Spread
+from bankportal.model.histograms import Histogram
 from bankportal.web.bars import NOTHING
 from bankportal.web.current import services
 from bankportal.web.curves import Drawing, drawing
@@ -35,7 +35,7 @@ class Grounds:
     advice: tuple[Advice, ...]
     lifts: tuple[Advice, ...]
     drawing: Drawing
-    spreads: Mapping[str, Spread]
+    histograms: Mapping[str, Histogram]
     compared: str
 
 
@@ -54,7 +54,7 @@ def grounds(decision: Decision, factor: str | None) -> Grounds | None:
             advice=all_advice(decision, recourse.found),
             lifts=all_advice(decision, explaining.lifts(decision)),
             drawing=factor_drawing(decision, factor or heaviest(decision)),
-            spreads=explaining.spreads(decision),
+            histograms=explaining.histograms(decision),
             compared=explaining.reference(decision),
         )
     except VersionRefused:
@@ -109,7 +109,7 @@ def replacement_words(change: Replacement) -> str:
     """Say one change: "card utilisation from 85% to 60%"."""
     factor = change.factor
     label = f"{factor.label[:1].lower()}{factor.label[1:]}"
-    if isinstance(factor.constraint, Flag):
+    if isinstance(factor.constraint, YesNo):
         old, new = (value_words(factor, value).lower() for value in (change.old, change.new))
         return f"{label} from {old} to {new}"
     old, new = number(change.old), number(change.new)

@@ -11,12 +11,12 @@ from typing import Any
 
 from bankportal.domain.batch import Job, ProblemGroup, Progress, State
 from bankportal.domain.constraints import UNSEEN
-from bankportal.domain.errors import NotFound, Problem
+from bankportal.domain.errors import FieldProblem, NotFound
 from bankportal.domain.factors import CUSTOMER_ID, SURNAME
-from bankportal.domain.products import Entry, Product, Role, Verdict
+from bankportal.domain.products import Product, ProductFactor, Role, Verdict
 from bankportal.services.batches.chunks import REASONS
 from bankportal.services.batches.replaying import ReplayDiffers
-from bankportal.services.batches.uploads import Row, Suggestion
+from bankportal.services.batches.uploads import MappingSuggestion, ScoredRow
 from bankportal.web.charts import Slice, slices
 from bankportal.web.current import services
 from bankportal.web.words import moment, number, problem_sentence
@@ -25,7 +25,7 @@ UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"
 FIELD = "column-"
 ALL_COLUMNS = "columns"  # where a problem is shown that is about no one column
 VALUES_SHOWN = 3
-LONGEST_STEM = 100
+MAX_STEM_LENGTH = 100
 JOINING = "putting the result together"
 STEPS = ("Upload", "Columns", "Check", "Score", "Result")
 SORTS = ("position", "score", "limit")
@@ -94,7 +94,7 @@ class OptionGroup:
     """Factors that can be chosen for a column, under what the product does with them."""
 
     heading: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ProductFactor, ...]
 
 
 def option_groups(product: Product) -> tuple[OptionGroup, ...]:
@@ -107,13 +107,13 @@ def option_groups(product: Product) -> tuple[OptionGroup, ...]:
     return (
         group("Needed", {Role.SCORED}, required=True),
         group("Optional", {Role.SCORED, Role.POLICY}),
-        group("Travels along, never scored", {Role.CARRIED}),
-        group("Kept apart, never scored", {Role.APART}),
+        group("Travels along, never scored", {Role.IDENTIFIER}),
+        group("Kept apart, never scored", {Role.PROTECTED}),
     )
 
 
 def mapped_columns(
-    job: Job, suggestion: Suggestion, sample: Sequence[Sequence[str]], chosen: Mapping[str, str] | None
+    job: Job, suggestion: MappingSuggestion, sample: Sequence[Sequence[str]], chosen: Mapping[str, str] | None
 ) -> tuple[MappedColumn, ...]:
     """Return the file's columns with what is chosen (column to factor): sent or confirmed before, else suggested."""
     return tuple(
@@ -145,7 +145,7 @@ def mapping_of(choices: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_problems(
-    product: Product, columns: Iterable[MappedColumn], problems: Iterable[Problem]
+    product: Product, columns: Iterable[MappedColumn], problems: Iterable[FieldProblem]
 ) -> tuple[tuple[MappedColumn, ...], dict[str, str]]:
     """Put problems on the columns they are about; return the columns and the summary, field to sentence."""
     columns, summary = list(columns), dict[str, str]()
@@ -159,9 +159,9 @@ def with_problems(
     return tuple(columns), summary
 
 
-def unchosen(choices: Mapping[str, str]) -> tuple[Problem, ...]:
+def unchosen(choices: Mapping[str, str]) -> tuple[FieldProblem, ...]:
     """Name the columns for which something must still be chosen."""
-    return tuple(Problem(column, "required", CHOOSE) for column, factor in choices.items() if factor == "")
+    return tuple(FieldProblem(column, "required", CHOOSE) for column, factor in choices.items() if factor == "")
 
 
 def _first_values(sample: Sequence[Sequence[str]], place: int) -> tuple[str, ...]:
@@ -169,17 +169,17 @@ def _first_values(sample: Sequence[Sequence[str]], place: int) -> tuple[str, ...
     return tuple(values)[:VALUES_SHOWN]
 
 
-def _suggested(suggestion: Suggestion, column: str) -> str:
+def _suggested(suggestion: MappingSuggestion, column: str) -> str:
     if column in suggestion.mapping:
         return suggestion.mapping[column]
     return "" if _ambiguous(suggestion, column) else UNUSED
 
 
-def _ambiguous(suggestion: Suggestion, column: str) -> bool:
+def _ambiguous(suggestion: MappingSuggestion, column: str) -> bool:
     return any(column in columns for columns in suggestion.ambiguous.values())
 
 
-def _note(suggestion: Suggestion, column: str) -> str:
+def _note(suggestion: MappingSuggestion, column: str) -> str:
     if column in suggestion.mapping:
         return "As last time" if column in suggestion.remembered else "Suggested"
     return "Please choose" if _ambiguous(suggestion, column) else "Not recognised"
@@ -310,19 +310,19 @@ def top_query(product: Product) -> Query:
     return Query(sort="limit" if product.policy else "score", descending=True)
 
 
-def customer_words(job: Job, row: Row) -> str:
+def customer_words(job: Job, row: ScoredRow) -> str:
     """Name a row's customer by number and surname, where the file has them."""
     columns = {factor: column for column, factor in (job.mapping or {}).items()}
     named = (row.cells[columns[factor.name]] for factor in (SURNAME, CUSTOMER_ID) if factor.name in columns)
     return ", ".join(text for text in named if text)
 
 
-def row_verdict(job: Job, row: Row) -> Verdict:
+def row_verdict(job: Job, row: ScoredRow) -> Verdict:
     """Return a scored row's verdict."""
     return job.product.verdict(job.product.band_named(row.band), row.limit)
 
 
-def first_reason(row: Row) -> str:
+def first_reason(row: ScoredRow) -> str:
     """Return the sentence of a row's weightiest reason."""
     return row.answer[REASONS[0]]
 
@@ -345,5 +345,5 @@ def download_name(job: Job, file: str) -> str:
     What an uploaded name holds of folders, control characters and what file systems refuse is left out.
     """
     base = UNSEEN.sub("", job.file_name.replace("\\", "/"))
-    stem = re.sub(r'[<>:"|?*]', "_", PurePosixPath(base).stem).strip(". ")[:LONGEST_STEM]
+    stem = re.sub(r'[<>:"|?*]', "_", PurePosixPath(base).stem).strip(". ")[:MAX_STEM_LENGTH]
     return f"{stem or 'batch'}-{file}"

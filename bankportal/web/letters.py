@@ -44,7 +44,7 @@ def letter(decision: Decision) -> Letter:
         offered=outcome.limit.amount if outcome.limit else 0.0,
         reasons=tuple(reason.sentence for reason in outcome.reasons),
         compares=any(reason.factor for reason in outcome.reasons),
-        left_out=listed([factor.label for factor in outcome.product.apart]),
+        left_out=listed([factor.label for factor in outcome.product.protected]),
         day=day,
         send_by=day + DAYS_TO_SEND,
     )

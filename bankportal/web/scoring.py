@@ -7,8 +7,8 @@ from flask import Blueprint, Response, jsonify, redirect, render_template, reque
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
-from bankportal.domain.constraints import Door
-from bankportal.domain.errors import InvalidInput, NoActiveModel, Problem
+from bankportal.domain.constraints import Source
+from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
@@ -27,15 +27,15 @@ class Preview:
 
     gauge: Gauge
     outcome: Outcome | None = None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[FieldProblem, ...] = ()
 
     @property
-    def wrong(self) -> tuple[Problem, ...]:
+    def wrong(self) -> tuple[FieldProblem, ...]:
         """The problems of values that were given."""
         return tuple(problem for problem in self.problems if problem.code != "required")
 
     @property
-    def needed(self) -> tuple[Problem, ...]:
+    def needed(self) -> tuple[FieldProblem, ...]:
         """The required values that are still blank."""
         return tuple(problem for problem in self.problems if problem.code == "required")
 
@@ -114,7 +114,7 @@ class Pages:
         return forms.example_values(self.product) if request.args.get("example") else {}
 
     def _customer(self, raw: Mapping[str, str | None]) -> Customer:
-        return validate(self.product, raw, Door.TEXT)
+        return validate(self.product, raw, Source.TEXT)
 
     def _preview(self, raw: Mapping[str, str | None]) -> Preview:
         try:
@@ -123,7 +123,7 @@ class Pages:
             return self._neutral(invalid.problems)
         return Preview(gauge(outcome), outcome)
 
-    def _neutral(self, problems: tuple[Problem, ...]) -> Preview:
+    def _neutral(self, problems: tuple[FieldProblem, ...]) -> Preview:
         return Preview(neutral_gauge(self.product, waiting_for(self.product, problems)), problems=problems)
 
     def _piece(self, preview: Preview) -> Response:
@@ -134,7 +134,7 @@ class Pages:
             announcement=preview.announcement,
         )
 
-    def _sentences(self, problems: tuple[Problem, ...]) -> dict[str, str]:
+    def _sentences(self, problems: tuple[FieldProblem, ...]) -> dict[str, str]:
         return {problem.field: problem_sentence(self.product, problem) for problem in problems}
 
     def _refused(self, invalid: InvalidInput) -> ResponseReturnValue:
@@ -172,7 +172,7 @@ def has_model(product: Product) -> bool:
     return True
 
 
-def waiting_for(product: Product, problems: tuple[Problem, ...]) -> str:
+def waiting_for(product: Product, problems: tuple[FieldProblem, ...]) -> str:
     """Say what keeps the gauge neutral: "2 required values to go: Age, Balance."."""
     labels = {entry.factor.name: entry.factor.label for entry in product.entries}
     needed = [labels[problem.field] for problem in problems if problem.code == "required"]

@@ -12,7 +12,7 @@ from bankportal.services.batches.uploads import Batches
 from bankportal.web.jobs import progress_facts
 
 EVERY = 0.5  # seconds between two events
-LONGEST = 25.0  # seconds; the browser connects again by itself
+MAX_SECONDS = 25.0  # seconds; the browser connects again by itself
 RETRY = 300  # milliseconds until it does
 PLACES = "bankportal.streams"
 
@@ -36,7 +36,7 @@ def progress_stream(batches: Batches, job: Job, seen: State) -> Response:
 def events(batches: Batches, job: Job, seen: State) -> Iterator[str]:
     """Yield a job's progress until it has left the state that the page was drawn in, or for a while."""
     yield f"retry: {RETRY}\n\n"
-    end = time.monotonic() + LONGEST
+    end = time.monotonic() + MAX_SECONDS
     while time.monotonic() < end:
         progress = batches.progress(job)
         moved = progress.state is not seen

@@ -2,8 +2,8 @@
 
 from datetime import UTC, date, datetime
 
-from bankportal.domain.constraints import Flag
-from bankportal.domain.errors import Problem
+from bankportal.domain.constraints import YesNo
+from bankportal.domain.errors import FieldProblem
 from bankportal.domain.factors import CURRENCY, Factor
 from bankportal.domain.policy import RULES, Limit, LimitPolicy, Value
 from bankportal.domain.products import NO_LIMIT, Product
@@ -55,7 +55,7 @@ def value_words(factor: Factor, value: Value) -> str:
     """Write a customer's value with its unit, as a table shows it."""
     if value is None:
         return UNKNOWN
-    if isinstance(factor.constraint, Flag):
+    if isinstance(factor.constraint, YesNo):
         return "Yes" if value else "No"
     if isinstance(value, str):
         return value
@@ -81,7 +81,7 @@ def as_typed(value: Value) -> str:
     return "" if value is None else str(value)
 
 
-def problem_sentence(product: Product, problem: Problem) -> str:
+def problem_sentence(product: Product, problem: FieldProblem) -> str:
     """Say a problem with its subject: "Credit score must be 850 or less."."""
     labels = {entry.factor.name: entry.factor.label for entry in product.entries}
     text = f"{labels.get(problem.field, problem.field)} {problem.message}".strip()

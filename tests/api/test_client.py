@@ -441,7 +441,7 @@ def test_attempts_end(pauses, attempts) -> None:
 def test_pauses_grow_and_differ() -> None:
     for attempt in (1, 2, 3, 4, 5, 6, 11, 5000):
         found = {client._pause(attempt) for _ in range(50)}
-        longest = min(client.FIRST_PAUSE * 2 ** (min(attempt, 50) - 1), client.LONGEST_PAUSE)
+        longest = min(client.FIRST_PAUSE * 2 ** (min(attempt, 50) - 1), client.MAX_PAUSE)
         assert longest / 2 <= min(found) < max(found) <= longest
 
 

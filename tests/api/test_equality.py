@@ -9,7 +9,7 @@ import pytest
 from bankportal import wiring
 from bankportal.cli.score import score_file
 from bankportal.domain.batch import SCORED, State
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer, validate
@@ -68,7 +68,7 @@ def form(services, files) -> dict[str, tuple[list[Customer], list[Outcome]]]:
     made = {}
     for product in PRODUCTS.values():
         model = services.models.serving(product)
-        customers = [validate(product, row, Door.TEXT) for row in read(files[product.key])]
+        customers = [validate(product, row, Source.TEXT) for row in read(files[product.key])]
         outcomes = [answer(customer, model, services.models.catalogue, product.policy) for customer in customers]
         made[product.key] = customers, outcomes
     return made

@@ -20,7 +20,7 @@ from bankportal.api import openapi
 from bankportal.api.schemas import example
 from bankportal.app import create_app
 from bankportal.config import Config
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.wiring import Services
@@ -103,7 +103,7 @@ def live(request, instance) -> Iterator[Live]:
         worker = threading.Thread(target=found.services.worker.run, args=[stopping])
         worker.start()
         for number in range(3):
-            found.services.scoring.decide(validate(CHURN, example(CHURN), Door.TYPED), f"earlier-{number}")
+            found.services.scoring.decide(validate(CHURN, example(CHURN), Source.TYPED), f"earlier-{number}")
         yield found
         stopping.set()
         worker.join()

@@ -3,9 +3,9 @@
 import pytest
 
 from bankportal.api import legacy
-from bankportal.api.calls import LARGEST_BODY
+from bankportal.api.calls import MAX_BODY_BYTES
 from bankportal.config import ORIGIN, PREFIX, load
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.policy import Limit
@@ -52,7 +52,7 @@ def test_it_works(older) -> None:
     response = older.client.post("/predict_churn", json=CHURN_BODY)
     assert response.status_code == 200
     values = CHURN_BODY | {"CustomerId": "15634602", "HasLoan": 1}
-    expected = older.services.scoring.score(validate(CHURN, values, Door.TYPED))
+    expected = older.services.scoring.score(validate(CHURN, values, Source.TYPED))
     assert response.json() == {
         "CustomerId": 15634602.0,
         "probability": round(expected.score * 100, 2),
@@ -61,14 +61,14 @@ def test_it_works(older) -> None:
     }
     recorded = older.services.decisions.latest(1)[0]
     assert recorded.outcome.score == expected.score
-    assert recorded.customer.carried["CustomerId"] == "15634602"
+    assert recorded.customer.identifiers["CustomerId"] == "15634602"
 
 
 def test_allowance(older) -> None:
     response = older.client.post("/predict_allowance", json=ALLOWANCE_BODY)
     assert response.status_code == 200
     values = ALLOWANCE_BODY | {"HasCrCard": 1, "IsActiveMember": 1}
-    expected = older.services.scoring.score(validate(ALLOWANCE, values, Door.TYPED))
+    expected = older.services.scoring.score(validate(ALLOWANCE, values, Source.TYPED))
     granted = expected.limit.amount > 0
     assert response.json() == {
         "prediction": "Allowance Approved" if granted else "Allowance Not Approved",
@@ -182,7 +182,7 @@ def test_pages_of_declared_origins_may_call(older, path) -> None:
 @pytest.mark.parametrize(
     ("content", "headers", "status"),
     [
-        (b" " * (LARGEST_BODY + 1), {}, 413),
+        (b" " * (MAX_BODY_BYTES + 1), {}, 413),
         (b"{}", {"Host": "evil.example"}, 400),
         (b"{}", {"Content-Type": "a/b"}, 415),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from bankportal import answers
 from bankportal.api.schemas import example
-from bankportal.domain.constraints import Door
+from bankportal.domain.constraints import Source
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 
@@ -25,7 +25,7 @@ def test_it_works(engine, product) -> None:
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
     answered = answers.Outcome.model_validate_json(response.content, extra="forbid")
-    expected = engine.services.scoring.score(validate(product, example(product), Door.TYPED))
+    expected = engine.services.scoring.score(validate(product, example(product), Source.TYPED))
     assert (answered.score, answered.band, answered.base) == (expected.score, expected.band.name, expected.base)
     assert [reason.model_dump() for reason in answered.reasons] == [vars(reason) for reason in expected.reasons]
     assert (answered.limit is None) == (expected.limit is None)
@@ -80,7 +80,7 @@ def test_the_form_and_the_api_give_the_same_bits(engine, product, bank_files) ->
     names = {entry.factor.name for entry in product.entries}
     for row in rows(bank_files[product.key]):
         text = {name: value for name, value in row.items() if name in names}
-        typed = validate(product, text, Door.TEXT).all_values()
+        typed = validate(product, text, Source.TEXT).all_values()
         sent = score(engine, product, typed, "?contributions=true").json()
         assert engine.client.post(f"/{product.key}/", data=text).status_code == 303
         kept = engine.client.get("/api/v1/decisions/latest").json()["outcome"]

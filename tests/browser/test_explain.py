@@ -17,11 +17,11 @@ def decide(csrf_app, portal):
     services = csrf_app.extensions["bankportal"]
 
     def record(key: str, **changes: str) -> str:
-        from bankportal.domain.constraints import Door
+        from bankportal.domain.constraints import Source
         from bankportal.domain.schema import validate
 
         product = PRODUCTS[key]
-        customer = validate(product, {**forms.example_values(product), **changes}, Door.TEXT)
+        customer = validate(product, {**forms.example_values(product), **changes}, Source.TEXT)
         return f"{portal}/decisions/{services.scoring.decide(customer, repr(changes)).id}"
 
     return record

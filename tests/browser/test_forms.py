@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bankportal.domain.constraints import Door, Number, Text
+from bankportal.domain.constraints import Number, Source, Text
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
@@ -25,7 +25,7 @@ def fill(page, product, values) -> None:
 
 
 def expected(app, product, values) -> str:
-    outcome = app.extensions["bankportal"].scoring.score(validate(product, values, Door.TEXT))
+    outcome = app.extensions["bankportal"].scoring.score(validate(product, values, Source.TEXT))
     return percent(product, outcome.score)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bankportal.data.blocks import Block, Layout, blocks
-from bankportal.data.columns import CellProblem, judge
-from bankportal.domain.batch import Checked, Found, Job, ProblemGroup, Span
+from bankportal.data.columns import CellProblem, validate_block
+from bankportal.domain.batch import CheckResult, Job, ProblemExample, ProblemGroup, Span
 from bankportal.services.batches.chunks import reject_lines, rejects_header
 from bankportal.services.batches.parts import Output
 
@@ -14,21 +14,21 @@ BLOCK_ROWS = 5_000
 MARK_ROWS = 500  # a chunk begins at a mark
 CHUNK_ROWS = 5_000
 CHUNKS = 20  # as many as a small file has, so that its progress shows
-MOST_GROUPS = 200
-MOST_EXAMPLES = 3
-Beat = Callable[[int], None]  # rows done so far; raises where the work must end
+MAX_GROUPS = 200
+MAX_EXAMPLES = 3
+Heartbeat = Callable[[int], None]  # rows done so far; raises where the work must end
 
 
 @dataclass(frozen=True)
 class Survey:
     """What a check found, the spans of the chunks to come, and the rejects' SHA-256."""
 
-    checked: Checked
+    checked: CheckResult
     spans: list[Span]
     rejects_digest: str
 
 
-def check(job: Job, source: Path, rejects: Path, beat: Beat) -> Survey:
+def check(job: Job, source: Path, rejects: Path, heartbeat: Heartbeat) -> Survey:
     """Judge a job's whole file and write its rejects; `DataRefused` where the file as a whole cannot be read.
 
     Memory is a block's and the groups', whatever the file's size.
@@ -38,17 +38,17 @@ def check(job: Job, source: Path, rejects: Path, beat: Beat) -> Survey:
     with Output(rejects) as output:
         output.write(rejects_header(layout))
         for block in blocks(source, layout, BLOCK_ROWS, name=job.file_name):
-            judged = judge(job.product, layout, mapping, block)
+            judged = validate_block(job.product, layout, mapping, block)
             output.write(reject_lines(layout, judged))
             groups.add(judged.problems)
             marks.add(block)
             rows, good = rows + block.span.rows, good + int(judged.good.sum())
-            beat(rows)
-    return Survey(Checked(rows, good, rows - good, groups.largest(), groups.more), marks.spans(), output.digest)
+            heartbeat(rows)
+    return Survey(CheckResult(rows, good, rows - good, groups.largest(), groups.more), marks.spans(), output.digest)
 
 
 class _Groups:
-    """Bad cells grouped by the repair that mends them: the first `MOST_GROUPS` repairs are kept, others counted."""
+    """Bad cells grouped by the repair that mends them: the first `MAX_GROUPS` repairs are kept, others counted."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str, str, str], ProblemGroup] = {}
@@ -58,7 +58,7 @@ class _Groups:
         for problem in problems:
             key = (problem.column, problem.factor, problem.code, problem.message)
             group = self.found.get(key)
-            if group is None and len(self.found) == MOST_GROUPS:
+            if group is None and len(self.found) == MAX_GROUPS:
                 self.more += 1
                 continue
             self.found[key] = _with(group or ProblemGroup(*key, rows=0, examples=()), problem)
@@ -69,8 +69,8 @@ class _Groups:
 
 def _with(group: ProblemGroup, problem: CellProblem) -> ProblemGroup:
     examples = group.examples
-    if len(examples) < MOST_EXAMPLES:
-        examples = (*examples, Found(problem.line, problem.text))
+    if len(examples) < MAX_EXAMPLES:
+        examples = (*examples, ProblemExample(problem.line, problem.text))
     return replace(group, rows=group.rows + 1, examples=examples)
 
 

@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.data.blocks import Block, Layout
-from bankportal.data.columns import CellProblem, JudgedBlock, judge
+from bankportal.data.columns import CellProblem, ValidatedBlock, validate_block
 from bankportal.data.formulas import neutralise
 from bankportal.domain.batch import Job
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
 from bankportal.domain.products import Product
-from bankportal.domain.reasons import MOST, Catalogue
+from bankportal.domain.reasons import MAX_REASONS, Catalogue
 from bankportal.registry.registry import Model
 from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON as NO_REASON  # part of what this module offers
 from bankportal.services.scoring import RULE as RULE
 from bankportal.services.scoring import Answers, answers
 
-REASONS = tuple(f"reason_{number}" for number in range(1, MOST + 1))
+REASONS = tuple(f"reason_{number}" for number in range(1, MAX_REASONS + 1))
 LIMIT = ("limit", "limit_rule", "counteroffer", "policy_version")
 REJECTED = ("line", "column", "code", "message", "row")
 # A cell and what ends it, as `_csv` writes them. The csv module would refuse one that apostrophes made too long for it.
@@ -46,7 +46,11 @@ RESULT = np.dtype(
         ("limit", np.float64),  # NaN where the product has no limit policy
         ("band", np.uint8),  # its number among the product's bands
         ("flags", np.uint8),  # how many values are unlike all the forest has seen
-        ("reasons", np.int8, (MOST,)),  # numbers among the encoding's factors; NO_REASON, or RULE for a policy's rule
+        (
+            "reasons",
+            np.int8,
+            (MAX_REASONS,),
+        ),  # numbers among the encoding's factors; NO_REASON, or RULE for a policy's rule
         ("customer", np.uint64),  # `customer_key` of the customer's number
         ("at", np.int64),  # byte at which its line starts in the scored part, later in the scored file
         ("length", np.int32),  # bytes of that line
@@ -91,7 +95,7 @@ def score_block(work: Work, block: Block) -> Part:
 
     Raises `ExplanationRefused` where a row's grounds do not add up to its score.
     """
-    judged = judge(work.product, work.layout, work.mapping, block)
+    judged = validate_block(work.product, work.layout, work.mapping, block)
     good = np.flatnonzero(judged.good)
     columns = {name: values[good] for name, values in judged.columns.items()}
     found = answers(columns, work.model, work.catalogue, work.policy)
@@ -122,7 +126,7 @@ def rejects_header(layout: Layout) -> bytes:
     return _header(layout, REJECTED)
 
 
-def reject_lines(layout: Layout, judged: JudgedBlock) -> bytes:
+def reject_lines(layout: Layout, judged: ValidatedBlock) -> bytes:
     """Return the rejects lines of a judged block, as scoring it gives them."""
     return b"".join(_written(_rejected(layout, judged)))
 
@@ -185,7 +189,7 @@ def _results(
     return results
 
 
-def _rejected(layout: Layout, judged: JudgedBlock) -> Iterator[list[str]]:
+def _rejected(layout: Layout, judged: ValidatedBlock) -> Iterator[list[str]]:
     """Yield the rejected rows in the file's order, one line each, whatever number of problems it has."""
     problems = {line: list(each) for line, each in groupby(judged.problems, key=lambda problem: problem.line)}
     for line, uploaded, raw in _lines(layout, judged.block, np.flatnonzero(~judged.good).tolist()):

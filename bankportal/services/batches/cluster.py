@@ -18,7 +18,7 @@ from typing import Any
 
 from bankportal.config import HOST
 from bankportal.data.blocks import Layout
-from bankportal.data.locations import EXTRA, Input, Source, name
+from bankportal.data.locations import EXTRA, AnyInput, Input, name
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import PortalError
 from bankportal.domain.factors import Phrase
@@ -41,7 +41,7 @@ class ClusterFailed(PortalError):
 
 
 @dataclass(frozen=True, eq=False)
-class Parcel:
+class SerializedWork:
     """A `Work` that can travel: the model version as the bytes of its files, everything else as plain values."""
 
     portal: str
@@ -56,7 +56,7 @@ class Parcel:
     mapping: dict[str, str]
 
     @classmethod
-    def of(cls, work: Work, models: Path) -> "Parcel":
+    def of(cls, work: Work, models: Path) -> "SerializedWork":
         """Pack a work up; `models` is the folder of the model versions."""
         folder = models / work.product.key / work.model.version
         return cls(
@@ -103,7 +103,7 @@ _unpacked: dict[str, Work] = {}
 _unpacking = Lock()
 
 
-def score_span(parcel: Parcel, source: Source, span: Span) -> Part:
+def score_span(parcel: SerializedWork, source: AnyInput, span: Span) -> Part:
     """Score one span of a file, anywhere: its lines, without the records of results."""
     with _unpacking:
         if parcel.key not in _unpacked:
@@ -122,9 +122,9 @@ def parts(scheduler: str, work: Work, models: Path, found: Input) -> Generator[t
     """
     with _client(scheduler) as client:
         # A task rather than scattered data: it is done again where all workers that held it are gone.
-        parcel = client.submit(_itself, Parcel.of(work, models), pure=False)
+        parcel = client.submit(_itself, SerializedWork.of(work, models), pure=False)
         most = IN_FLIGHT * sum(client.nthreads().values())
-        under_way: deque[tuple[int, Source, Span, Any]] = deque()
+        under_way: deque[tuple[int, AnyInput, Span, Any]] = deque()
         for done, source, span in found.spans():
             future = client.submit(score_span, parcel, source, span, pure=False)
             under_way.append((done, source, span, future))
@@ -134,11 +134,11 @@ def parts(scheduler: str, work: Work, models: Path, found: Input) -> Generator[t
             yield _arrived(client, *under_way.popleft())
 
 
-def _itself(parcel: Parcel) -> Parcel:
+def _itself(parcel: SerializedWork) -> SerializedWork:
     return parcel
 
 
-def _arrived(client: Any, done: int, source: Source, span: Span, future: Any) -> tuple[int, Part]:
+def _arrived(client: Any, done: int, source: AnyInput, span: Span, future: Any) -> tuple[int, Part]:
     try:
         return done, _result(client, future)
     except PortalError:

@@ -31,11 +31,14 @@ BEGUN = b"begun"  # said when everything is loaded that any chunk needs: a death
 LOOK_EVERY = 0.05  # seconds
 
 
-def is_deadly(job: Job, span: Span | None, source: Path, models: Path, beat: Callable[[], None], most: float) -> bool:
+def crashes_the_worker(
+    job: Job, span: Span | None, source: Path, models: Path, heartbeat: Callable[[], None], most: float
+) -> bool:
     """Have a span of a started job's file scored in a process of its own; say whether that killed it.
 
-    `models` is the folder of the model versions; `most` seconds without an end are a death too. `beat` is called all
-    the while, and what it raises ends the trial. The process has ended when this returns or raises.
+    `models` is the folder of the model versions; a process that has not ended after `most` seconds counts as killed.
+    `heartbeat` is called all the while, and what it raises ends the run. The process has ended when this returns or
+    raises.
     """
     told = {
         "models": str(models),
@@ -55,9 +58,9 @@ def is_deadly(job: Job, span: Span | None, source: Path, models: Path, beat: Cal
             _tell(process.stdin, told)
             end = time.monotonic() + most
             while process.poll() is None and time.monotonic() < end:
-                beat()
+                heartbeat()
                 time.sleep(LOOK_EVERY)
-            beat()  # what stops this worker may have ended the trial too
+            heartbeat()  # what stops this worker may have ended the trial too
         finally:
             process.kill()
         said = process.stdout.read() if process.stdout else b""

@@ -123,10 +123,10 @@ class Joined:
 
 
 def join(
-    job: Job, work: Work, storage: Storage, chunk: Chunk, done: list[Finished], beat: Callable[[], None]
+    job: Job, work: Work, storage: Storage, chunk: Chunk, done: list[Finished], heartbeat: Callable[[], None]
 ) -> Joined:
     """Join a job's parts in the file's order, with memory for one; `FilesChanged` where a file is not as written."""
-    _require(file_digest(storage.input(job.id), beat) == job.input_digest, NOT_UPLOADED)
+    _require(file_digest(storage.input(job.id), heartbeat) == job.input_digest, NOT_UPLOADED)
     home, folder, prefix = storage.home(job.id), storage.parts(job.id), f"finish.{chunk.number}.{chunk.token}."
     paths = {kind: home / f"{prefix}{kind}" for kind in KINDS}
     with Output(paths[SCORED]) as scored, Output(paths[REJECTS]) as rejects, Output(paths[RESULTS]) as results:
@@ -138,7 +138,7 @@ def join(
             results.write(moved(_records(*of[RESULTS], part.scored), scored.size).tobytes())
             _append(scored, *of[SCORED])
             _append(rejects, *of[REJECTS])
-            beat()
+            heartbeat()
     files = {kind: output.digest for kind, output in zip(KINDS, (scored, rejects, results), strict=True)}
     return Joined(home, prefix, files, summary(job, Results(paths[RESULTS]), done))
 

@@ -19,12 +19,12 @@ from bankportal.config import PREFIX, Config
 from bankportal.data.blocks import Layout, blocks, claims
 from bankportal.data.blocks import layout as read_layout
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Progress, Span, State
-from bankportal.domain.constraints import Door
-from bankportal.domain.errors import DataRefused, InvalidInput, NoActiveModel, NotFound, Problem
+from bankportal.domain.constraints import Source
+from bankportal.domain.errors import DataRefused, FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import Product
-from bankportal.domain.schema import LONGEST_FOUND, Customer, validate
+from bankportal.domain.schema import MAX_QUOTED, Customer, validate
 from bankportal.registry.registry import Model
 from bankportal.services.batches import results
 from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
@@ -32,16 +32,16 @@ from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.results import Results
 from bankportal.services.models import Models
 from bankportal.services.scoring import answer
-from bankportal.store.jobs import Answering, JobStore, Upload
+from bankportal.store.jobs import JobStore, ScoringVersions, Upload
 from bankportal.store.storage import Storage, Stored
 
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 UNNAMED = "upload.csv"
 SORTS = ("position", "score", "limit")
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class MappingSuggestion:
     """A suggested mapping: column to factor, by names and aliases; `remembered` are the columns by an earlier choice.
 
     `ambiguous` maps a factor to the columns that could mean it and must be chosen among; `ignored` are the columns that
@@ -65,7 +65,7 @@ class Jobs:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredRow:
     """One scored row as the table shows it: `position` from 0 names it.
 
     `cells` are the uploaded ones by the file's own column names, `answer` what was added, by `chunks.answer_columns`.
@@ -82,10 +82,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScoredRows:
     """A page of a finished job's scored rows; `total` counts all that the filter lets through."""
 
-    items: list[Row]
+    items: list[ScoredRow]
     total: int
     page: int
     pages: int
@@ -141,7 +141,7 @@ class Batches:
         items = found[:size]
         return Jobs(items, items[-1].id if len(found) > size else None)
 
-    def suggestion(self, job: Job, remembered: Mapping[str, str] = MappingProxyType({})) -> Suggestion:
+    def suggestion(self, job: Job, remembered: Mapping[str, str] = MappingProxyType({})) -> MappingSuggestion:
         """Suggest a mapping for a job's header, by names and aliases.
 
         `remembered` is what the same person chose for this header before, column to factor: it fills what names leave
@@ -176,7 +176,7 @@ class Batches:
         """Have a checked job scored with the active model; one that was started is returned as it is. `Conflict`."""
         if job.state in {State.SCORING, State.DONE}:
             return job
-        return self.store.start(job, answering(self.models, job.product))
+        return self.store.start(job, scoring_versions(self.models, job.product))
 
     def cancel(self, job: Job) -> Job:
         """Stop a job for good; what was scored is not kept. One at rest is returned as it is."""
@@ -190,7 +190,7 @@ class Batches:
         if job.mapping is None:
             return None
         try:
-            by = answering(self.models, job.product)
+            by = scoring_versions(self.models, job.product)
         except NoActiveModel:
             return None
         asked = (dict(job.mapping), job.model_digest or by.model_digest, job.policy_version or by.policy_version)
@@ -231,7 +231,7 @@ class Batches:
         customer: str | None = None,
         page: int = 1,
         size: int = 50,
-    ) -> Rows:
+    ) -> ScoredRows:
         """Return a page of a finished job's rows.
 
         `sort` is `position`, `score` or `limit`; `band` (of the score), `verdict`, `factor` (named in the row's
@@ -246,7 +246,7 @@ class Batches:
             pages = max(1, -(-total // size))
             page = min(max(page, 1), pages)
             records = found.take(numbers[(page - 1) * size : page * size])
-            return Rows(list(self._rows(job, records)), total, page, pages)
+            return ScoredRows(list(self._rows(job, records)), total, page, pages)
 
     def _keep(
         self, job: Job, band: str | None, verdict: str | None, factor: str | None, customer: str | None
@@ -280,7 +280,7 @@ class Batches:
         with _as_written():
             return job.product.count_verdicts(job.summary.bands, _without_limit(path, job.product))
 
-    def _rows(self, job: Job, records: list[Any]) -> Iterator[Row]:
+    def _rows(self, job: Job, records: list[Any]) -> Iterator[ScoredRow]:
         with self._finished(job, SCORED).open("rb") as file:
             for record in records:
                 file.seek(int(record["at"]))
@@ -297,7 +297,7 @@ class Batches:
             raise NotFound("This row was not scored.")
         try:
             cells = self._cells(job, record)
-            customer = validate(job.product, _raw(job, cells), Door.TEXT)
+            customer = validate(job.product, _raw(job, cells), Source.TEXT)
         except (InvalidInput, DataRefused) as error:
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: {error}") from error
         model = self._model(job)
@@ -356,10 +356,10 @@ def upload_limit(config: Config) -> str:
     )
 
 
-def answering(models: Models, product: Product) -> Answering:
+def scoring_versions(models: Models, product: Product) -> ScoringVersions:
     """Return who answers from now on; `NoActiveModel`."""
     model = models.serving(product)
-    return Answering(model.version, model.manifest_digest, product.policy.version if product.policy else None)
+    return ScoringVersions(model.version, model.manifest_digest, product.policy.version if product.policy else None)
 
 
 def _digest(text: str) -> str:
@@ -370,10 +370,10 @@ def _shown(name: str) -> str:
     """Return a file's name fit to be shown: no folders, no control or formatting characters, not too long."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
-    return plain[:LONGEST_NAME] or UNNAMED
+    return plain[:MAX_NAME_LENGTH] or UNNAMED
 
 
-def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[str, str]) -> Suggestion:
+def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[str, str]) -> MappingSuggestion:
     claimed = _claimed(product, header)
     named = {column: name for name, claim in claimed.items() for _, column in claim}
     best = {name: [column for rank, column in claim if rank == min(claim)[0]] for name, claim in claimed.items()}
@@ -389,7 +389,7 @@ def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[s
     ambiguous = {name: tuple(columns) for name, columns in best.items() if name not in chosen.values()}
     offered = {column for columns in ambiguous.values() for column in columns}
     known = {*chosen.values(), *ambiguous}
-    return Suggestion(
+    return MappingSuggestion(
         mapping={column: chosen[column] for column in header if column in chosen},
         remembered=frozenset(filled),
         ambiguous=ambiguous,
@@ -406,26 +406,30 @@ def _claimed(product: Product, header: tuple[str, ...]) -> Mapping[str, list[tup
         return {}
 
 
-def _mapping_problems(product: Product, header: tuple[str, ...], mapping: Mapping[str, str]) -> Iterator[Problem]:
+def _mapping_problems(product: Product, header: tuple[str, ...], mapping: Mapping[str, str]) -> Iterator[FieldProblem]:
     factors = {entry.factor.name for entry in product.entries}
     times = Counter(mapping.values())
     for column, factor in mapping.items():
         if not column or column not in header:
-            yield Problem(column, "unknown-column", "is not a column of the file")
+            yield FieldProblem(column, "unknown-column", "is not a column of the file")
         elif product.label.matches(column):
-            yield Problem(column, "label", "is the answer itself and cannot be used")
+            yield FieldProblem(column, "label", "is the answer itself and cannot be used")
         if factor not in factors:
-            yield Problem(column, "unknown-factor", f"is mapped to a factor that {product.key} does not have", factor)
+            yield FieldProblem(
+                column, "unknown-factor", f"is mapped to a factor that {product.key} does not have", factor
+            )
         elif times[factor] > 1:
-            yield Problem(column, "factor-twice", f"is not the only column mapped to {factor}", factor)
+            yield FieldProblem(column, "factor-twice", f"is not the only column mapped to {factor}", factor)
     for required in product.required:
         if required.name not in times:
-            yield Problem(required.name, "required", "needs a column")
+            yield FieldProblem(required.name, "required", "needs a column")
 
 
 def _index(field: str, names: Sequence[str], name: str) -> int:
     if name not in names:
-        raise InvalidInput([Problem(field, "not-a-choice", f"must be one of {', '.join(names)}", name[:LONGEST_FOUND])])
+        raise InvalidInput(
+            [FieldProblem(field, "not-a-choice", f"must be one of {', '.join(names)}", name[:MAX_QUOTED])]
+        )
     return list(names).index(name)
 
 
@@ -466,10 +470,10 @@ def _as_written() -> Iterator[None]:
         ) from error
 
 
-def _row(job: Job, record: Any, line: bytes) -> Row:
+def _row(job: Job, record: Any, line: bytes) -> ScoredRow:
     names, added = Layout.from_json(job.layout).header, answer_columns(limits=job.policy_version is not None)
     (texts,) = cells_of(line)
-    return Row(
+    return ScoredRow(
         position=int(record["position"]),
         line=int(record["line"]),
         score=float(record["score"]),

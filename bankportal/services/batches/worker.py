@@ -15,26 +15,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.config import Config
 from bankportal.data.blocks import Layout, blocks
-from bankportal.domain.batch import REJECTS, Chunk, Job, State, Step
+from bankportal.domain.batch import REJECTS, Chunk, Job, Stage, State
 from bankportal.domain.errors import DataRefused, NoActiveModel, PortalError, VersionRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.services.batches.checking import BLOCK_ROWS, check
 from bankportal.services.batches.chunks import Part, score_block, work_of
-from bankportal.services.batches.isolated_run import is_deadly
+from bankportal.services.batches.isolated_run import crashes_the_worker
 from bankportal.services.batches.parts import NOT_UPLOADED, FilesChanged, join, quarantined_part, write_part
-from bankportal.services.batches.uploads import answering
+from bankportal.services.batches.uploads import scoring_versions
 from bankportal.services.models import Models
-from bankportal.store.jobs import Answering, JobStore, LeaseLost
+from bankportal.store.jobs import JobStore, LeaseLost, ScoringVersions
 from bankportal.store.storage import Storage, file_digest
 
 IDLE = 0.5  # seconds between looks for work
-LONGEST_PAUSE = 30.0  # seconds, after faults of database or storage
+MAX_PAUSE = 30.0  # seconds, after faults of database or storage
 SWEEP_EVERY = 600.0  # seconds
-STALLED = 600.0  # seconds without a beat: the longest way between two is a block of rows, or a model to be loaded
-MOST_FAULTS = 3
+STALLED = 600.0  # seconds without a heartbeat: the longest way between two is a block of rows, or a model to be loaded
+MAX_FAULTS = 3
 # Lost workers prove nothing, so the limit is far above what bad luck does. It is there because a chunk that takes more
 # than its own process along, the container for one, would otherwise be tried for ever.
-MOST_LOSSES = 20
+MAX_LOSSES = 20
 
 NOT_THERE = "The stored file, or what was made of it so far, is no longer there."
 
@@ -47,7 +47,7 @@ class Stopping(PortalError):
     code = "stopping"
 
 
-class TrialDied(PortalError):
+class IsolatedRunCrashed(PortalError):
     """Scoring a chunk killed the process that tried it."""
 
     code = "trial-died"
@@ -62,7 +62,7 @@ class Lease:
     def __init__(self, store: JobStore, chunk: Chunk, seconds: float):
         self.store, self.chunk, self.seconds = store, chunk, seconds
         self._lost = False
-        self._renewed = self._beaten = time.monotonic()
+        self._renewed = self._last_heartbeat = time.monotonic()
         self._rows = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -75,9 +75,9 @@ class Lease:
         self._over.set()
         self._thread.join()
 
-    def beat(self, rows: int = 0) -> None:
+    def heartbeat(self, rows: int = 0) -> None:
         """Note how many rows are done; `LeaseLost` where the chunk is another's by now."""
-        self._rows, self._beaten = rows, time.monotonic()
+        self._rows, self._last_heartbeat = rows, time.monotonic()
         # A process that was stopped for long finds out here at once, before its thread has asked the database.
         if self._lost or time.monotonic() - self._renewed > self.seconds:
             raise LeaseLost("The chunk was taken over by another worker, or its job was stopped.")
@@ -85,7 +85,7 @@ class Lease:
     def _keep(self) -> None:
         told = 0
         while not self._over.wait(min(1.0, self.seconds / 6)):
-            if time.monotonic() - self._beaten > STALLED:
+            if time.monotonic() - self._last_heartbeat > STALLED:
                 log.error("work stalled, process ends", job=self.chunk.job_number, place=self.chunk.place)
                 os._exit(os.EX_TEMPFAIL)
             if self._rows == told and time.monotonic() - self._renewed < self.seconds / 3:
@@ -127,7 +127,7 @@ class Worker:
                     swept = time.monotonic()
             except (SQLAlchemyError, OSError) as error:
                 log.error("worker waits", worker=self.name, why=str(error), seconds=pause)
-                worked, pause = False, min(2 * pause, LONGEST_PAUSE)
+                worked, pause = False, min(2 * pause, MAX_PAUSE)
             if not worked:
                 self.stopping.wait(pause)
         log.info("worker ended", worker=self.name)
@@ -162,7 +162,7 @@ class Worker:
         except Stopping:
             self._give_back(chunk, at_fault=False)
             log.info("chunk given back", **about)
-        except TrialDied as error:
+        except IsolatedRunCrashed as error:
             log.error("chunk failed", **about, faults=chunk.faults + 1, why=str(error))
             self._give_back(chunk, at_fault=True)
         except OSError:  # of the storage: nothing is wrong with the chunk, unless another has finished it
@@ -192,8 +192,8 @@ class Worker:
 
     def _work(self, chunk: Chunk, lease: Lease) -> None:
         job = self.store.numbered(chunk.job_number)
-        doing = {Step.CHECK: self._check, Step.SCORE: self._score, Step.FINISH: self._finish}[chunk.step]
-        if _given_up(chunk, times=2 if chunk.step is Step.SCORE else 1):  # its first time is the quarantine
+        doing = {Stage.CHECK: self._check, Stage.SCORE: self._score, Stage.FINISH: self._finish}[chunk.step]
+        if _given_up(chunk, times=2 if chunk.step is Stage.SCORE else 1):  # its first time is the quarantine
             said = f"Work on this file broke off too often: {chunk.faults} faults, {chunk.losses} workers lost."
             self._end(chunk, job, State.FAILED, said)
             return
@@ -206,7 +206,7 @@ class Worker:
         except (VersionRefused, FilesChanged) as error:
             self._end(chunk, job, State.FAILED, str(error))
         except DataRefused as error:
-            self._end(chunk, job, State.REFUSED if chunk.step is Step.CHECK else State.FAILED, str(error))
+            self._end(chunk, job, State.REFUSED if chunk.step is Stage.CHECK else State.FAILED, str(error))
 
     def _end(self, chunk: Chunk, job: Job, state: State, message: str) -> None:
         self.store.end(chunk, state, message)
@@ -215,17 +215,17 @@ class Worker:
 
     def _check(self, chunk: Chunk, job: Job, lease: Lease) -> None:
         source, name = self.storage.input(job.id), f"check.{chunk.number}.{chunk.token}.{REJECTS}"
-        beat = self._beating(lease)
-        if file_digest(source, beat) != job.input_digest:
+        heartbeat = self._heartbeat(lease)
+        if file_digest(source, heartbeat) != job.input_digest:
             raise FilesChanged(NOT_UPLOADED)
-        survey = check(job, source, self.storage.home(job.id) / name, beat)
+        survey = check(job, source, self.storage.home(job.id) / name, heartbeat)
         by = self._answering(job) if job.start_when_checked else None
         self.store.complete_check(chunk, survey.checked, survey.spans, {name: survey.rejects_digest}, by)
 
-    def _answering(self, job: Job) -> Answering | None:
+    def _answering(self, job: Job) -> ScoringVersions | None:
         """Return who answers a job that starts by itself; without a model it waits for its start."""
         try:
-            return answering(self.models, job.product)
+            return scoring_versions(self.models, job.product)
         except NoActiveModel as error:
             log.error("job not started", worker=self.name, job=job.id, why=str(error))
             return None
@@ -233,45 +233,45 @@ class Worker:
     def _score(self, chunk: Chunk, job: Job, lease: Lease) -> None:
         quarantined = _given_up(chunk)
         if chunk.losses and not quarantined:
-            self._try(chunk, job, lease)
+            self._run_isolated(chunk, job, lease)
         parts = self._rejected(chunk, job, lease) if quarantined else self._scored(chunk, job, lease)
         part = write_part(self.storage.parts(job.id), chunk, parts)
         self.store.complete_score(chunk, part.scored, part.rejected, part.files, quarantined=quarantined)
 
-    def _try(self, chunk: Chunk, job: Job, lease: Lease) -> None:
-        """Raise `TrialDied` where scoring the chunk kills whoever does it."""
-        source, beat = self.storage.input(job.id), self._beating(lease)
-        if is_deadly(job, chunk.span, source, self.config.models, beat, STALLED):
-            raise TrialDied("The process that tried it died or hung.")
+    def _run_isolated(self, chunk: Chunk, job: Job, lease: Lease) -> None:
+        """Raise `IsolatedRunCrashed` where scoring the chunk kills whoever does it."""
+        source, heartbeat = self.storage.input(job.id), self._heartbeat(lease)
+        if crashes_the_worker(job, chunk.span, source, self.config.models, heartbeat, STALLED):
+            raise IsolatedRunCrashed("The process that tried it died or hung.")
 
     def _scored(self, chunk: Chunk, job: Job, lease: Lease) -> Iterator[Part]:
         work = work_of(self.models, job)
         for block in blocks(self.storage.input(job.id), work.layout, BLOCK_ROWS, chunk.span, name=job.file_name):
             yield score_block(work, block)
-            lease.beat()
+            lease.heartbeat()
 
     def _rejected(self, chunk: Chunk, job: Job, lease: Lease) -> Iterator[Part]:
         layout = Layout.from_json(job.layout)
         for block in blocks(self.storage.input(job.id), layout, BLOCK_ROWS, chunk.span, name=job.file_name):
             yield quarantined_part(layout, block)
-            lease.beat()
+            lease.heartbeat()
 
     def _finish(self, chunk: Chunk, job: Job, lease: Lease) -> None:
         done = self.store.finished_chunks(job)
-        joined = join(job, work_of(self.models, job), self.storage, chunk, done, self._beating(lease))
+        joined = join(job, work_of(self.models, job), self.storage, chunk, done, self._heartbeat(lease))
         self.store.complete_finish(chunk, joined.summary, joined.files, joined.publish)
         self.storage.tidy(job.id)
 
-    def _beating(self, lease: Lease) -> Callable[..., None]:
+    def _heartbeat(self, lease: Lease) -> Callable[..., None]:
         """Return what long work calls between pieces: it ends where the lease is lost or the worker must stop."""
 
-        def beat(rows: int = 0) -> None:
-            lease.beat(rows)
+        def heartbeat(rows: int = 0) -> None:
+            lease.heartbeat(rows)
             if self.stopping.is_set():
                 raise Stopping("The worker was told to stop.")
 
-        return beat
+        return heartbeat
 
 
 def _given_up(chunk: Chunk, times: int = 1) -> bool:
-    return chunk.faults >= times * MOST_FAULTS or chunk.losses >= times * MOST_LOSSES
+    return chunk.faults >= times * MAX_FAULTS or chunk.losses >= times * MAX_LOSSES

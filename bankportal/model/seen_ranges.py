@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.data.columns import blank
-from bankportal.domain.constraints import Choice, Constraint, Flag
+from bankportal.domain.constraints import Choice, Constraint, YesNo
 from bankportal.domain.factors import Factor
-from bankportal.domain.outcome import Flag as SeenFlag
+from bankportal.domain.outcome import UnseenValue
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 from bankportal.model.encoding import Columns
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenRanges:
     """What a forest saw of each scored factor while it was trained.
 
     `ranges` holds (lowest, highest) for numbers and flags, `options` the options of choices; a factor in neither had
@@ -33,7 +33,7 @@ class Seen:
     options: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, product: Product, columns: Columns) -> "Seen":
+    def of(cls, product: Product, columns: Columns) -> "SeenRanges":
         """Take note of a training table's columns, arrays as for `Encoding.matrix`."""
         ranges: dict[str, tuple[float, float]] = {}
         options: dict[str, tuple[str, ...]] = {}
@@ -46,21 +46,21 @@ class Seen:
                 ranges[factor.name] = (float(known.min()), float(known.max()))
         return cls(product, ranges, {name: found for name, found in options.items() if found})
 
-    def flags(self, values: Mapping[str, Value]) -> tuple[SeenFlag, ...]:
+    def flags(self, values: Mapping[str, Value]) -> tuple[UnseenValue, ...]:
         """Say in a sentence each which of a customer's values are unlike all the forest has seen."""
         return tuple(
-            SeenFlag(factor.name, message)
+            UnseenValue(factor.name, message)
             for factor in self.product.scored
             if (value := values.get(factor.name)) is not None and (message := self._message(factor, value))
         )
 
-    def flags_of_rows(self, columns: Columns) -> dict[int, tuple[SeenFlag, ...]]:
+    def flags_of_rows(self, columns: Columns) -> dict[int, tuple[UnseenValue, ...]]:
         """Return what `flags` says of many customers, by row, of those with a flag; arrays as for `Encoding.matrix`."""
-        found: dict[int, tuple[SeenFlag, ...]] = {}
+        found: dict[int, tuple[UnseenValue, ...]] = {}
         for factor in self.product.scored:
             for row in self._unlike(factor, columns[factor.name]) if factor.name in columns else ():
                 message = self._message(factor, columns[factor.name][row])
-                found[row] = (*found.get(row, ()), SeenFlag(factor.name, message))
+                found[row] = (*found.get(row, ()), UnseenValue(factor.name, message))
         return found
 
     def _unlike(self, factor: Factor, values: NDArray[Any]) -> list[int]:
@@ -81,7 +81,7 @@ class Seen:
         lowest, highest = self.ranges[factor.name]
         if lowest <= value <= highest:
             return ""
-        if isinstance(factor.constraint, Flag):
+        if isinstance(factor.constraint, YesNo):
             only = "1 (yes)" if lowest else "0 (no)"
             return f"{factor.label} is {only} for every customer the model has seen."
         if value > highest:
@@ -102,7 +102,7 @@ class Seen:
         return content
 
     @classmethod
-    def from_json(cls, content: object, product: Product) -> "Seen":
+    def from_json(cls, content: object, product: Product) -> "SeenRanges":
         """Read what `to_json` wrote; `ValueError` where it does not fit the product's declaration."""
         if not isinstance(content, dict):
             raise ValueError("what was seen in training is not an object of factors")
