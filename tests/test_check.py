@@ -49,7 +49,7 @@ ROWS = [
 
 def test_it_works():
     report = check(table(*ROWS))
-    assert (report.rows, report.rows_in_file) == (4, 9)
+    assert (report.rows, report.rows_in_file) == (3, 9)
     assert report.unknown == ("shoes",)
     assert report.missing_required == ()
     assert "HasLoan" in report.missing
@@ -69,7 +69,7 @@ def test_it_is_plain_data_and_sentences():
     assert content["leak_above"] == LEAK_ABOVE
     assert content["rejected"][0]["example"]["text"] == "900"
     text = "\n".join(report.lines())
-    assert "bank.csv: 4 good rows of 9." in text
+    assert "bank.csv: 3 usable rows of 9." in text
     assert "Bad cells: 2 × CreditScore above; first line 6: CreditScore must be 850 or less (found: 900)." in text
     assert "Unknown, not used: shoes." in text
     assert "Label Churn: 1 in 25.0% of the rows." in text

@@ -17,7 +17,7 @@ from bankportal.cli.models import models
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.products import CHURN, PRODUCTS
-from tests.conftest import REAL_DATA, plant_few_trees, write_csv
+from tests.conftest import REAL_DATA, ROWS, plant_few_trees, write_csv
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_leak_is_named_and_refused_unless_told_otherwise(run, bank_files, tmp_
     for row in rows:
         row["CustomerSatisfaction"] = "1" if row["Churn"] == "1" else "5"
     path = write_csv(tmp_path / "leak.csv", {name: [row[name] for row in rows] for name in rows[0]})
-    assert "Leak: CustomerSatisfaction" in run("data", "check", path)
+    assert "Leak: CustomerSatisfaction" in run("data", "check", path, exits=1)
     refused = run("train", "churn", "--data", path, exits=1)
     assert "CustomerSatisfaction" in refused
     assert "CustomerSatisfaction" in run("train", "churn", "--data", path, "--allow-leakage", "--no-activate")
@@ -77,7 +77,7 @@ def test_a_leak_is_named_and_refused_unless_told_otherwise(run, bank_files, tmp_
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the public data sets are not at hand")
 def test_the_leaking_public_file_is_named(run) -> None:
-    report = json.loads(run("data", "check", REAL_DATA / "Final_bank.csv", "--json"))
+    report = json.loads(run("data", "check", REAL_DATA / "Final_bank.csv", "--json", exits=1))
     assert [leak["factor"] for leak in report["leaks"]] == ["CustomerSatisfaction", "ComplaintsFiled"]
     assert "CustomerSatisfaction" in run("train", "churn", "--data", REAL_DATA / "Final_bank.csv", exits=1)
 
@@ -279,11 +279,52 @@ def test_an_instance_that_is_a_file_is_one_line(monkeypatch, tmp_path) -> None:
     assert str(tmp_path / "file") in result.output
 
 
-def test_check_and_train_agree_on_what_is_fit(run, tmp_path, bank_files) -> None:
-    lines = bank_files["churn"].read_text().splitlines()
-    (tmp_path / "few.csv").write_text("\n".join(lines[:151]))
-    assert "Not fit for training" in run("data", "check", tmp_path / "few.csv")
-    assert "training needs" in run("train", "churn", "--data", tmp_path / "few.csv", exits=1)
+def without(column: str):
+    return lambda rows: [{name: cell for name, cell in row.items() if name != column} for row in rows]
+
+
+def all_with(**cells: str):
+    return lambda rows: [row | cells for row in rows]
+
+
+UNFIT = {  # what is wrong with a file, how many of its rows are usable, and what is said
+    "few": (lambda rows: rows[:150], 150, "150 usable rows; training needs 200"),
+    "nearly all repeated": (lambda rows: rows[:150] * 3, 150, "150 usable rows; training needs 200"),
+    "no required column": (without("Age"), 0, "lacks columns that churn requires: Age"),
+    "no label column": (without("Churn"), 0, "has no label: a column Churn"),
+    "no label column and no required one": (lambda rows: without("Age")(without("Churn")(rows)), 0, "lacks columns"),
+    "labels blank": (all_with(Churn=""), 0, "0 usable rows"),
+    "labels in words": (all_with(Churn="yes"), 0, "0 usable rows"),
+    "labels all the same": (all_with(Churn="0"), ROWS, f"0 rows with Churn 1 and {ROWS:,} with 0"),
+    "one customer": (all_with(CustomerId="7"), ROWS, "different customers with Churn 1"),
+    "every row bad": (all_with(Age="7"), 0, "1,500 were rejected, the first at line 2: Age must be 18 or more"),
+    "a required column blank": (all_with(Balance=" "), 0, "1,500 × Balance required"),
+    "every row ragged": (lambda rows: [row | {"Age": "4,2"} for row in rows], 0, "1,500 × the row ragged"),
+    "a leak": (
+        lambda rows: [row | {"CardUtilisation": "", "LatePayments": row["Churn"]} for row in rows],
+        ROWS,
+        "Leak",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "usable", "says"), UNFIT.values(), ids=UNFIT)
+def test_check_and_train_agree_on_what_is_fit(run, tmp_path, bank_files, change, usable, says) -> None:
+    rows = change(rows_of(bank_files["churn"]))
+    path = tmp_path / "unfit.csv"
+    path.write_text("\n".join(",".join(cells) for cells in [rows[0], *(row.values() for row in rows)]) + "\n")
+    printed = run("data", "check", path, exits=1)
+    assert f"unfit.csv: {usable:,} usable rows of {len(rows):,}." in printed
+    assert says in printed
+    assert "Not fit for training" in printed
+    report = json.loads(run("data", "check", path, "--json", exits=1))
+    assert (report["rows"], report["rows_in_file"], report["fit_for_training"]) == (usable, len(rows), False)
+    run("train", "churn", "--data", path, exits=1)
+
+
+def test_a_file_that_is_fit(run, bank_files) -> None:
+    assert "Fit for training." in run("data", "check", bank_files["churn"])
+    assert json.loads(run("data", "check", bank_files["churn"], "--json"))["fit_for_training"]
 
 
 def test_up_says_when_the_port_is_taken() -> None:

@@ -225,7 +225,7 @@ LABELS = np.arange(600)
         pytest.param({"Churn": np.zeros(600, int)}, "0 rows with Churn 1 and 600 with 0", id="one class"),
         pytest.param({"Churn": (LABELS < 49).astype(int)}, "49 rows with Churn 1", id="too few of one"),
         pytest.param(
-            {"Churn": np.where(LABELS < 199, LABELS % 2, 7)}, "199 good rows.*401 were rejected.*line 201", id="few"
+            {"Churn": np.where(LABELS < 199, LABELS % 2, 7)}, "199 usable rows.*401 were rejected.*line 201", id="few"
         ),
         pytest.param(
             {"Churn": (LABELS < 60).astype(int), "CustomerId": np.maximum(LABELS, 59)},

@@ -74,7 +74,10 @@ def augment(source: str, target: str, seed: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @reported
 def check(file: str, product: Product, as_json: bool) -> None:
-    """Report what FILE holds, what is wrong with it, and which factors give the label away."""
+    """Report what FILE holds, what is wrong with it, and which factors give the label away.
+
+    Exits with 1 where it is not fit for training.
+    """
     import json
 
     from bankportal.data.reading import read
@@ -91,6 +94,8 @@ def check(file: str, product: Product, as_json: bool) -> None:
             table.add_row(found.factor, f"{found.auc:.3f}{' leak' if found.leaks else ''}")
         console().print(table)
         click.echo("Fit for training." if report.fit_for_training else "Not fit for training as it is.")
+    if not report.fit_for_training:
+        click.get_current_context().exit(1)
 
 
 def _print_ceilings(recipe: Recipe) -> None:

@@ -57,8 +57,9 @@ class Separation:
 class Report:
     """What `check` found.
 
-    `rows` are the good ones; `missing_required` is part of `missing`. `duplicates` counts rows that repeat an earlier
-    one in every recognised column, `same_factors` those that repeat one in every scored factor and the label,
+    `rows` can be learned from: none where a required column or the label is missing, and repeated ones count once;
+    `missing_required` is part of `missing`. `duplicates` counts rows that repeat an earlier one in every recognised
+    column, `same_factors` those that repeat one in every scored factor and the label,
     `same_customer` those whose CustomerId stood in an earlier row. `label_rate` is the share of label 1, `None` without
     labels. `separations` has one entry a scored factor with values, best first, and is empty where the labels are all
     the same or absent. `unfit` says why nothing can be learned, leaks apart.
@@ -105,7 +106,7 @@ class Report:
         return [*self._about_rows(), *self._about_columns(), *self._about_label()]
 
     def _about_rows(self) -> Iterator[str]:
-        yield f"{self.file}: {self.rows:,} good rows of {self.rows_in_file:,}."
+        yield f"{self.file}: {self.rows:,} usable rows of {self.rows_in_file:,}."
         for found in self.rejected:
             yield f"Bad cells: {found.count:,} × {found.column or 'the row'} {found.code}; first {found.example}."
         if self.duplicates:
@@ -144,24 +145,24 @@ class Report:
 def check(table: Table) -> Report:
     """Judge a table as `read` gives it."""
     product = table.product
-    labelled = table.label is not None and len(table) > 0
     required = {factor.name for factor in product.required}
+    duplicates = int(repeated(table).sum())
     return Report(
         product=product.key,
         file=table.name,
         sha256=table.sha256,
-        rows=len(table),
+        rows=0 if any(_missing(table)) else len(table) - duplicates,
         rows_in_file=table.rows_in_file,
         recognised=dict(table.recognised),
         unknown=table.unknown,
         missing=table.missing,
         missing_required=tuple(name for name in table.missing if name in required),
         rejected=_rejected(table),
-        duplicates=int(repeated(table).sum()),
+        duplicates=duplicates,
         same_factors=int(_repeats(table, [factor.name for factor in product.scored]).sum()),
         same_customer=int((~_first(known)).sum()) if (known := _customer_ids(table)) is not None else 0,
         label=product.label.name,
-        label_rate=float(table.label.mean()) if labelled and table.label is not None else None,
+        label_rate=float(table.label.mean()) if table.label is not None and len(table) else None,
         separations=separations(table),
         unfit=unfit(table),
     )
@@ -169,19 +170,26 @@ def check(table: Table) -> Report:
 
 def unfit(table: Table) -> tuple[str, ...]:
     """Say why nothing can be learned from a table, leaks apart; empty where it can."""
+    return tuple(_missing(table)) or tuple(_too_few(table))
+
+
+def _missing(table: Table) -> Iterator[str]:
+    """Name the columns without which no row can be learned from."""
     product, name = table.product, table.name
     if required := [factor.name for factor in product.required if factor.name in table.missing]:
-        return (f"{name} lacks columns that {product.key} requires: {', '.join(required)}.",)
+        yield f"{name} lacks columns that {product.key} requires: {', '.join(required)}."
     if table.label is None:
-        return (f"{name} has no label: a column {product.label.name} with 1 where {product.label.meaning}.",)
-    return tuple(_too_few(table, table.label))
+        yield f"{name} has no label: a column {product.label.name} with 1 where {product.label.meaning}."
 
 
-def _too_few(table: Table, label: NDArray[np.float64]) -> Iterator[str]:
-    name, column = table.name, table.product.label.name
+def _too_few(table: Table) -> Iterator[str]:
+    name, column, rejected = table.name, table.product.label.name, table.rejected
+    table = table.take(~repeated(table))
+    label = table.label
+    assert label is not None
     if len(table) < MIN_ROWS:
-        why = f" {table.rejected:,} were rejected, the first at {table.problems[0]}." if table.problems else ""
-        yield f"{name} has {len(table):,} good rows; training needs {MIN_ROWS} or more.{why}"
+        why = f" {rejected:,} were rejected, the first at {table.problems[0]}." if rejected else ""
+        yield f"{name} has {len(table):,} usable rows; training needs {MIN_ROWS} or more.{why}"
     ones = int(label.sum())
     needs = f"training needs {MIN_OF_EACH_LABEL} or more of each."
     if min(ones, len(table) - ones) < MIN_OF_EACH_LABEL:
