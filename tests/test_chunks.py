@@ -299,7 +299,7 @@ def test_a_file_without_optional_columns(services, files, tmp_path):
             assert float(lines.pop(0)[len(row)]) == found.score
 
 
-def test_grounds_that_do_not_add_up_are_not_answered(services, files, monkeypatch):
+def test_contributions_that_do_not_add_up_are_not_answered(services, files, monkeypatch):
     work = work_on(services, CHURN, files["churn"])
     monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
     with pytest.raises(ExplanationRefused, match="do not add up"):

@@ -1,4 +1,4 @@
-"""What the services say of real answers: reasons that hold, and grounds that add up."""
+"""What the services say of real answers: reasons that hold, and contributions that add up."""
 
 import math
 
@@ -120,7 +120,7 @@ def test_a_factor_without_words_cannot_be_activated(services, trained) -> None:
         services.models.activate(CHURN, "v1")
 
 
-def test_grounds_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
+def test_contributions_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
     monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
     customer = customers["churn"][0]
     with pytest.raises(ExplanationRefused, match="do not add up"):

@@ -14,7 +14,7 @@ from bankportal.domain.outcome import Reason
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.explanation.curve import Curve, Step
 from bankportal.model.histograms import Histogram
-from bankportal.web import bars, curves
+from bankportal.web.drawings import bars, curves
 
 UTILISATION = (Step(0.0, 12.25, 0.95), Step(12.25, 61.5, 0.85), Step(61.5, 1000.0, 0.3))
 

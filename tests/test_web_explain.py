@@ -1,4 +1,4 @@
-"""The grounds on a decision's page, trying a suggestion, and before and after."""
+"""The explanation on a decision's page, trying a suggestion, and before and after."""
 
 import html
 import re
@@ -14,7 +14,8 @@ from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.explanation.recourse import Recourse, Replacement
 from bankportal.services.explaining import Explaining
-from bankportal.web import bars, forms, grounds
+from bankportal.web import explanations, forms
+from bankportal.web.drawings import bars
 from tests.conftest import make_app
 from tests.test_web_decisions import decided_fixture, text_of  # noqa: F401  # the fixture `decided`
 
@@ -102,7 +103,7 @@ def test_every_suggestion_tried_gives_what_it_promised(app, client, decided, pro
     for link, suggestion in zip(tries, recourse.found, strict=True):
         form = client.get(link).text
         assert float(re.search(r'data-score="([^"]+)"', form)[1]) == suggestion.score
-        assert grounds.advice(product, suggestion).words in page
+        assert explanations.advice(product, suggestion).words in page
 
 
 def test_the_best_band_has_nothing_to_change(app, client, decided, monkeypatch) -> None:
@@ -123,7 +124,7 @@ def test_the_best_band_has_nothing_to_change(app, client, decided, monkeypatch) 
     ],
 )
 def test_changes_in_words(change, words) -> None:
-    assert grounds.replacement_words(change) == words
+    assert explanations.replacement_words(change) == words
 
 
 # --- the curve of a factor ------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 from bankportal.domain.products import PRODUCTS
-from bankportal.web.charts import slices
+from bankportal.web.drawings.charts import slices
 
 
 def test_it_works(client) -> None:

@@ -57,7 +57,7 @@ class VersionRefused(PortalError):
 
 
 class ExplanationRefused(PortalError):
-    """A score and its grounds do not agree; nothing is answered or recorded."""
+    """A score and its contributions do not agree; nothing is answered or recorded."""
 
     code = "explanation-refused"
 

@@ -41,7 +41,7 @@ def _whole_steps(value: float, factor: Factor, rounded: Callable[[float], int]) 
 
 
 class Explaining:
-    """Answers about a decision's grounds; `VersionRefused` where its model version's files are not right."""
+    """Answers about what explains a decision; `VersionRefused` where its model version's files are not right."""
 
     def __init__(self, models: Models):
         self.models = models

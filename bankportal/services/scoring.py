@@ -82,7 +82,7 @@ class Scoring:
 
 
 def answer(customer: Customer, model: Model, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
-    """Return what one model version and limit policy answer: score, band, limit, and its exact grounds.
+    """Return what one model version and limit policy answer: score, band, limit, and exactly why.
 
     Raises `ExplanationRefused` where base and contributions do not add up to the score.
     """

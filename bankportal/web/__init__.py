@@ -6,8 +6,8 @@ from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.version import BRAND
 from bankportal.web import batches, decisions, models, overview, scoring, streams, words
-from bankportal.web.bars import reason_mark
-from bankportal.web.charts import ICONS
+from bankportal.web.drawings.bars import reason_mark
+from bankportal.web.drawings.charts import ICONS
 from bankportal.web.forms import range_of
 
 

@@ -10,9 +10,9 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
-from bankportal.web.bars import NOTHING, Mark, direction, labels, points
 from bankportal.web.current import services
-from bankportal.web.gauge import Gauge, gauge
+from bankportal.web.drawings.bars import NOTHING, Mark, direction, labels, points
+from bankportal.web.drawings.gauge import Gauge, gauge
 from bankportal.web.words import value_words
 
 

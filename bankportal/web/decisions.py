@@ -12,11 +12,11 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 from bankportal.domain.receipt import Receipt
 from bankportal.web import forms, letters
-from bankportal.web.bars import bars
 from bankportal.web.comparing import comparison, recorded
 from bankportal.web.current import product_named, services
-from bankportal.web.gauge import gauge
-from bankportal.web.grounds import grounds
+from bankportal.web.drawings.bars import bars
+from bankportal.web.drawings.gauge import gauge
+from bankportal.web.explanations import explanation
 from bankportal.web.words import UNKNOWN, limit_facts, limit_sentences, problem_sentence, value_words, who
 
 PAGE_SIZE = 25
@@ -78,7 +78,7 @@ def letter(decision_id: str) -> str:
 
 def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
     """Return what the templates need to explain an outcome, recorded or not; `factor` chooses the curve's."""
-    outcome, found = decision.outcome, grounds(decision, factor)
+    outcome, found = decision.outcome, explanation(decision, factor)
     return {
         "decision": decision,
         "outcome": outcome,
@@ -87,7 +87,7 @@ def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
         "gauge": gauge(outcome),
         "limit_facts": limit_facts,
         "limit_sentences": limit_sentences,
-        "grounds": found,
+        "explanation": found,
         "bars": bars(outcome, decision.customer.scored, found.histograms if found else None),
         "form": forms.make_form(outcome.product, recorded(decision)),
         "tables": tables(decision),

@@ -17,8 +17,8 @@ from bankportal.domain.products import Product, ProductFactor, Role, Verdict
 from bankportal.services.batches.chunks import REASONS
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import MappingSuggestion, ScoredRow
-from bankportal.web.charts import Slice, slices
 from bankportal.web.current import services
+from bankportal.web.drawings.charts import Slice, slices
 from bankportal.web.words import moment, number, problem_sentence
 
 UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"

@@ -3,8 +3,8 @@
 from flask import Blueprint, render_template
 
 from bankportal.domain.products import PRODUCTS
-from bankportal.web.charts import reliability
 from bankportal.web.current import product_named, services
+from bankportal.web.drawings.charts import reliability
 from bankportal.web.figures import facts, figures
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")

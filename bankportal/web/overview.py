@@ -6,8 +6,8 @@ from flask import Blueprint, render_template
 
 from bankportal.domain.errors import NoActiveModel
 from bankportal.domain.products import PRODUCTS, Product
-from bankportal.web.charts import Slice, slices
 from bankportal.web.current import services
+from bankportal.web.drawings.charts import Slice, slices
 from bankportal.web.figures import Figures, figures
 
 RECENT = 8

@@ -14,7 +14,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
 from bankportal.web.current import services, wants_json
-from bankportal.web.gauge import Gauge, gauge, neutral_gauge
+from bankportal.web.drawings.gauge import Gauge, gauge, neutral_gauge
 from bankportal.web.words import problem_sentence
 
 NO_MODEL = "There is no model yet, so nothing can be scored."

@@ -93,7 +93,7 @@ class Part:
 def score_block(work: Work, block: Block) -> Part:
     """Score a block. `len(part.results) + part.rejected == part.rows`; the same input gives the same bytes anywhere.
 
-    Raises `ExplanationRefused` where a row's grounds do not add up to its score.
+    Raises `ExplanationRefused` where a row's contributions do not add up to its score.
     """
     judged = validate_block(work.product, work.layout, work.mapping, block)
     good = np.flatnonzero(judged.good)

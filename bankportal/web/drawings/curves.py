@@ -15,7 +15,7 @@ from bankportal.domain.outcome import percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Band, Product, Verdict
 from bankportal.explanation.curve import Curve, Step
-from bankportal.web.gauge import cut_off_text
+from bankportal.web.drawings.gauge import cut_off_text
 from bankportal.web.words import as_typed, number, value_words
 
 PADDING = 0.06  # of the training data's width, shown on each side of it

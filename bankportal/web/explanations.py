@@ -10,9 +10,9 @@ from bankportal.domain.policy import Limit, Value
 from bankportal.domain.products import Product, Verdict
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.model.histograms import Histogram
-from bankportal.web.bars import NOTHING
 from bankportal.web.current import services
-from bankportal.web.curves import Drawing, drawing
+from bankportal.web.drawings.bars import NOTHING
+from bankportal.web.drawings.curves import Drawing, drawing
 from bankportal.web.words import as_typed, capitalised, money, number, value_words, with_unit
 
 
@@ -28,7 +28,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Grounds:
+class Explanation:
     """What would change a decision, the curve of one factor, and whom the customer is compared with."""
 
     recourse: Recourse
@@ -39,8 +39,8 @@ class Grounds:
     compared: str
 
 
-def grounds(decision: Decision, factor: str | None) -> Grounds | None:
-    """Gather a decision's grounds; `None` where its version's files are gone or not right.
+def explanation(decision: Decision, factor: str | None) -> Explanation | None:
+    """Gather what explains a decision; `None` where its version's files are gone or not right.
 
     `factor` names the curve's factor, the one that weighs most if not given; `NotFound` where it is not scored.
     """
@@ -49,7 +49,7 @@ def grounds(decision: Decision, factor: str | None) -> Grounds | None:
         raise NotFound(f"{product.title} scores no factor {factor[:40]}.")
     try:
         recourse = explaining.recourse(decision)
-        return Grounds(
+        return Explanation(
             recourse=recourse,
             advice=all_advice(decision, recourse.found),
             lifts=all_advice(decision, explaining.lifts(decision)),

@@ -1,0 +1,1 @@
+"""What is drawn: Python computes every number of a drawing, the template only draws."""
