@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
@@ -23,6 +23,7 @@ from bankportal.config import PREFIX, Config, load, require_secret
 from bankportal.domain.errors import (
     Conflict,
     DataRefused,
+    ForeignOrigin,
     InvalidInput,
     NoActiveModel,
     NotFound,
@@ -31,6 +32,7 @@ from bankportal.domain.errors import (
     VersionRefused,
 )
 from bankportal.domain.products import PRODUCTS
+from bankportal.origins import is_foreign, origin_of
 from bankportal.resources import resource
 from bankportal.services.batches.replaying import FilesGone, ReplayDiffers
 from bankportal.services.batches.uploads import upload_limit
@@ -53,6 +55,7 @@ HEADERS = {
 # How an expected failure is shown; others are logged and not told.
 ERRORS: Mapping[str, tuple[int, str]] = {
     NotFound.code: (404, "Not found"),
+    ForeignOrigin.code: (403, "Not for pages of another origin"),
     NoActiveModel.code: (503, "No model to answer with"),
     VersionRefused.code: (503, "No model to answer with"),
     InvalidInput.code: (422, "This cannot be done as asked"),
@@ -87,6 +90,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["bankportal"] = wiring.build(config)
     logs.configure(config)
     app.before_request(_begin)
+    app.before_request(_refuse_other_origins)  # as the API does: see bankportal.origins
     app.before_request(_allow_upload)  # before anything reads the form
     CSRFProtect(app)
     web.register(app)
@@ -105,6 +109,12 @@ def healthz() -> tuple[Response, int]:
     """Say whether the portal can score: its database answers and each product has a model."""
     health = state(current_app.extensions["bankportal"])
     return jsonify(health.model_dump()), 200 if all(health.models.values()) else 503
+
+
+def _refuse_other_origins() -> None:
+    own = origin_of(request.scheme, request.host)
+    if is_foreign(request.method, cast(Mapping[str, str], request.headers), own):
+        raise ForeignOrigin(own)
 
 
 def _allow_upload() -> None:

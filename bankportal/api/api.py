@@ -4,16 +4,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from werkzeug.sansio.utils import host_is_trusted
+
 from bankportal.api import docs_page, legacy, openapi
 from bankportal.api.calls import MAX_BODY_BYTES, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
 from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
-from bankportal.api.problems import Refused, refusal
+from bankportal.api.problems import Refused, refusal, untrusted_host
 from bankportal.api.reading import parse, too_large
-from bankportal.domain.errors import PortalError, TooLarge
+from bankportal.domain.errors import ForeignOrigin, PortalError, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
+from bankportal.origins import is_foreign, origin_of
 from bankportal.services.batches.uploads import upload_limit
 from bankportal.wiring import Services
 
@@ -65,8 +68,21 @@ class Api:
         return self.turned_away(call, limit or too_large(self.largest(call.method, call.path)))
 
     def turned_away(self, call: Call, error: PortalError) -> Reply:
-        """Answer a call that its engine does not let in."""
+        """Answer a call that is not let in."""
         return self.shared(call, refusal(error, call.request_id))
+
+    def refused_unread(self, call: Call) -> Reply | None:
+        """Answer a call that must not be let in, whatever its body is; `None` for all others. Reads no body."""
+        host = call.headers.get("host")
+        if not host_is_trusted(host, self.services.config.trusted_hosts):
+            return self.turned_away(call, untrusted_host())
+        own = origin_of(call.scheme, str(host))
+        if is_foreign(call.method, call.headers, own) and not self._may_share(call):
+            return self.turned_away(call, ForeignOrigin(own))
+        return None
+
+    def _may_share(self, call: Call) -> bool:
+        return self.is_older(call.path) and legacy.is_shared_with(self.services.config, call)
 
     def shared(self, call: Call, found: Reply) -> Reply:
         """Let pages of other origins read what the older system's paths answer, where they may."""

@@ -27,7 +27,10 @@ P = TypeVar("P", bound=Parameters, covariant=True)
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came in. `path` is decoded, `query` is not; headers are found under their lower-case names."""
+    """A request as it came in. `path` is decoded, `query` is not; headers are found under their lower-case names.
+
+    `scheme` is `http` or `https` as the server sees it, behind a proxy that it trusts by `X-Forwarded-Proto`.
+    """
 
     method: str
     path: str
@@ -35,6 +38,7 @@ class Call:
     headers: Mapping[str, str]
     stream: IO[bytes]
     request_id: str = ""
+    scheme: str = "http"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import structlog
-from werkzeug.sansio.utils import host_is_trusted
 
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
-from bankportal.api.problems import untrusted_host
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -76,7 +74,6 @@ class Engine:
         self.api = api
         self.headers = {"Cache-Control": "no-store", **headers}
         config = api.services.config
-        self.hosts = list(config.trusted_hosts)
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
         self.together = Together(api)
 
@@ -98,8 +95,8 @@ class Engine:
         self, loop: asyncio.AbstractEventLoop, scope: Scope, receive: Receive, body: IO[bytes], request_id: str
     ) -> Reply:
         call = call_of(scope, body, request_id)
-        if not host_is_trusted(call.headers.get("host"), self.hosts):
-            return self.api.turned_away(call, untrusted_host())
+        if refused := self.api.refused_unread(call):
+            return refused
         largest = self.api.largest(call.method, call.path)
         if _declared(call) > largest or not await _read(loop, receive, body, largest):
             return self.api.too_large(call)
@@ -136,7 +133,7 @@ def call_of(scope: Scope, body: IO[bytes], request_id: str) -> Call:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     query = scope["query_string"].decode("latin-1")
-    return Call(scope["method"], scope["path"], query, headers, body, request_id)
+    return Call(scope["method"], scope["path"], query, headers, body, request_id, scope.get("scheme", "http"))
 
 
 def _declared(call: Call) -> int:

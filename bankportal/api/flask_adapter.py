@@ -12,13 +12,12 @@ import structlog
 from flask import Flask
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import get_input_stream
 
 from bankportal.api import legacy
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
-from bankportal.api.problems import Refused, refusal, untrusted_host
+from bankportal.api.problems import Refused, refusal
 from bankportal.services.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class Engine:
     def __init__(self, api: Api, headers: Mapping[str, str], pages: "WSGIApplication"):
         self.api = api
         self.headers = {"Cache-Control": "no-store", **headers}
-        self.hosts = list(api.services.config.trusted_hosts)
         self.pages = pages
         self.together = Recorder(api.answer_all)
 
@@ -66,9 +64,9 @@ class Engine:
     def _found(self, path: str, environ: "WSGIEnvironment", request_id: str) -> Reply:
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
         headers = cast(Mapping[str, str], EnvironHeaders(environ))
-        unread = Call(method, path, query, headers, io.BytesIO(), request_id)
-        if not host_is_trusted(environ.get("HTTP_HOST"), self.hosts):
-            return self.api.turned_away(unread, untrusted_host())
+        unread = Call(method, path, query, headers, io.BytesIO(), request_id, environ["wsgi.url_scheme"])
+        if refused := self.api.refused_unread(unread):
+            return refused
         most = self.api.largest(method, path) + 1  # one byte more, so that the API sees by itself what is too much
         try:
             stream = get_input_stream(environ, max_content_length=most)

@@ -134,16 +134,17 @@ def preflight(config: Config, call: Call) -> Reply:
     """Answer a browser that asks whether a page of another origin may call."""
     headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": DAY}
     headers["Access-Control-Allow-Headers"] = f"Content-Type, {KEY}"
-    return shared(config, call, Reply(204, b"", headers=headers if _allowed(config, call) else {}))
+    return shared(config, call, Reply(204, b"", headers=headers if is_shared_with(config, call) else {}))
 
 
 def shared(config: Config, call: Call, found: Reply) -> Reply:
     """Let pages of the origins that are allowed read a reply; no others."""
     headers = {**found.headers, "Vary": "Origin"}
-    if _allowed(config, call):
+    if is_shared_with(config, call):
         headers["Access-Control-Allow-Origin"] = call.headers["origin"]
     return replace(found, headers=headers)
 
 
-def _allowed(config: Config, call: Call) -> bool:
+def is_shared_with(config: Config, call: Call) -> bool:
+    """Say whether pages of the call's origin may use the older paths."""
     return call.headers.get("origin") in config.cors_origins

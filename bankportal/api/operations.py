@@ -24,7 +24,7 @@ TAGS = {
 FILE = examples.file(CHURN)
 MAX_SCORES_BYTES = 4_000_000  # bytes
 READS = (422, 503)
-WRITES = (400, 413, 415, 422, 503)
+WRITES = (400, 403, 413, 415, 422, 503)
 
 
 def _score(product: Product) -> Operation:
@@ -221,7 +221,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=batches.start,
         parameters=OfId,
         answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
-        errors=(404, 409, *READS),
+        errors=(403, 404, 409, *READS),
     ),
     Operation(
         id="cancel-batch",
@@ -233,7 +233,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=batches.cancel,
         parameters=OfId,
         answers=(Answer(status=200, help="The batch.", model=answers.Batch),),
-        errors=(404, *READS),
+        errors=(403, 404, *READS),
     ),
     Operation(
         id="get-batch-results",

@@ -24,6 +24,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "unreadable": (400, "The body cannot be read"),
     "not-multipart": (400, "The body is not the form it should be"),
     "host-refused": (400, "The host is not one of the portal's"),
+    "foreign-origin": (403, "Not for pages of another origin"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
     "conflict": (409, "Not possible in the state things are in"),

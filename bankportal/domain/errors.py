@@ -72,6 +72,18 @@ class NoRows(DataRefused):
     """A data file is in order as far as it goes, and has no row."""
 
 
+class ForeignOrigin(PortalError):
+    """A browser asks for something to be done for a page of another origin; `own` is the portal's."""
+
+    code = "foreign-origin"
+
+    def __init__(self, own: str):
+        super().__init__(
+            f"In a browser, only the portal's own pages may do this, from {own}. "
+            "A proxy before the portal must hand on Host and set X-Forwarded-Proto."
+        )
+
+
 class TooLarge(PortalError):
     """A file is larger, or wider, than the settings allow; the message names the limit and its setting."""
 

@@ -91,6 +91,58 @@ def test_what_is_too_large_is_refused_before_it_is_sent(address) -> None:
         assert limit in refused(answered(address, "POST", path, headers), 413).detail
 
 
+@pytest.mark.parametrize("path", [SCORE, BATCHES, "/churn/", "/batches/", "/nothing"])
+def test_pages_of_other_origins_are_refused_before_the_body_is_sent(address, path) -> None:
+    headers = f"Content-Type: {MULTIPART}; boundary=b\r\nContent-Length: 900000\r\nOrigin: https://evil.example\r\n"
+    assert answered(address, "POST", path, headers)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Origin: http://localhost\r\n", 200),
+        ("ORIGIN: http://localhost\r\nSEC-FETCH-SITE: same-origin\r\n", 200),
+        ("Host: localhost:80\r\nOrigin: http://localhost\r\n", 200),
+        ("Host: localhost:81\r\nOrigin: http://localhost:81\r\n", 200),
+        ("x-forwarded-host: evil.example\r\nOrigin: http://evil.example\r\n", 403),
+        ("X-Forwarded-Port: 3000\r\nOrigin: http://localhost:3000\r\n", 403),
+        ("Forwarded: host=evil.example\r\nOrigin: http://evil.example\r\n", 403),
+        ("Host: localhost:81\r\nOrigin: http://localhost\r\n", 403),
+        ("Origin: http://localhost\r\nOrigin: http://localhost\r\n", 403),
+        ("Origin: https://evil.example\r\nOrigin: http://localhost\r\n", 403),
+        ("Origin: http://localhost\r\nOrigin: https://evil.example\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Site: same-origin\r\n", 403),
+        ("Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\nSec_Fetch_Site: same-origin\r\n", 403),
+        ("Origin:\r\n", 403),
+        ("Origin: http://localhost.\r\n", 403),
+        ("Host: localhost.\r\nOrigin: http://localhost.\r\n", 400),
+        ("Host: evil.example\r\nOrigin: http://evil.example\r\n", 400),
+    ],
+)
+@pytest.mark.parametrize("path", [SCORE, "/churn/preview"])
+def test_odd_headers_about_the_origin(address, path, headers, status) -> None:
+    content = json.dumps(example(CHURN)).encode() if path == SCORE else b"CreditScore=650&Age=42&Tenure=5&Balance=1"
+    media = "application/json" if path == SCORE else "application/x-www-form-urlencoded"
+    headers += f"Content-Type: {media}\r\nContent-Length: {len(content)}\r\n"
+    found = answered(address, "POST", path, headers, content)
+    assert found[0] == status, found[2]
+
+
+@pytest.mark.parametrize("path", [SCORE, "/churn/preview"])
+def test_behind_a_proxy_that_speaks_tls(engine, address, path) -> None:
+    """The server is told the scheme by the proxy; the one that serves Flask in tests is not, so its app is asked."""
+    headers = "Origin: https://localhost\r\nContent-Length: 0\r\n"
+    assert answered(address, "POST", path, headers)[0] == 403
+    if engine.name == "flask":
+        secure = engine.app.test_client().post(
+            path, base_url="https://localhost", headers={"Origin": "https://localhost"}
+        )
+        assert secure.status_code != 403
+    else:
+        assert answered(address, "POST", path, f"X-Forwarded-Proto: https\r\n{headers}")[0] != 403
+
+
 @pytest.mark.parametrize(
     "path", ["/api/v1/decisions/%FF", "/api/v1/products%00", "/api/../api/v1/products", "///api/v1"]
 )

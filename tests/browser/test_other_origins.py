@@ -69,7 +69,7 @@ def elsewhere(folder: Path) -> Iterator[int]:
 
 @pytest.fixture(params=ENGINES)
 def older(request, ready_instance, tmp_path):
-    """Run a portal that keeps the older paths for some origins; gives its address."""
+    """Runs a portal that keeps the older paths for some origins, and gives its address."""
     instance = shutil.copytree(ready_instance, tmp_path / "instance")
 
     @contextmanager
@@ -106,3 +106,83 @@ def test_the_older_systems_page_opened_from_a_file(older, new_page, tmp_path, or
     with older(*origins) as address:
         page = write_older_page(tmp_path, address, STAYS, APPROVED)
         assert colours(new_page(), page.as_uri()) == [drawn, drawn]
+
+
+# What a page can send to another origin without asking it first (no preflight).
+FILE = """
+    const form = new FormData();
+    form.append("product", "churn");
+    form.append("file", new Blob(["CreditScore,Age,Tenure,Balance\\n650,42,5,48200\\n"]), "a.csv");"""
+TEXT = """
+    const body = JSON.stringify({ CreditScore: 650, Age: 42, Tenure: 5, Balance: 48200 });"""
+SEND = 'await fetch(address + path, { method: "POST", mode: "no-cors", credentials: "include", body, ...more });'
+ATTACKS = {
+    "multipart": f'{FILE} const path = "/api/v1/batches", body = form, more = {{}}; {SEND}',
+    "multipart to the page": f'{FILE} const path = "/batches/", body = form, more = {{}}; {SEND}',
+    "text": f'{TEXT} const path = "/api/v1/churn/score", more = {{}}; {SEND}',
+    "no referrer": f'{TEXT} const path = "/predict_churn", more = {{ referrerPolicy: "no-referrer" }}; {SEND}',
+    "no body": f'const path = "/api/v1/batches/latest/start", body = undefined, more = {{}}; {SEND}',
+    "beacon": f'{FILE} navigator.sendBeacon(address + "/api/v1/batches", form);',
+    "beacon of text": f'{TEXT} navigator.sendBeacon(address + "/api/v1/churn/score", body);',
+}
+TAKES_FORMS = ("/api/v1/churn/score", "/api/v1/batches", "/predict_churn", "/batches/", "/churn/")
+FORMS = {
+    "multipart/form-data": '<input name="product" value="churn"><input type="file" name="file">',
+    "application/x-www-form-urlencoded": '<input name="CreditScore" value="650"><input name="Age" value="42">',
+    "text/plain": """<input name='{"CreditScore":650,"Age":42,"Tenure":5,"Balance":48200,"Surname":"' value='"}'>""",
+}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def attacked(request, ready_instance, tmp_path_factory):
+    """A portal with the older paths on and a batch that waits for its start, and its address."""
+    instance = shutil.copytree(ready_instance, tmp_path_factory.mktemp("attacked") / "instance")
+    config = replace(config_for(instance), legacy_api=True, cors_origins=("https://crm.bank.example",))
+    with running(request.param, config) as engine, address_of(engine) as address:
+        file = {"file": ("a.csv", b"CreditScore,Age,Tenure,Balance\n650,42,5,48200\n")}
+        engine.client.post("/api/v1/batches", data={"product": "churn", "start": "false"}, files=file)
+        while engine.services.worker.step():
+            pass
+        yield engine, address
+
+
+def standing(engine) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return all that was recorded: decisions, batches and their states."""
+    batches = engine.services.batches.page(None, None, 100).items
+    return [each.id for each in engine.services.decisions.latest(100)], [
+        (each.id, each.state.value) for each in batches
+    ]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_another_origin_cannot_act(attacked, new_page, tmp_path, host) -> None:
+    """From another port of the same host, which is the same site, as well as from another site."""
+    engine, address = attacked
+    before = standing(engine)
+    (tmp_path / "evil.html").write_text("<!doctype html><title>Another origin</title>")
+    page = new_page()
+    with elsewhere(tmp_path) as port:
+        page.goto(f"http://{host}:{port}/evil.html")
+        for name, code in ATTACKS.items():
+            # The answer is kept from the page, by `Cross-Origin-Resource-Policy`: too late to prevent an act.
+            with page.expect_event("requestfailed", lambda request: address in request.url):
+                page.evaluate(f"(address) => {{ (async () => {{ {code} }})().catch(() => {{}}) }}", address)
+            assert standing(engine) == before, name
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_form_of_another_origin_cannot_act(attacked, new_page, tmp_path, kind) -> None:
+    engine, address = attacked
+    before = standing(engine)
+    page = new_page()
+    with elsewhere(tmp_path) as port:
+        for number, path in enumerate(TAKES_FORMS):
+            form = (
+                f'<form method="post" action="{address}{path}" enctype="{kind}">{FORMS[kind]}<button>Go</button></form>'
+            )
+            (tmp_path / f"{number}.html").write_text(f"<!doctype html><title>Another origin</title>{form}")
+            page.goto(f"http://localhost:{port}/{number}.html")
+            with page.expect_response(f"{address}{path}") as answer:
+                page.get_by_role("button", name="Go").click()
+            assert answer.value.status == 403, path
+    assert standing(engine) == before
