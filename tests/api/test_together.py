@@ -108,6 +108,9 @@ class Gated:
     def owns(self, path: str) -> bool:
         return True
 
+    def refused_unread(self, call: Call) -> Reply | None:
+        return None
+
     def largest(self, method: str, path: str) -> int:
         return 100
 
