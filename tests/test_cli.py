@@ -124,7 +124,7 @@ def test_scoring_a_file(run, services, tmp_path, examples) -> None:
         "code": "not-a-number",
         "message": "must be a whole number in the digits 0 to 9, such as 60",
     }
-    assert "To have them named: --rejects FILE" in run("score", "churn", source, tmp_path / "out.csv")
+    assert "To see which, and why: --rejects FILE" in run("score", "churn", source, tmp_path / "out.csv")
 
 
 def test_scoring_needs_columns_that_are_clear(run, tmp_path, examples) -> None:

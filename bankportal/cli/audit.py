@@ -30,17 +30,21 @@ def audit() -> None:
 
 @audit.command()
 @click.option(
-    "--head", metavar="NUMBER:DIGEST", callback=_head, help="A head exported earlier: finds a chain that was cut since."
+    "--head",
+    metavar="NUMBER:DIGEST",
+    callback=_head,
+    help="What `flask audit head` printed earlier: a chain that was cut since then is named.",
 )
 @reported
 def verify(head: Head | None) -> None:
     """Check the chain of receipts; exit with 1 and name the first decision or batch that is not as recorded."""
-    found = services().audit.verify(head)
-    if found.head is None:
+    verified = services().audit.verify(head)
+    if verified.head is None:
         click.echo("No decisions yet.")
         return
-    last = f"{found.head.number}:{found.head.digest}"
-    click.echo(f"{_counted(found.decisions, found.batches)}, {found.head.number:,} receipts: all right. Head: {last}")
+    newest = f"{verified.head.number}:{verified.head.digest}"
+    counts = _counted(verified.decisions, verified.batches)
+    click.echo(f"{counts}, {verified.head.number:,} receipts: all right. Head: {newest}")
 
 
 @audit.command()
@@ -48,13 +52,13 @@ def verify(head: Head | None) -> None:
 def replay() -> None:
     """Recompute every decision and batch with its model version; exit with 1 and name the first that differs.
 
-    A batch of which a file was deleted is named and passed over; where all others are equal, exit with 3.
+    A batch whose file was deleted is named and left out; exit with 3 if everything else is equal.
     """
-    found = services().audit.replay()
-    for gone in found.gone:
-        click.echo(gone)
-    click.echo(f"{_counted(found.decisions, found.batches)} recomputed, equal to the last bit.")
-    if found.gone:
+    replayed = services().audit.replay()
+    for message in replayed.gone:
+        click.echo(message)
+    click.echo(f"{_counted(replayed.decisions, replayed.batches)} recomputed, equal to the last bit.")
+    if replayed.gone:
         click.get_current_context().exit(FILES_GONE)
 
 
@@ -65,7 +69,7 @@ def _counted(decisions: int, batches: int) -> str:
 @audit.command()
 @reported
 def head() -> None:
-    """Print the chain's newest receipt; keep it where the portal cannot reach."""
+    """Print the newest receipt of the chain. Keep it where the portal cannot write."""
     newest = services().audit.head()
     click.echo(f"{newest.number}:{newest.digest}" if newest else "No decisions yet.")
 
@@ -74,7 +78,7 @@ def head() -> None:
 @click.argument("target", metavar="OUT", type=FILE)
 @reported
 def export(target: str) -> None:
-    """Write the chain to OUT, a receipt a line; docs/verify_receipts.py checks it without the portal."""
+    """Write the chain to OUT, one receipt a line. docs/verify_receipts.py checks it without the portal."""
     batches = count = 0
     with writing(Path(target)), replacing(Path(target)) as file:
         for entry, line in services().audit.export():

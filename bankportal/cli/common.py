@@ -56,15 +56,15 @@ def reported(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where commands print tables and progress: as wide as the terminal, or wide enough for a log."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not made.is_terminal:
-        made.width = LOG_WIDTH
-    return made
+    """Return a console for tables and progress: as wide as the terminal, or wide enough for a log."""
+    printer = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not printer.is_terminal:
+        printer.width = LOG_WIDTH
+    return printer
 
 
 def refuse_overwriting(source: str, *targets: str | None) -> None:
-    """Raise `DataRefused` where an output would take the place of the input or of another output."""
+    """Raise `DataRefused` where an output would overwrite the input or another output."""
     paths = [Path(path).resolve() for path in (source, *targets) if path]
     if len(set(paths)) < len(paths):
         raise DataRefused("Input and outputs must be different files.")
@@ -72,23 +72,23 @@ def refuse_overwriting(source: str, *targets: str | None) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Word the error where a file cannot be written."""
+    """Raise `DataRefused` where a file cannot be written."""
     try:
         yield
     except OSError as error:
         raise DataRefused(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _given_app() -> Flask | None:
+def _test_app() -> Flask | None:
     """Return the app that a test runner hands over; on the command line there is none, and none is needed."""
     context = click.get_current_context(silent=True)
-    given = context.find_object(ScriptInfo) if context else None
-    return given.load_app() if given and given.create_app else None
+    script_info = context.find_object(ScriptInfo) if context else None
+    return script_info.load_app() if script_info and script_info.create_app else None
 
 
 def services() -> wiring.Services:
     """Return the running app's services, or build them from the settings; the database is migrated."""
-    app = _given_app()
+    app = _test_app()
     built: wiring.Services = app.extensions["bankportal"] if app else wiring.build(load())
     wiring.upgrade(built)
     return built

@@ -9,34 +9,34 @@ from bankportal.services.models import ModelVersion
 def show_version(version: ModelVersion) -> None:
     """Print what is known of a version: figures on held-out customers, baselines, ceiling, confusion, warnings."""
     screen = console()
-    found = version.evaluation
+    evaluation = version.evaluation
     screen.print(f"\n[bold]{version.product.title} model {version.version}[/bold], seed {version.seed}")
     screen.print(f"manifest {version.manifest_digest}\nforest   {version.forest_digest}")
-    screen.print(f"fitted on {found['rows_train']:,} customers, judged on {found['rows_test']:,} it never saw")
+    screen.print(f"trained on {evaluation['rows_train']:,} customers, evaluated on {evaluation['rows_test']:,} others")
     screen.print(_discrimination(version))
     screen.print(_confusion(version))
-    for warning in found["warnings"]:
+    for warning in evaluation["warnings"]:
         screen.print(f"[bold yellow]Warning:[/] {warning}")
 
 
 def _discrimination(version: ModelVersion) -> Table:
-    found = version.evaluation
-    auc = found["auc"]
+    evaluation = version.evaluation
+    auc = evaluation["auc"]
     table = Table("", "ROC AUC", "average precision", "Brier", "calibration error", title="On held-out customers")
     table.add_row(
         "this forest",
         f"{auc['value']:.4f} (95%: {auc['low']:.4f} to {auc['high']:.4f})",
-        _figure(found["average_precision"]),
-        _figure(found["brier"]),
-        _figure(found["calibration_error"]),
+        _figure(evaluation["average_precision"]),
+        _figure(evaluation["brier"]),
+        _figure(evaluation["calibration_error"]),
     )
-    if blank := found["without_behaviour"]:
+    if blank := evaluation["without_behaviour"]:
         table.add_row("… behaviour blank", _figure(blank["auc"]), "", _figure(blank["brier"]))
-    for baseline in found["baselines"]:
+    for baseline in evaluation["baselines"]:
         name = f"{baseline['name']} ({baseline['detail']})" if baseline["detail"] else baseline["name"]
         figures = (baseline["auc"], baseline["average_precision"], baseline["brier"])
         table.add_row(name, *(_figure(figure) for figure in figures))
-    for kind, ceiling in (found["ceiling"] or {}).items():
+    for kind, ceiling in (evaluation["ceiling"] or {}).items():
         if isinstance(ceiling, dict):
             table.add_row(f"ceiling: {kind}", _figure(ceiling["auc"]), "", _figure(ceiling["brier"]))
     return table

@@ -1,4 +1,4 @@
-"""`flask score`: a file scored block by block, rejects named; here, or on a Dask cluster."""
+"""`flask score`: score a file block by block, in this process or on a Dask cluster."""
 
 from collections import deque
 from collections.abc import Generator
@@ -33,14 +33,14 @@ AT_ONCE = 2
 )
 @reported
 def score(product: Product, source: str, target: str, rejects: str | None, scheduler: str | None) -> None:
-    """Score the CSV or Parquet file IN and write OUT: a row in, a row out, in the same order. Nothing is recorded.
+    """Score the CSV or Parquet file IN and write OUT, row by row in the same order. Nothing is recorded.
 
     IN, OUT and FILE are paths, or any location that fsspec knows, such as s3://bank/customers.parquet. IN may be a
-    folder of such files or a pattern such as 'customers/*.parquet': its rows get a column that tells their file,
-    and one for each folder named like Geography=Spain. An OUT that is there already is replaced when all is scored.
+    folder of such files, or a pattern such as 'customers/*.parquet'. The rows of several files get a column that names
+    their file, and one for each folder named like Geography=Spain. An existing OUT is replaced once all is scored.
     """
     rows, rejected = score_file(services(), product, source, target, rejects, scheduler)
-    hint = "" if rejects or not rejected else " To have them named: --rejects FILE"
+    hint = "" if rejects or not rejected else " To see which, and why: --rejects FILE"
     click.echo(f"{rows:,} rows: {rows - rejected:,} scored, {rejected:,} rejected.{hint}")
 
 
@@ -49,19 +49,19 @@ def score_file(
 ) -> tuple[int, int]:
     """Score a file into others; return how many rows it has, and how many of them were rejected."""
     refuse_overwriting(*(location.removeprefix(FILE_SCHEME) for location in (source, target, rejects) if location))
-    found = input_at(source, product, *(location for location in (target, rejects) if location))
+    input_file = input_at(source, product, *(location for location in (target, rejects) if location))
     work = Work(
         product=product,
-        layout=found.layout,
-        mapping=mapping_of(found, product),
+        layout=input_file.layout,
+        mapping=mapping_of(input_file, product),
         model=portal.models.serving(product),
         catalogue=portal.models.catalogue,
         policy=product.policy,
     )
     with (
-        closing(_parts(portal, work, found, scheduler)) as parts,
+        closing(_parts(portal, work, input_file, scheduler)) as parts,
         writing(target) as write_scored,
-        writing(rejects) if rejects else nullcontext(_nowhere) as write_rejected,
+        writing(rejects) if rejects else nullcontext(_discard) as write_rejected,
         progress_bar(console(stderr=True), product) as report,
     ):
         write_scored(scored_header(work))
@@ -71,35 +71,38 @@ def score_file(
             write_scored(part.scored)
             write_rejected(part.rejects)
             rows, rejected = rows + part.rows, rejected + part.rejected
-            report(done, found.size, "Scoring")
+            report(done, input_file.size, "Scoring")
         return rows, rejected
 
 
-def mapping_of(found: Input, product: Product) -> dict[str, str]:
-    """Map columns to factors by their names; `DataRefused` where two mean one, or a required one is missing."""
+def mapping_of(input_file: Input, product: Product) -> dict[str, str]:
+    """Map columns to factors by their names.
+
+    `DataRefused` where two columns mean the same factor, or a required factor has no column.
+    """
     try:
-        meant = recognise(list(found.layout.header), product)
+        factors = recognise(list(input_file.layout.header), product)
     except DataRefused as refused:
-        raise DataRefused(f"{name(found.location)} {refused}") from None
-    mapping = {column: meaning for column, meaning in meant.items() if meaning != product.label.name}
+        raise DataRefused(f"{name(input_file.location)} {refused}") from None
+    mapping = {column: factor for column, factor in factors.items() if factor != product.label.name}
     required = [entry.factor.name for entry in product.entries if entry.required]
     if missing := [factor for factor in required if factor not in mapping.values()]:
-        raise DataRefused(f"{name(found.location)} has no column for {', '.join(missing)}: nothing can be scored.")
+        raise DataRefused(f"{name(input_file.location)} has no column for {', '.join(missing)}: nothing can be scored.")
     return mapping
 
 
-def _parts(portal: Services, work: Work, found: Input, scheduler: str | None) -> Generator[tuple[int, Part]]:
+def _parts(portal: Services, work: Work, input_file: Input, scheduler: str | None) -> Generator[tuple[int, Part]]:
     if scheduler:
-        yield from cluster.parts(scheduler, work, portal.config.models, found)
+        yield from cluster.parts(scheduler, work, portal.config.models, input_file)
     else:
-        yield from _here(work, found)
+        yield from _here(work, input_file)
 
 
-def _here(work: Work, found: Input) -> Generator[tuple[int, Part]]:
-    """Score block after block, two at a time: kernels work on one while the other's text is read and written."""
+def _here(work: Work, input_file: Input) -> Generator[tuple[int, Part]]:
+    """Score two blocks at a time: the kernels work on one while the text of the other is read and written."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         under_way: deque[tuple[int, Future[Part]]] = deque()
-        for done, block in found.blocks():
+        for done, block in input_file.blocks():
             under_way.append((done, pool.submit(score_block, work, block)))
             if len(under_way) == AT_ONCE:
                 read, part = under_way.popleft()
@@ -108,5 +111,5 @@ def _here(work: Work, found: Input) -> Generator[tuple[int, Part]]:
             yield read, part.result()
 
 
-def _nowhere(line: bytes) -> None:
-    """Write nothing: rejects that nobody asked for."""
+def _discard(line: bytes) -> None:
+    """Drop a line of rejects, where no file for them was named."""

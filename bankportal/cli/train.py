@@ -53,7 +53,7 @@ def train_product(
     activate: bool | None = None,
     allow_leakage: bool = False,
 ) -> ModelVersion:
-    """Train, register and print one product's forest; from the simulated bank where no file is given."""
+    """Train, register and print one product's forest; without a file, from the simulated bank."""
     from bankportal.cli.figures import show_version
     from bankportal.data.reading import read
     from bankportal.data.report import check

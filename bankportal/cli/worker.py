@@ -1,7 +1,7 @@
 """`flask worker`: the processes that check and score uploaded files, beside the web server or on other machines.
 
-One process keeps the others: each works in a process of its own, so that what kills one worker does not end the rest,
-and one that died is started again.
+A supervising process starts the workers and starts those again that died. Each worker is a process of its own, so that
+what kills one does not end the others.
 """
 
 import os
@@ -31,12 +31,12 @@ log = structlog.get_logger()
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many work at the same time."
 )
-@click.option("--parent", type=int, hidden=True, help="End when the process of this number is no longer the parent.")
+@click.option("--parent", type=int, hidden=True, help="End when this process is no longer the parent.")
 @reported
 def worker(processes: int, parent: int | None) -> None:
     """Check and score uploaded files until stopped. Runs anywhere with the same database and storage settings.
 
-    Ends on SIGTERM or Ctrl-C when the chunks in hand are done. A chunk that was lost goes to another worker.
+    SIGTERM or Ctrl-C ends it once the chunks at work are done. Another worker takes over a chunk whose worker died.
     """
     config = load()
     logs.configure(config)
@@ -45,7 +45,7 @@ def worker(processes: int, parent: int | None) -> None:
 
 
 def keep(processes: int, stopping: threading.Event, wanted: Callable[[], bool]) -> None:
-    """Keep so many workers running until told to stop, or no longer wanted; then wait until they have ended."""
+    """Keep this many workers running until `stopping` is set or `wanted` says no; then wait until they have ended."""
     kept = [_start() for _ in range(processes)]
     try:
         while not stopping.wait(WATCH_EVERY) and wanted():
@@ -66,7 +66,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def work(keeper: int) -> None:
-    """Work in this process until told to stop or the process that keeps it is no longer its parent."""
+    """Work in this process until a signal says stop, or the supervising process is no longer its parent."""
     config = load()
     logs.configure(config)
     stopping = _stopping_on_signals()
@@ -78,23 +78,23 @@ def work(keeper: int) -> None:
 
 
 def _stopping_on_signals() -> threading.Event:
-    """Return what SIGTERM and Ctrl-C set.
+    """Return an event that SIGTERM and Ctrl-C set.
 
-    Through a pipe and a thread: a handler runs in the midst of whatever the main thread does, and would wait for ever
-    for a lock of the event that is held there.
+    A signal handler interrupts the main thread at any point. If it set the event itself while the main thread holds the
+    event's lock, it would wait for ever. So a pipe wakes a thread, and the thread sets the event.
     """
     stopping = threading.Event()
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
 
-    def take() -> None:
-        os.read(told, 1)
+    def wait_for_signal() -> None:
+        os.read(read_end, 1)
         stopping.set()
 
-    threading.Thread(target=take, daemon=True).start()
+    threading.Thread(target=wait_for_signal, daemon=True).start()
     return stopping
 
 
@@ -106,8 +106,8 @@ def _stop_without(keeper: int, stopping: threading.Event) -> None:
 
 
 def _wait_for_database(services: wiring.Services, stopping: threading.Event) -> bool:
-    """Wait until the database answers and has today's tables; `False` where told to stop before."""
-    said = ""
+    """Wait until the database answers and has the tables of this release; `False` where `stopping` is set before."""
+    logged = ""
     while not stopping.is_set():
         try:
             why = "" if wiring.is_migrated(services) else "it is not set up yet, or by another release. Run: flask up"
@@ -115,8 +115,8 @@ def _wait_for_database(services: wiring.Services, stopping: threading.Event) -> 
             why = str(getattr(error, "orig", None) or error).strip()
         if not why:
             return True
-        if why != said:
+        if why != logged:
             log.warning("worker waits for the database", why=why)
-            said = why
+            logged = why
         stopping.wait(WAIT_FOR_DATABASE)
     return False

@@ -1,4 +1,4 @@
-"""The chain of receipts in the database, read in its order with what each receipt is of."""
+"""The chain of receipts in the database, read in its order with the decision or batch of each receipt."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from bankportal.store.jobs import read_job
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, jobs, protected_values, receipts
 
-# What an edit can make of stored values, beyond making them wrong.
+# What reading raises where an edit has made stored values unreadable, not only wrong.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, SQLAlchemyError)
-BLOCK = 500  # links read in one transaction: whoever records waits for no longer than that
+BLOCK = 500  # links read in one transaction: no writer waits for longer than that
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Chain:
             return end.head(connection)
 
     def links(self) -> Iterator[Link]:
-        """Yield the chain in its order, what is missing as `None`; then what stands outside it.
+        """Yield the chain in its order, with `None` for what is missing; then one decision and one batch outside it.
 
-        What an edit has made unreadable raises one of `UNREADABLE` in its place.
+        Where an edit has made a link unreadable, one of `UNREADABLE` is raised at its place.
         """
         following: Select[Any] | None = _INSIDE
         while following is not None:
@@ -58,7 +58,7 @@ class Chain:
     def of_decision(self, id: str) -> tuple[Link, Receipt | None]:  # noqa: A002  # the field's name
         """Return a decision's link and the receipt before its own; `NotFound` where there is no such decision.
 
-        What an edit has made unreadable raises one of `UNREADABLE`.
+        Raises one of `UNREADABLE` where an edit has made it unreadable.
         """
         with self.database.read() as connection:
             row = connection.execute(_DECISIONS.where(decisions.c.id == id)).first()
@@ -67,21 +67,21 @@ class Chain:
             link = _link(connection, row)
             before = select(receipts.c.number, receipts.c.digest, receipts.c.previous)
             place = link.receipt.number - 1 if link.receipt else 0
-            found = connection.execute(before.where(receipts.c.number == place)).first()
-        return link, Receipt(*found) if found else None
+            row_before = connection.execute(before.where(receipts.c.number == place)).first()
+        return link, Receipt(*row_before) if row_before else None
 
     def _read(self, query: Select[Any]) -> Iterator[Link]:
-        """Yield some links, read whole before the first is out: who takes them slowly keeps nobody from recording."""
-        found: list[Link] = []
+        """Yield some links, all read before the first is yielded, so that a slow caller holds no transaction open."""
+        links: list[Link] = []
         unreadable: Exception | None = None
         try:
             with self.database.read() as connection:
-                # One at a time, so that what cannot be read is named and not the block it stands in.
+                # One at a time, so that what cannot be read is named, not the block around it.
                 rows = connection.execution_options(yield_per=1).execute(query)
-                found.extend(_link(connection, row) for row in rows)
+                links.extend(_link(connection, row) for row in rows)
         except UNREADABLE as error:
             unreadable = error
-        yield from found
+        yield from links
         if unreadable:
             raise unreadable
 

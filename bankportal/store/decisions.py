@@ -32,7 +32,7 @@ class Page:
 
 
 def submission_digest(token: str, customer: Customer) -> str:
-    """Return what identifies a submission: the form's one-time token together with what was sent."""
+    """Return the digest that identifies a submission: of the form's one-time token and of the values sent."""
     canonical = json.dumps([token, customer.product.key, customer.all_values()], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -50,7 +50,7 @@ class Decisions:
         return decision_from(row) if row else None
 
     def record(self, customer: Customer, outcome: Outcome, submission: str) -> Decision:
-        """Write the decision and return it; the one already there where the submission was recorded before.
+        """Record the decision and return it; return the earlier one where the submission was recorded before.
 
         Returns after the commit.
         """
@@ -58,22 +58,22 @@ class Decisions:
 
     def record_all(self, answered: Sequence[tuple[Customer, Outcome, str]]) -> list[Decision]:
         """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
-        return self._write([_made(*each) for each in answered]) if answered else []
+        return self._write([_to_record(*each) for each in answered]) if answered else []
 
-    def _write(self, given: Sequence[RecordedDecision]) -> list[Decision]:
-        """Write those that are new, in one transaction, and return each one's decision."""
+    def _write(self, submitted: Sequence[RecordedDecision]) -> list[Decision]:
+        """Write those whose submission is new, in one transaction; return the decision of each."""
         with self.database.write() as connection:
-            self.database.lock_chain(connection)  # nobody else records now: what is not known here is new
-            rows = connection.execute(_KNOWN, {"submissions": [each.submission for each in given]})
+            self.database.lock_chain(connection)  # nobody else records now: a submission that is not known here is new
+            rows = connection.execute(_KNOWN, {"submissions": [each.submission for each in submitted]})
             decided = {row.submission: decision_from(row) for row in rows}
             new = []
-            for each in given:
+            for each in submitted:
                 if each.submission not in decided:
                     decided[each.submission] = each.decision
                     new.append(each)
             if new:
                 self._add(connection, new)
-        return [decided[each.submission] for each in given]
+        return [decided[each.submission] for each in submitted]
 
     def _add(self, connection: Connection, new: Sequence[RecordedDecision]) -> None:
         numbers = self.database.next_numbers(connection, decisions, len(new))
@@ -129,7 +129,7 @@ class Decisions:
         return {key: each.count_verdicts(by_band[key], without_limit[key]) for key, each in PRODUCTS.items()}
 
 
-def _made(customer: Customer, outcome: Outcome, submission: str) -> RecordedDecision:
+def _to_record(customer: Customer, outcome: Outcome, submission: str) -> RecordedDecision:
     decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
     return RecordedDecision(decision, submission, secrets.token_hex(16))
 
@@ -138,7 +138,7 @@ def _read() -> Select[Any]:
     return select(decisions).select_from(decisions)
 
 
-# Made once: SQLAlchemy keeps with a statement what it has worked out of it.
+# Built once: SQLAlchemy caches a statement's compiled form with it.
 _NEW, _NEW_APART = insert(decisions), insert(protected_values)
 _KNOWN = select(decisions).where(decisions.c.submission.in_(bindparam("submissions", expanding=True)))
 
@@ -170,7 +170,7 @@ def _row(recorded: RecordedDecision) -> dict[str, Any]:
 
 
 def decision_from(row: Row[Any], apart: Values | None = None) -> Decision:
-    """Return a stored decision; without the protected values unless they are given."""
+    """Return a stored decision, with these protected values; without any where there are none."""
     product = PRODUCTS[row.product]
     customer = Customer(product, row.carried, row.scored, row.policy, {} if apart is None else apart)
     outcome = Outcome(

@@ -11,7 +11,7 @@ from bankportal.domain.errors import KeyReused
 from bankportal.store.sessions import Database
 from bankportal.store.tables import idempotency_keys
 
-# Adds the keys that are free: those that somebody else binds meanwhile stay theirs.
+# Adds the keys that are free; a key that another transaction has bound meanwhile stays bound to its request.
 _NEW = {
     "sqlite": sqlite.insert(idempotency_keys).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(idempotency_keys).on_conflict_do_nothing(),
@@ -22,7 +22,7 @@ _BOUND = select(idempotency_keys.c.key_digest, idempotency_keys.c.request_digest
 
 
 class IdempotencyKeys:
-    """Which request each key belongs to. What the request created is found by its own submission."""
+    """Which request each key belongs to. What that request created is looked up by its submission."""
 
     def __init__(self, database: Database):
         self.database = database
@@ -36,15 +36,15 @@ class IdempotencyKeys:
             if refused:
                 raise refused
 
-    def claim_all(self, asked: Sequence[tuple[str, bytes]]) -> list[KeyReused | None]:
-        """Bind keys to requests as `claim` does, with one commit; say of each why it was refused, `None` where bound.
+    def claim_all(self, claims: Sequence[tuple[str, bytes]]) -> list[KeyReused | None]:
+        """Bind keys to requests as `claim` does, with one commit; return each refusal, `None` where the key is bound.
 
-        Where several ask for one key it belongs to the first of them.
+        A key that several claims name belongs to the first of them.
         """
-        digests = [(_digest(key.encode()), _digest(request)) for key, request in asked]
+        digests = [(_digest(key.encode()), _digest(request)) for key, request in claims]
         wanted = dict(reversed(digests))
         bound = self._bound(wanted) if wanted else {}
-        if free := sorted(wanted.keys() - bound.keys()):  # in one order everywhere: no two transactions wait in a ring
+        if free := sorted(wanted.keys() - bound.keys()):  # sorted everywhere, so that two transactions cannot deadlock
             bound |= self._bind({key: wanted[key] for key in free})
         return [None if bound[key] == request else KeyReused() for key, request in digests]
 

@@ -1,8 +1,8 @@
-"""Jobs and their chunks in the database: who works on what, until when, and what came of it.
+"""Jobs and their chunks in the database: claims, leases, progress and results.
 
-A claim lends a chunk to one worker until its lease runs out, by the database's clock. Whatever a worker writes names
-its token and needs a lease that still runs, in the transaction that writes: one that lost its chunk writes nothing.
-A transaction that changes a job and its chunks takes the job's row first, so that none waits for another in a ring.
+A claim lends a chunk to one worker until its lease runs out, by the database's clock. Every write of a worker names the
+chunk's token and needs a lease that still runs, in the same transaction: a worker that lost its chunk writes nothing.
+A transaction that changes a job and its chunks locks the job's row first, so that two of them cannot deadlock.
 """
 
 import json
@@ -46,11 +46,11 @@ CLOCK = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
 }
-NOTHING_TO_SCORE = "No row of this file can be scored. Mend what the rejects name and upload the file again."
+NOTHING_TO_SCORE = "No row of this file can be scored. Correct what the rejects name and upload the file again."
 
 
 class LeaseLost(PortalError):
-    """A worker no longer holds its chunk: its lease ran out, or the job was stopped. Nothing was written."""
+    """A worker no longer holds its chunk: the lease ran out, or the job was stopped. Nothing was written."""
 
     code = "lease-lost"
 
@@ -79,7 +79,7 @@ class ScoringVersions:
 
 @dataclass(frozen=True)
 class Pace:
-    """Rows done in a job's present step, and since how many seconds it is worked on; `None` before the first claim."""
+    """Rows done in a job's present stage, and seconds since its first claim; `None` before that."""
 
     rows_done: int
     seconds: float | None
@@ -105,7 +105,7 @@ class JobStore:
     # Jobs, as pages see them
 
     def add(self, upload: Upload, key: str | None) -> Job:
-        """Record an upload as a job; the job that has its `key` (SHA-256, hex) already, where there is one.
+        """Record an upload as a job and return it; return the job with this `key` (SHA-256, hex) where there is one.
 
         `Conflict` where that job has other content.
         """
@@ -154,7 +154,7 @@ class JobStore:
             return [read_job(row) for row in connection.execute(query)]
 
     def confirm(self, job: Job, mapping: Mapping[str, str], *, start: bool) -> Job:
-        """Record a mapping and have the file checked with it; `Conflict` where another one is already at work."""
+        """Record a mapping and have the file checked with it; `Conflict` where another mapping is already used."""
         with self._changing(job) as (connection, job):
             same = job.mapping is not None and dict(job.mapping) == dict(mapping)
             if job.state is State.UPLOADED or (job.state is State.CHECKED and not same):
@@ -165,8 +165,11 @@ class JobStore:
                 _set(connection, job.number, start_when_checked=True)
             return _job(connection, jobs.c.number == job.number)
 
-    def start(self, job: Job, answering: ScoringVersions) -> Job:
-        """Have a checked job scored; one that was started is returned as it is, `Conflict` where it cannot be."""
+    def start(self, job: Job, versions: ScoringVersions) -> Job:
+        """Have a checked job scored with these versions; return it unchanged where it was started already.
+
+        `Conflict` where it is in any other state, or no row of it can be scored.
+        """
         with self._changing(job) as (connection, job):
             if job.state in {State.SCORING, State.DONE}:
                 return job
@@ -174,18 +177,18 @@ class JobStore:
                 raise Conflict(f"This file is {job.state.value}: only a checked file can be scored.")
             if not job.checked.good:
                 raise Conflict(NOTHING_TO_SCORE)
-            _start(connection, job.number, answering)
+            _start(connection, job.number, versions)
             return _job(connection, jobs.c.number == job.number)
 
     def cancel(self, job: Job) -> Job:
-        """Stop a job for good; one at rest is returned as it is."""
+        """Stop a job for good; return it unchanged where it is at rest."""
         with self._changing(job) as (connection, job):
             if not job.state.at_rest:
                 _end(connection, job.number, State.CANCELLED, "")
             return _job(connection, jobs.c.number == job.number)
 
     def withdraw(self, job: Job) -> bool:
-        """Remove a job that no mapping was confirmed for, its key with it; say whether it was there."""
+        """Remove a job without a confirmed mapping, and its key; return whether there was one."""
         unconfirmed = (jobs.c.number == job.number, jobs.c.state == State.UPLOADED.value)
         with self.database.write() as connection:
             return connection.execute(delete(jobs).where(*unconfirmed)).rowcount == 1
@@ -197,22 +200,22 @@ class JobStore:
             yield connection, _job(connection, jobs.c.number == job.number)
 
     def pace(self, job: Job) -> Pace:
-        """Say how far the job's present step is."""
+        """Return how far the job's present stage is."""
         totals = select(func.coalesce(func.sum(chunks.c.rows_done), 0), self._clock() - func.min(chunks.c.began))
         step = Stage.CHECK if job.state is State.CHECKING else Stage.SCORE
         with self.database.read() as connection:
-            found = connection.execute(
+            rows_done, seconds = connection.execute(
                 totals.where(chunks.c.job_number == job.number, chunks.c.step == step.value)
             ).one()
-        return Pace(int(found[0]), found[1])
+        return Pace(int(rows_done), seconds)
 
     def silence(self, job: Job, lease_seconds: float) -> float | None:
-        """Say how many seconds ago a worker last renewed any lease or took up a chunk of this job; `None`: never."""
+        """Return the seconds since a worker renewed any lease or claimed a chunk of this job; `None` where none did."""
         renewed = case((chunks.c.state == WORKING, chunks.c.lease_until - lease_seconds), else_=chunks.c.began)
         query = select(self._clock() - func.max(renewed))
         with self.database.read() as connection:
-            found = connection.execute(query.where(or_(chunks.c.job_number == job.number, chunks.c.state == WORKING)))
-            return found.scalar()
+            of_job_or_at_work = or_(chunks.c.job_number == job.number, chunks.c.state == WORKING)
+            return connection.execute(query.where(of_job_or_at_work)).scalar()
 
     def rejects_file(self, job: Job) -> str | None:
         """Return the name of the rejects that a job's check left."""
@@ -239,8 +242,8 @@ class JobStore:
     def claim(self, worker: str, lease_seconds: float) -> Chunk | None:
         """Lend a worker the next chunk that waits or whose lease has run out; `None` where there is none.
 
-        Jobs take turns: a chunk's place in its job goes before the job's age. A lease that has run out is a worker lost
-        over the chunk; only the first one is held against it, as a fault.
+        Chunks are ordered by their place in the job, then by age, so that jobs take turns. A lease that has run out
+        counts as a lost worker; the first lost worker counts as a fault of the chunk too.
         """
         lapsed = and_(chunks.c.state == WORKING, chunks.c.lease_until <= self._clock())
         free = select(chunks.c.number).where(or_(chunks.c.state == WAITING, lapsed))
@@ -263,12 +266,12 @@ class JobStore:
         return _chunk(row) if row else None
 
     def renew(self, chunk: Chunk, lease_seconds: float, rows_done: int = 0) -> None:
-        """Lengthen a lease that still runs, and say how far the work is; `LeaseLost` where it does not run."""
+        """Extend a lease that still runs and record the rows done; `LeaseLost` where it has run out."""
         with self.database.write() as connection:
             self._hold(connection, chunk, lease_until=self._clock() + lease_seconds, rows_done=rows_done)
 
     def release(self, chunk: Chunk, *, at_fault: bool) -> None:
-        """Give a chunk back for another worker, with one fault more where the chunk was at fault. `LeaseLost`."""
+        """Give a chunk back for another worker, with one more fault where it was `at_fault`; `LeaseLost` as `renew`."""
         faults = chunk.faults + at_fault
         with self.database.write() as connection:
             self._hold(connection, chunk, state=WAITING, lease_until=None, faults=faults, rows_done=0)
@@ -279,22 +282,21 @@ class JobStore:
         checked: CheckResult,
         spans: Sequence[Span],
         files: Mapping[str, str],
-        answering: ScoringVersions | None,
+        versions: ScoringVersions | None,
     ) -> None:
-        """Record what a check found and where the job's chunks lie; scored by `answering` at once where it is given."""
-        found = {"checked": _plain(checked), "state": State.CHECKED.value}
-        found["message"] = "" if checked.good else NOTHING_TO_SCORE
+        """Record the result of a check and the spans to score; start scoring at once where there are `versions`."""
+        message = "" if checked.good else NOTHING_TO_SCORE
         with self._completing(chunk, DONE, rows_done=checked.rows, files=files) as connection:
-            _set(connection, chunk.job_number, **found)
+            _set(connection, chunk.job_number, checked=_plain(checked), state=State.CHECKED.value, message=message)
             add = [_new_chunk(chunk.job_number, Stage.SCORE, place, HELD, span) for place, span in enumerate(spans)]
             connection.execute(insert(chunks), add)
-            if answering and checked.good:
-                _start(connection, chunk.job_number, answering)
+            if versions and checked.good:
+                _start(connection, chunk.job_number, versions)
 
     def complete_score(
         self, chunk: Chunk, scored: int, rejected: int, files: Mapping[str, str], *, quarantined: bool = False
     ) -> None:
-        """Make a part's files count; the last one of a job has the job finished."""
+        """Record a scored part and its files; the last part of a job adds the chunk that finishes it."""
         values = {"rows_done": scored + rejected, "scored": scored, "rejected": rejected, "files": files}
         with self._completing(chunk, QUARANTINED if quarantined else DONE, **values) as connection:
             undone = and_(chunks.c.step == Stage.SCORE.value, chunks.c.state.not_in((DONE, QUARANTINED)))
@@ -305,9 +307,9 @@ class JobStore:
     def complete_finish(
         self, chunk: Chunk, summary: Summary, files: Mapping[str, str], publish: Callable[[], None]
     ) -> Job:
-        """Mark a job done and give it its place in the chain of receipts.
+        """Mark a job as done and add it to the chain of receipts.
 
-        `publish` puts the files in their places within the transaction: a worker that lost its lease moves none.
+        `publish` moves the files to their places within the transaction: a worker that lost its lease moves none.
         """
         values = {"state": State.DONE.value, "summary": _plain(summary), "files": dict(files), "message": ""}
         with self._completing(chunk, DONE) as connection:
@@ -318,7 +320,7 @@ class JobStore:
         return job
 
     def end(self, chunk: Chunk, state: State, message: str) -> None:
-        """Stop a chunk's whole job: REFUSED or FAILED, and why. `LeaseLost`."""
+        """Stop the job of a chunk as REFUSED or FAILED, and say why; `LeaseLost` as `renew`."""
         with self._completing(chunk, DONE) as connection:
             _end(connection, chunk.job_number, state, message)
 
@@ -347,7 +349,7 @@ class JobStore:
             yield connection
 
     def _hold(self, connection: Connection, chunk: Chunk, **values: Any) -> None:
-        """Change a chunk that is still held; `LeaseLost` where it is not, and the transaction with it."""
+        """Change a chunk that is still held; `LeaseLost`, which rolls the transaction back, where it is not."""
         held = (chunks.c.number == chunk.number, chunks.c.token == chunk.token, chunks.c.state == WORKING)
         running = chunks.c.lease_until > self._clock()
         if connection.execute(update(chunks).where(*held, running).values(values)).rowcount != 1:
@@ -378,14 +380,14 @@ def _check_anew(connection: Connection, job: Job, mapping: Mapping[str, str], *,
     connection.execute(insert(chunks), [_new_chunk(job.number, Stage.CHECK, 0, WAITING)])
 
 
-def _start(connection: Connection, number: int, answering: ScoringVersions) -> None:
-    _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **asdict(answering))
+def _start(connection: Connection, number: int, versions: ScoringVersions) -> None:
+    _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **asdict(versions))
     held = (chunks.c.job_number == number, chunks.c.state == HELD)
     connection.execute(update(chunks).where(*held).values(state=WAITING))
 
 
 def _end(connection: Connection, number: int, state: State, message: str) -> None:
-    """Stop a job; without its chunks, no worker can hold one of them any more."""
+    """Stop a job and delete its chunks, so that no worker holds one any more."""
     _set(connection, number, state=state.value, message=message, finished_at=datetime.now(UTC))
     connection.execute(delete(chunks).where(chunks.c.job_number == number))
 
@@ -405,7 +407,7 @@ def _new_chunk(job_number: int, step: Stage, place: int, state: str, span: Span 
 
 
 def _read() -> Select[Any]:
-    """Select jobs with the rows done in their present step."""
+    """Select jobs with the rows done in their present stage."""
     step = case((jobs.c.state == State.CHECKING.value, Stage.CHECK.value), else_=Stage.SCORE.value)
     done = select(func.coalesce(func.sum(chunks.c.rows_done), 0)).where(
         chunks.c.job_number == jobs.c.number, chunks.c.step == step
@@ -439,7 +441,7 @@ def _checked(content: dict[str, Any]) -> CheckResult:
 
 
 def _group(content: dict[str, Any]) -> ProblemGroup:
-    return ProblemGroup(**content | {"examples": tuple(ProblemExample(**found) for found in content["examples"])})
+    return ProblemGroup(**content | {"examples": tuple(ProblemExample(**example) for example in content["examples"])})
 
 
 def _plain(value: Any) -> Any:

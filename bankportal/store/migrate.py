@@ -1,4 +1,4 @@
-"""Brings a database to today's tables with the migrations that ship with the portal."""
+"""Brings a database to the tables of this release with the migrations that ship with it."""
 
 from alembic import command
 from alembic.config import Config
@@ -19,12 +19,12 @@ def upgrade(database: Database) -> None:
 
 
 def is_migrated(database: Database) -> bool:
-    """Say whether the database has today's tables; an SQLAlchemy error where it does not answer."""
+    """Return whether the database has the tables of this release; an SQLAlchemy error where it does not answer."""
     if database.is_missing():
         return False
     with database.read() as connection:
-        found = MigrationContext.configure(connection).get_current_heads()
-    return set(found) == set(ScriptDirectory.from_config(_config()).get_heads())
+        heads = MigrationContext.configure(connection).get_current_heads()
+    return set(heads) == set(ScriptDirectory.from_config(_config()).get_heads())
 
 
 def _config() -> Config:

@@ -1,4 +1,4 @@
-"""The end of the chain of receipts: read and added to in the transaction that writes what a receipt is of."""
+"""The end of the chain of receipts, extended in the transaction that records the decision or batch."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ def head(connection: Connection) -> Receipt | None:
 
 
 def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
-    """Give a finished batch its place at the end of the chain, in the write transaction that marks it done.
+    """Add a finished batch to the end of the chain, in the write transaction that marks it as done.
 
-    `job` is the job as that transaction leaves it; `ValueError` where that is not done. Call it late: from here until
-    the commit nothing else can be recorded.
+    `job` is the job as that transaction leaves it; `ValueError` where it is not done. Call this late: nothing else can
+    be recorded from here until the commit.
     """
     if job.state is not State.DONE:
         raise ValueError("only a batch that is done has a place in the chain")
@@ -31,9 +31,9 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
     return _add(connection, [job], "job_number", [job.number])
 
 
-def add_decisions(connection: Connection, made: Sequence[RecordedDecision], numbers: Sequence[int]) -> None:
-    """Give decisions, stored under these numbers, their places at the end of the chain; it must be locked."""
-    _add(connection, made, "decision_number", numbers)
+def add_decisions(connection: Connection, recorded: Sequence[RecordedDecision], numbers: Sequence[int]) -> None:
+    """Add decisions, stored under these numbers, to the end of the chain, which the caller must have locked."""
+    _add(connection, recorded, "decision_number", numbers)
 
 
 def _add(connection: Connection, entries: Sequence[ChainEntry], column: str, numbers: Sequence[int]) -> Receipt:

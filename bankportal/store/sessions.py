@@ -1,4 +1,4 @@
-"""Connections to the database: SQLite set up not to lose or lock, PostgreSQL as it is."""
+"""Connections to the database: SQLite set up for durable writes without deadlocks, PostgreSQL with its defaults."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_SECONDS = 15
 # Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
 SQLITE_CONNECTIONS = 32
-# What is kept of the journal, which need not grow anew for each transaction; a large one is cut to that.
+# The journal file is kept at up to this size: it need not grow again with each transaction.
 JOURNAL_BYTES = 1_000_000
-# Errors reach the logs; what was sent to the database is customers' and does not.
+# Errors are logged; the values sent to the database are customers' and must not be.
 ENGINE_OPTIONS = {"hide_parameters": True}
 # The number of PostgreSQL's advisory lock on the chain of receipts.
 CHAIN = 0x62616E6B
@@ -50,9 +50,9 @@ class Database:
             connection.execute(select(func.pg_advisory_xact_lock(CHAIN)))
 
     def next_numbers(self, connection: Connection, table: Table, count: int) -> list[int]:
-        """Take the next numbers of a numbered table, which nobody has had before, in order; for its rows to come.
+        """Return the next unused numbers of a numbered table, in order, for rows that the caller inserts.
 
-        On SQLite they are the caller's as long as its write transaction runs, for good where it inserts the rows.
+        On SQLite they are reserved while the caller's write transaction runs, and used up when it inserts the rows.
         """
         if self.engine.dialect.name == "postgresql":
             sequence = func.nextval(func.pg_get_serial_sequence(table.name, "number"))
@@ -119,6 +119,6 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # The busy timeout does not cover the step from reading to writing, so a writer takes the lock at its start.
+    # The busy timeout does not cover the step from reading to writing, so a writer takes the lock at its beginning.
     writes = connection.get_execution_options().get("bankportal_writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

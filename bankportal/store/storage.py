@@ -52,15 +52,15 @@ class Storage:
         """Return the folder of a job's parts."""
         return self.home(id) / PARTS
 
-    def receive(self, stream: IO[bytes], most_bytes: int, limit: str) -> Stored:
-        """Store an upload under a new id; `TooLarge`, saying `limit`, where it is larger, and nothing is kept then."""
+    def receive(self, stream: IO[bytes], max_bytes: int, limit: str) -> Stored:
+        """Store an upload under a new id; `TooLarge`, naming `limit`, and nothing kept, beyond `max_bytes` bytes."""
         id_ = new_id()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home(id_).mkdir(mode=0o700)
         try:
             self.parts(id_).mkdir(mode=0o700)
             with writing(self.input(id_)) as file:
-                digest, size = _copy(stream, file, most_bytes, limit)
+                digest, size = _copy(stream, file, max_bytes, limit)
             flush_folder(self.folder)
         except BaseException:
             self.remove(id_)
@@ -72,25 +72,25 @@ class Storage:
         shutil.rmtree(self.home(id), ignore_errors=True)
 
     def tidy(self, id: str) -> None:  # noqa: A002
-        """Remove what a job at rest does not need: parts, and what was left aside."""
+        """Remove what a job at rest does not need: its parts and unfinished files."""
         shutil.rmtree(self.parts(id), ignore_errors=True)
         for path in self.home(id).iterdir() if self.home(id).is_dir() else ():
             if path.name not in KEPT:
                 path.unlink(missing_ok=True)
 
     def has_lost(self, id: str) -> bool:  # noqa: A002
-        """Say whether a job at work lacks its upload or its folders while the storage itself is there.
+        """Return whether a job at work lacks its upload or its folders while the storage itself is there.
 
-        One that holds no job at all is taken for a storage that is not mounted, or the wrong folder.
+        A storage without any job counts as not mounted, or as the wrong folder: then nothing is lost yet.
         """
         if self.input(id).is_file() and self.parts(id).is_dir():
             return False
         return any(is_id(path.name) for path in self.folder.iterdir())
 
     def sweep(self, states: Callable[[list[str]], Mapping[str, State]]) -> list[str]:
-        """Remove uploads that never became a job and the leftovers of jobs at rest; return the ids of the former.
+        """Remove uploads that never became a job, and leftovers of jobs at rest; return the ids of those uploads.
 
-        `states` says which ids are jobs. What does not look like ours is left alone.
+        `states` returns the states of the ids that are jobs. Files and folders of other names are left alone.
         """
         ids = [path.name for path in self.folder.iterdir() if is_id(path.name)] if self.folder.is_dir() else []
         known = states(ids)
@@ -103,11 +103,11 @@ class Storage:
         return orphans
 
 
-def _copy(stream: IO[bytes], file: BinaryIO, most_bytes: int, limit: str) -> tuple[str, int]:
+def _copy(stream: IO[bytes], file: BinaryIO, max_bytes: int, limit: str) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     while piece := stream.read(PIECE):
         size += len(piece)
-        if size > most_bytes:
+        if size > max_bytes:
             raise TooLarge(limit)
         digest.update(piece)
         file.write(piece)
@@ -115,7 +115,7 @@ def _copy(stream: IO[bytes], file: BinaryIO, most_bytes: int, limit: str) -> tup
 
 
 def _age(home: Path) -> float:
-    """Return for how many seconds nothing was written to a folder."""
+    """Return the seconds since anything was written to a folder."""
     try:
         return time.time() - max(path.stat().st_mtime for path in (home, *home.iterdir()))
     except OSError:  # another worker swept it
@@ -128,7 +128,7 @@ def _has_leftovers(home: Path) -> bool:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file of the owner's alone that takes the place of `path`, durably, when the block ends well."""
+    """Open a binary file, its owner's alone to read; it takes the place of `path`, durably, if the block succeeds."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
@@ -143,7 +143,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in a folder last through a loss of power."""
+    """Flush a folder, so that renames in it survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Which model versions are registered and which was active when."""
+"""Which model versions are registered, and which was active when."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from bankportal.domain.errors import NotFound
 from bankportal.store.sessions import Database
 from bankportal.store.tables import activations, model_versions
 
-# Seconds within which a running portal notices a version that another process activated; its own it knows at once.
+# Seconds within which a running portal notices what another process activated; its own activations count at once.
 NOTICED_WITHIN = 1.0
 MAX_ACTIVATED = 20
 
@@ -37,7 +37,7 @@ class Versions:
         self._lock = threading.Lock()
 
     def register(self, product: str, version: str, manifest_digest: str, *, activate: bool) -> None:
-        """Add a version, and make it the active one in the same transaction where asked."""
+        """Add a version, and with `activate` make it the active one in the same transaction."""
         now = datetime.now(UTC)
         values = {"product": product, "version": version, "manifest_digest": manifest_digest, "registered_at": now}
         with self.database.write() as connection:
@@ -59,16 +59,16 @@ class Versions:
         self._forget()
 
     def activated(self, product: str) -> list[Registered]:
-        """Return the versions activated last, the active one first; up to `NOTICED_WITHIN` old, as each score asks."""
+        """Return the versions activated last, the active one first; cached for `NOTICED_WITHIN` seconds."""
         fresh_until, known = self._activated.get(product, (0.0, []))
         if time.monotonic() < fresh_until:
             return known
         changes, until = self._changes, time.monotonic() + NOTICED_WITHIN
-        found = self._read_activated(product)
+        activated = self._read_activated(product)
         with self._lock:
             if changes == self._changes:  # else what was read may be older than what was activated here since
-                self._activated[product] = until, found
-        return found
+                self._activated[product] = until, activated
+        return activated
 
     def _read_activated(self, product: str) -> list[Registered]:
         query = _read().join(activations).where(model_versions.c.product == product)
