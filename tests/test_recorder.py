@@ -155,7 +155,7 @@ def test_two_hundred_at_once_are_two_hundred_in_an_unbroken_chain(database, cust
 
 def test_one_that_cannot_be_stored_does_not_take_others_along(database, customer, outcome, tmp_path, services) -> None:
     decisions = Decisions(database)
-    bad = replace(customer, carried={"Surname": object()})
+    bad = replace(customer, identifiers={"Surname": object()})
 
     def record(number: int) -> str:
         try:
