@@ -7,11 +7,11 @@ from hashlib import sha256
 
 import pytest
 
-from bankportal.domain.batch import Checked, Found, Job, ProblemGroup, State, Summary
-from bankportal.domain.outcome import Decision, Flag, Outcome, Reason
+from bankportal.domain.batch import CheckResult, Job, ProblemExample, ProblemGroup, State, Summary
+from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.domain.receipt import Receipt, Recorded, canonical, content, protected_digest, receipt
+from bankportal.domain.receipt import Receipt, RecordedDecision, canonical, content, protected_digest, receipt
 from bankportal.domain.schema import Customer
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 9, UTC)
@@ -25,7 +25,7 @@ OUTCOME = Outcome(
     score=0.7,
     band=ALLOWANCE.bands[1],
     limit=Limit(900.0, 1200.5, "requested", 900.0, False, True),
-    flags=(Flag("Balance", "is high"),),
+    flags=(UnseenValue("Balance", "is high"),),
     base=0.5,
     contributions={"Tenure": -0.05, "Balance": 0.25},
     reasons=(Reason("Balance", None, 0.25, "A balance speaks for repaying"), Reason(None, "band", 0.0, "The band")),
@@ -33,7 +33,7 @@ OUTCOME = Outcome(
     model_digest="m" * 64,
     policy_version="2026-11",
 )
-RECORDED = Recorded(Decision("one", AT, CUSTOMER, OUTCOME), "submitted", "salt")
+RECORDED = RecordedDecision(Decision("one", AT, CUSTOMER, OUTCOME), "submitted", "salt")
 OF_DECISION = (
     '{"at":"2026-05-04T03:02:01.000009+00:00","band":"Standard","base":0.5,'
     '"contributions":{"Balance":0.25,"Tenure":-0.05},"flags":[{"factor":"Balance","message":"is high"}],"format":1,'
@@ -46,7 +46,9 @@ OF_DECISION = (
     '{"contribution":0.0,"factor":null,"rule":"band","sentence":"The band"}],"score":0.7,"submission":"submitted"}'
 )
 
-CHECKED = Checked(3, 2, 1, (ProblemGroup("a", "Age", "too-low", "must be 18 or more", 1, (Found(3, "7"),)),), 4)
+CHECKED = CheckResult(
+    3, 2, 1, (ProblemGroup("a", "Age", "too-low", "must be 18 or more", 1, (ProblemExample(3, "7"),)),), 4
+)
 CHECKED_TEXT = (
     '{"good":2,"groups":[{"code":"too-low","column":"a","examples":[{"line":3,"text":"7"}],"factor":"Age",'
     '"message":"must be 18 or more","rows":1}],"more":4,"rejected":1,"rows":3}'
