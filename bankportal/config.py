@@ -25,7 +25,7 @@ SETTINGS_FILE = "settings.env"
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing an operator can set. `default` is as written there; `{instance}` is the instance folder."""
+    """One thing an operator can set. In `default`, `{instance}` is the instance folder."""
 
     name: str
     default: str | None
@@ -36,8 +36,8 @@ SETTINGS = (
     Setting(
         "INSTANCE",
         None,
-        "Folder of what a running portal owns: settings, database, models. Default: `instance/` in a checkout, "
-        "`<sys.prefix>/var/bankportal-instance` where installed, as Flask does.",
+        "Folder of the portal's own files: settings, database, models. Default: `instance/` in a checkout, "
+        "`<sys.prefix>/var/bankportal-instance` where the package is installed, by Flask's rule.",
     ),
     Setting(
         "SECRET_KEY",
@@ -55,21 +55,21 @@ SETTINGS = (
     Setting(
         "STORAGE",
         "{instance}/batches",
-        "Folder of uploaded files and their results. Web server and workers must reach the same one.",
+        "Folder of uploaded files and their results. The web server and all workers must use the same one.",
     ),
-    Setting("UPLOAD_MEGABYTES", "1024", "Largest file that may be uploaded, in millions of bytes."),
-    Setting("UPLOAD_COLUMNS", "200", "Most columns an uploaded file may have."),
+    Setting("UPLOAD_MEGABYTES", "1024", "Largest size of an uploaded file, in millions of bytes."),
+    Setting("UPLOAD_COLUMNS", "200", "Largest number of columns of an uploaded file."),
     Setting(
         "LEASE_SECONDS",
         "60",
-        "How long a worker may be silent before another takes over its chunk, from 2 to 3600.",
+        "Seconds without a sign of life from a worker until another takes over its chunk, from 2 to 3600.",
     ),
     Setting("TRUSTED_HOSTS", "localhost,127.0.0.1", "Host names that requests may use, separated by commas."),
     Setting(
         "LEGACY_API",
         "0",
-        "`1` keeps the older system's paths answering: `POST /predict_churn`, `POST /predict_allowance`, and `GET /` "
-        "for whoever does not ask for `text/html`.",
+        "`1` serves the older system's paths too: `POST /predict_churn`, `POST /predict_allowance`, and `GET /` "
+        "for clients that do not ask for `text/html`.",
     ),
     Setting(
         "CORS_ORIGINS",
@@ -87,7 +87,7 @@ SETTINGS = (
 )
 FORMATS = ("console", "json")
 BACKENDS = ("sqlite", "postgresql")
-SHORTEST_SECRET = 16
+MIN_SECRET_LENGTH = 16
 MEGABYTE = 1_000_000  # bytes
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?|null")
 
@@ -137,21 +137,21 @@ def default_instance() -> Path:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
-    """Read the settings; `SettingsRefused` names the setting that has no meaning."""
+    """Read the settings; `SettingsRefused` names a setting whose value has no meaning."""
     environ = os.environ if environ is None else environ
     instance = Path(environ.get(f"{PREFIX}INSTANCE") or default_instance()).absolute()
     written = _written(instance / SETTINGS_FILE)
-    given = {each.name: environ.get(PREFIX + each.name) or written.get(PREFIX + each.name) for each in SETTINGS}
-    values = {each.name: given[each.name] or each.default or "" for each in SETTINGS}
+    chosen = {each.name: environ.get(PREFIX + each.name) or written.get(PREFIX + each.name) for each in SETTINGS}
+    values = {each.name: chosen[each.name] or each.default or "" for each in SETTINGS}
     if values["LOG_FORMAT"] not in FORMATS:
         raise SettingsRefused(f"{PREFIX}LOG_FORMAT must be {' or '.join(FORMATS)}")
     return Config(
         instance=instance,
         secret_key=values["SECRET_KEY"] or None,
-        database_url=_database_url(given["DATABASE_URL"], instance),
+        database_url=_database_url(chosen["DATABASE_URL"], instance),
         port=_whole("PORT", values["PORT"], 1, 65_535),
         threads=_whole("THREADS", values["THREADS"], 1, 64),
-        storage=Path(given["STORAGE"] or instance / "batches").absolute(),
+        storage=Path(chosen["STORAGE"] or instance / "batches").absolute(),
         upload_megabytes=_whole("UPLOAD_MEGABYTES", values["UPLOAD_MEGABYTES"], 1, 1_000_000),
         upload_columns=_whole("UPLOAD_COLUMNS", values["UPLOAD_COLUMNS"], 1, 10_000),
         lease_seconds=_whole("LEASE_SECONDS", values["LEASE_SECONDS"], 2, 3600),
@@ -167,7 +167,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """Return the origins as browsers write them; `*` is none, since these pages read customers' scores."""
+    """Return the origins as browsers write them. `*` is refused: these pages read customers' scores."""
     origins = _listed(text)
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
@@ -184,11 +184,11 @@ def _written(path: Path) -> Mapping[str, str | None]:
         raise SettingsRefused(f"{path} cannot be read as settings: {error}.") from error
 
 
-def _database_url(given: str | None, instance: Path) -> URL:
-    if given is None:  # made from parts, so that no character of the folder's name has a meaning in it
+def _database_url(chosen: str | None, instance: Path) -> URL:
+    if chosen is None:  # made from parts, so that no character of the folder's name has a meaning in it
         return URL.create("sqlite", database=str(instance / "bankportal.sqlite3"))
     try:
-        url = make_url(given)
+        url = make_url(chosen)
     except ArgumentError:
         url = None
     if url is None or url.get_backend_name() not in BACKENDS:
@@ -200,8 +200,8 @@ def require_secret(config: Config) -> str:
     """Return the secret key; `SettingsRefused` where there is none or it is too short to be one."""
     if config.secret_key is None:
         raise SettingsRefused(f"{PREFIX}SECRET_KEY is not set. `flask up` makes one, or set it yourself.")
-    if len(config.secret_key) < SHORTEST_SECRET:
-        raise SettingsRefused(f"{PREFIX}SECRET_KEY must have {SHORTEST_SECRET} characters or more.")
+    if len(config.secret_key) < MIN_SECRET_LENGTH:
+        raise SettingsRefused(f"{PREFIX}SECRET_KEY must have {MIN_SECRET_LENGTH} characters or more.")
     return config.secret_key
 
 

@@ -1,4 +1,4 @@
-"""`flask data`: make a bank, complete a real file, judge a file before anything learns from it."""
+"""`flask data`: simulate customers, add behavioural factors to a real file, check a file before training."""
 
 from pathlib import Path
 
@@ -21,13 +21,17 @@ def data() -> None:
 
 @data.command()
 @click.argument("target", metavar="OUT", type=FILE)
-@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Which product's customers.")
-@click.option("--rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="How many.")
+@click.option(
+    "--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Product whose customers are simulated."
+)
+@click.option(
+    "--rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Number of customers."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed and rows give the same bytes.")
-@click.option("--base", is_flag=True, help="Base factors alone, as in the public Churn.csv.")
+@click.option("--base", is_flag=True, help="Only the base factors, as in the public Churn.csv.")
 @reported
 def simulate(target: str, product: Product, rows: int, seed: int, base: bool) -> None:
-    """Make a bank: write simulated customers to OUT, with the recipe beside it."""
+    """Write simulated customers to OUT, and beside it the recipe that they were made by."""
     if base and product is not CHURN:
         raise click.UsageError(f"--base goes with --product {CHURN.key} alone.")
     simulate_to(Path(target), product, rows, seed, base=base)
@@ -47,7 +51,7 @@ def simulate_to(path: Path, product: Product, rows: int, seed: int, *, base: boo
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed and file give the same bytes.")
 @reported
 def augment(source: str, target: str, seed: int) -> None:
-    """Add the behavioural factors that the churn file IN lacks, under the simulator's model, and write OUT."""
+    """Add the behavioural factors that the churn file IN lacks, drawn from the simulator's model, and write OUT."""
     from bankportal.data.reading import read
 
     refuse_overwriting(source, target)
@@ -58,19 +62,21 @@ def augment(source: str, target: str, seed: int) -> None:
             f"All of them: flask data check {source} --product {CHURN.key}"
         )
     if table.label is None:
-        raise DataRefused(f"{table.name} has no label column {CHURN.label.name}: behaviours are drawn given it.")
+        raise DataRefused(
+            f"{table.name} has no label column {CHURN.label.name}, on which the behaviours to draw depend."
+        )
     with writing(Path(target)):
         recipe = augment_file(Path(source), table, Path(target), seed)
     added = [factor.name for factor in CHURN.scored if factor.behavioural and factor.name not in table.columns]
     click.echo(f"{target}: {recipe.rows:,} customers; added {', '.join(added) or 'nothing'}.")
     if table.unknown:
-        click.echo(f"  left out, no factors: {', '.join(table.unknown)}")
+        click.echo(f"  left out, as they are no factors: {', '.join(table.unknown)}")
     _print_ceilings(recipe)
 
 
 @data.command()
 @click.argument("file", type=EXISTING)
-@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="What it is to be used for.")
+@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Product that the file is for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @reported
 def check(file: str, product: Product, as_json: bool) -> None:
@@ -81,17 +87,17 @@ def check(file: str, product: Product, as_json: bool) -> None:
     import json
 
     from bankportal.data.reading import read
-    from bankportal.data.report import check as judge
+    from bankportal.data.report import check as report_on
 
-    report = judge(read(file, product))
+    report = report_on(read(file, product))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, default=str))
     else:
         for line in report.lines():
             click.echo(line)
         table = Printed("factor", "AUC alone", title="What separates the label best")
-        for found in report.separations[:BEST_SHOWN]:
-            table.add_row(found.factor, f"{found.auc:.3f}{' leak' if found.leaks else ''}")
+        for separation in report.separations[:BEST_SHOWN]:
+            table.add_row(separation.factor, f"{separation.auc:.3f}{' leak' if separation.leaks else ''}")
         console().print(table)
         click.echo("Fit for training." if report.fit_for_training else "Not fit for training as it is.")
     if not report.fit_for_training:

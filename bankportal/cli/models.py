@@ -1,4 +1,4 @@
-"""`flask models`: what is registered, what is active, whether the files are right."""
+"""`flask models`: which versions are registered, which is active, whether their files are as registered."""
 
 import click
 from rich.table import Table
@@ -42,7 +42,7 @@ def _row(version: ModelVersion) -> tuple[str, ...]:
 @click.argument("version", required=False)
 @reported
 def show(product: Product, version: str | None) -> None:
-    """Show a version's figures; the active one where none is named."""
+    """Show the figures of a version, by default the active one."""
     from bankportal.cli.figures import show_version
 
     portal = services()
@@ -54,7 +54,7 @@ def show(product: Product, version: str | None) -> None:
 @click.argument("version")
 @reported
 def activate(product: Product, version: str) -> None:
-    """Make a version the active one; running portals notice without a restart."""
+    """Make VERSION the active one. Running portals notice without a restart."""
     activated = services().models.activate(product, version)
     click.echo(f"{product.title} {activated.version} is active.")
 
@@ -62,14 +62,17 @@ def activate(product: Product, version: str) -> None:
 @models.command()
 @reported
 def reasons() -> None:
-    """Print the words of all reasons, as the file reasons.toml in the instance folder in which a bank edits them."""
+    """Print the words of all reasons in the form of reasons.toml.
+
+    A bank edits that file and puts it into the instance folder.
+    """
     click.echo(services().models.catalogue.to_toml(), nl=False)
 
 
 @models.command()
 @reported
 def verify() -> None:
-    """Check the files of all versions; exit with 1 where one is not what was registered."""
+    """Check the files of all versions; exit with 1 if one is not as registered."""
     portal = services()
     faults = 0
     for product in PRODUCTS.values():

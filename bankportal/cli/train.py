@@ -15,7 +15,7 @@ from bankportal.services.models import ModelVersion
 from bankportal.wiring import Services
 
 Report = Callable[[int, int, str], None]
-# What a new portal learns from until the bank has data of its own: shipped, or made with this seed.
+# What a new portal is trained on until the bank has data of its own: shipped, or simulated with this seed.
 SHIPPED = {"churn": "Final_bank.csv"}
 MADE_ROWS = 10_000
 MADE_SEED = 1
@@ -24,18 +24,22 @@ MADE_SEED = 1
 @click.command()
 @click.argument("product", type=PRODUCT, required=False)
 @click.option(
-    "--data", "data_file", type=EXISTING, help="CSV file with factors and label; default: the simulated bank."
+    "--data", "data_file", type=EXISTING, help="CSV file with factors and label. Default: simulated customers."
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of split and forest."
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the split and the forest."
 )
-@click.option("--activate/--no-activate", default=None, help="Default: activate where no version is active yet.")
+@click.option(
+    "--activate/--no-activate",
+    default=None,
+    help="Whether the new version becomes the active one. Default: only where none is active yet.",
+)
 @click.option("--allow-leakage", is_flag=True, help="Train even where one factor alone gives the label away.")
 @reported
 def train(
     product: Product | None, data_file: str | None, seed: int, activate: bool | None, allow_leakage: bool
 ) -> None:
-    """Train a forest for PRODUCT (or, without one, for each), evaluate it on held-out customers, register it."""
+    """Train a forest for PRODUCT, or for every product, evaluate it on held-out customers and register it."""
     if data_file and product is None:
         raise click.UsageError("Say which product the data file is for: flask train PRODUCT --data FILE")
     portal = services()
@@ -84,7 +88,7 @@ def _next_step(version: ModelVersion) -> str:
 
 
 def simulated_bank(portal: Services, product: Product) -> Path:
-    """Return the data a new portal starts from; made in the instance folder where it is not shipped."""
+    """Return the file a new portal is trained on; simulated in the instance folder where none is shipped."""
     if product.key in SHIPPED:
         return resource("migrations_data") / SHIPPED[product.key]
     path = portal.config.data / f"{product.title}.csv"
@@ -98,7 +102,7 @@ def simulated_bank(portal: Services, product: Product) -> Path:
 
 @contextmanager
 def progress_bar(screen: Console, product: Product) -> Iterator[Report]:
-    """Show the work: a bar on a terminal, a line at each tenth elsewhere."""
+    """Show progress: a bar on a terminal, elsewhere a line for each tenth."""
     if not screen.is_terminal:
         yield _Lines(screen)
         return

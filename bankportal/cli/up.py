@@ -36,7 +36,7 @@ ENGINE_HELP = "What serves: gunicorn with Flask, or uvicorn with FastAPI for the
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="flask", show_default=True, help=ENGINE_HELP)
 @reported
 def up(engine: str) -> None:
-    """Bring this machine to a serving portal: settings, database, data, models, server. Run again, it only serves."""
+    """Make what is missing (settings, database, data, models), then serve. Run again, it only serves."""
     _require_free(load().port)
     config = prepare()
     click.echo(f"\n  {BRAND}:  http://{HOST}:{config.port}/\n")
@@ -45,7 +45,7 @@ def up(engine: str) -> None:
 
 
 def start_worker() -> None:
-    """Start `flask worker` as a process that ends with this one, which is to become the web server."""
+    """Start `flask worker` as a process that ends with this one, which becomes the web server."""
     command = [sys.executable, "-m", "flask", "worker", "--parent", str(os.getpid())]
     subprocess.Popen(command)  # noqa: S603  # ourselves
 
@@ -68,7 +68,7 @@ def prepare() -> Config:
 
 
 def _ensure_secret(config: Config) -> None:
-    """Keep a key of our own in the instance folder, readable by its owner alone."""
+    """Make a secret key where there is none, in the instance folder, readable by its owner alone."""
     if config.secret_key:
         return
     config.instance.mkdir(parents=True, exist_ok=True)

@@ -29,12 +29,12 @@ log = structlog.get_logger()
 
 @click.command()
 @click.option(
-    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many work at the same time."
+    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of workers at the same time."
 )
 @click.option("--parent", type=int, hidden=True, help="End when this process is no longer the parent.")
 @reported
 def worker(processes: int, parent: int | None) -> None:
-    """Check and score uploaded files until stopped. Runs anywhere with the same database and storage settings.
+    """Check and score uploaded files until stopped. Runs on any machine with the same database and storage settings.
 
     SIGTERM or Ctrl-C ends it once the chunks at work are done. Another worker takes over a chunk whose worker died.
     """
