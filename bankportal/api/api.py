@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from werkzeug.sansio.utils import host_is_trusted
 
-from bankportal.api import docs_page, legacy, openapi
+from bankportal.api import legacy, openapi
 from bankportal.api.calls import MAX_BODY_BYTES, MULTIPART, Body, Call, Deciding, Operation, Reply, Wanted
 from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
@@ -29,7 +29,7 @@ class Api:
 
     def __init__(self, services: Services):
         self.services = services
-        self.documents: Mapping[str, Callable[[], Reply]] = {**openapi.DOCUMENTS, **docs_page.DOCUMENTS}
+        self.documents: Mapping[str, Callable[[], Reply]] = openapi.DOCUMENTS
         self.older = legacy.OPERATIONS if services.config.legacy_api else ()
         self.quick = frozenset(f"{BASE}/{key}/score" for key in PRODUCTS)
         self._plain: dict[str, Methods] = {}

@@ -5,7 +5,7 @@ from flask import Flask
 from bankportal.domain.outcome import percent
 from bankportal.domain.products import PRODUCTS
 from bankportal.version import BRAND
-from bankportal.web import batches, decisions, models, overview, scoring, streams, words
+from bankportal.web import batches, decisions, documentation, models, overview, scoring, streams, words
 from bankportal.web.drawings.bars import reason_mark
 from bankportal.web.drawings.charts import ICONS
 from bankportal.web.forms import range_of
@@ -19,6 +19,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(batches.blueprint)
     app.register_blueprint(decisions.blueprint)
     app.register_blueprint(models.blueprint)
+    app.register_blueprint(documentation.blueprint)
     streams.register(app)
     app.jinja_env.globals.update(
         brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent, reason_mark=reason_mark

@@ -1,6 +1,5 @@
-"""The document and its page: valid, the same everywhere, complete, and usable without anything from elsewhere."""
+"""The OpenAPI document: valid, the same everywhere, complete."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from bankportal import answers
 from bankportal.api import openapi
 from bankportal.api.calls import MULTIPART
-from bankportal.api.docs_page import ASSETS, FOLDER
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
@@ -106,26 +104,3 @@ def test_factors_show_unit_bounds_and_meaning() -> None:
             assert entry.factor.help in told
             assert entry.factor.unit in told
             assert entry.factor.constraint.describe()[1:] in told
-
-
-def test_the_page_needs_nothing_from_elsewhere(engine) -> None:
-    page = engine.client.get("/docs")
-    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert {f"{FOLDER}{name}" for name in ASSETS} <= set(addresses)
-    for address in addresses:
-        assert address.startswith("/")
-        assert engine.client.get(address).status_code == 200
-    assert "<style" not in page.text
-    assert "style=" not in page.text
-    assert not re.search(r"<script(?![^>]*src=)", page.text)
-
-
-def test_assets_are_what_they_are(engine) -> None:
-    for name, media in ASSETS.items():
-        response = engine.client.get(FOLDER + name)
-        assert response.headers["Content-Type"] == media
-        assert "max-age" in response.headers["Cache-Control"]
-        assert len(response.content) > 500
-    assert engine.client.get(f"{FOLDER}index.html").status_code == 404
-    assert engine.client.post("/docs").status_code == 405

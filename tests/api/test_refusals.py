@@ -260,7 +260,7 @@ def test_other_methods(engine, method, path) -> None:
 def test_whoever_may_get_may_ask_for_the_head(engine) -> None:
     for path, methods in (
         ("/api/v1/products", "GET, HEAD"),
-        ("/docs", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
         ("/api/v1/batches", "GET, HEAD, POST"),
     ):
         assert engine.client.delete(path).headers["Allow"] == methods

@@ -42,3 +42,21 @@ def test_answers_have_the_width_of_a_phone(shared_portal, new_page) -> None:
     expect(described).to_be_visible()
     assert described.bounding_box()["width"] > 390 * 0.7
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_portals_navigation_leads_there_and_back(shared_portal, new_page) -> None:
+    page = new_page(color_scheme="dark")
+    page.goto(f"{shared_portal}/")
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="API").click()
+    expect(page.locator("#operations-Scoring-score-churn")).to_be_visible()
+    expect(page.locator("html")).to_have_class("dark-mode")
+    page.get_by_role("button", name="Dark theme").click()
+    expect(page.locator("html")).not_to_have_class("dark-mode")
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_without_a_script_the_document_is_linked(shared_portal, new_page) -> None:
+    page = new_page(java_script_enabled=False)
+    page.goto(f"{shared_portal}/docs")
+    expect(page.locator(".operations").get_by_role("link", name="The OpenAPI document")).to_be_visible()

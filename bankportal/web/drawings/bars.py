@@ -146,7 +146,7 @@ def omission_words(product: Product, omission: Omission, contribution: float) ->
     """Say beside a contribution why it is not among the reasons."""
     verb = product.raises if contribution > 0 else product.lowers
     return {
-        Omission.RULE_ALONE: "Not a reason: a rule of the limit policy decided alone.",
+        Omission.RULE_ALONE: "",  # said once, above the table
         Omission.SPEAKS_FOR: f"Not a reason here: it {verb.singular}.",
         Omission.NOT_BY_ITSELF: f"Not a reason: it {verb.singular} only together with other values.",
         Omission.TOO_MANY: f"Not a reason: the {MAX_REASONS} that are named weigh more.",
@@ -157,7 +157,7 @@ def omission_words(product: Product, omission: Omission, contribution: float) ->
 def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
     """Say which contributions become reasons, as far as it matters for those that did not."""
     if Omission.RULE_ALONE in omitted:
-        return "Where the limit policy's rule decides alone, no factor of the score is a reason."
+        return "None of them is a reason here, because a rule of the limit policy decided alone."
     rule = (
         f"Up to {MAX_REASONS} are the reasons above: each weighs at least {MIN_POINTS * 100:g} points and "
         f"{MIN_SHARE:.0%} of the weightiest, and moves the score the same way by itself, with all other values as they "
