@@ -91,7 +91,7 @@ def prepare(instance: Path) -> wiring.Services:
 def customers() -> list[dict[str, Any]]:
     """Return simulated customers as a caller sends them."""
     columns = simulate.churn(CUSTOMERS, SEED).columns
-    factors = [entry.factor for entry in CHURN.entries if entry.factor.name in columns]
+    factors = [entry.factor for entry in CHURN.factors if entry.factor.name in columns]
     rows = zip(*(columns[factor.name].tolist() for factor in factors), strict=True)
     return [{factor.name: sent(factor, value) for factor, value in zip(factors, row, strict=True)} for row in rows]
 

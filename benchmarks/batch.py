@@ -483,7 +483,7 @@ def main() -> None:
         small, small_table = small_file(bank, model)
         large, large_tables = large_file(bank, model)
     intro = (
-        f"Simulated churn customers, {len(CHURN.entries)} factors; forests of {PARAMETERS.trees} trees of depth "
+        f"Simulated churn customers, {len(CHURN.factors)} factors; forests of {PARAMETERS.trees} trees of depth "
         f"{PARAMETERS.depth} grown on the shipped file. Memory is the peak. Of several processes together it is "
         "looked at 5 times a second, pages they share counted once; of each it is resident, shared pages included."
     )

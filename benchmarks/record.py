@@ -26,7 +26,7 @@ def main() -> None:
     """Measure each number of threads and print a table."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         services = _services(Path(folder) / "instance")
-        raw = {entry.factor.name: entry.factor.example for entry in CHURN.entries}
+        raw = {entry.factor.name: entry.factor.example for entry in CHURN.factors}
         customer = validate(CHURN, raw, Source.TEXT)
         services.explaining.warm_up()
         print("| threads | decisions/s | median ms | p99 ms |\n|---:|---:|---:|---:|")

@@ -85,7 +85,7 @@ def _product(product: Product) -> str:
         f"Label: `{product.label.name}`{aliases}, 1 where {product.label.meaning}.\n\n"
         + table(
             ("factor", "role", "value", "unit", "meaning", "also read as"),
-            [_row(entry) for entry in product.entries],
+            [_row(entry) for entry in product.factors],
         )
     )
 

@@ -243,7 +243,7 @@ def examples() -> dict[str, dict[str, str]]:
     from bankportal.domain.products import PRODUCTS
 
     return {
-        product.key: {entry.factor.name: entry.factor.example for entry in product.entries}
+        product.key: {entry.factor.name: entry.factor.example for entry in product.factors}
         for product in PRODUCTS.values()
     }
 

@@ -57,7 +57,7 @@ def texts(product, path):
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))[: ROWS + 1]
     random = np.random.default_rng(8)
-    entries = {entry.factor.name: entry for entry in product.entries}
+    entries = {entry.factor.name: entry for entry in product.factors}
     for row in rows:
         for number, entry in enumerate(map(entries.get, header)):
             draw = random.random()
@@ -95,7 +95,7 @@ def files(bank_files, tmp_path_factory):
 
 def work_on(services, product, path):
     found = layout(path, product, 500)
-    known = {entry.factor.name for entry in product.entries}
+    known = {entry.factor.name for entry in product.factors}
     return Work(
         product=product,
         layout=found,
@@ -317,7 +317,7 @@ def test_where_nothing_stands_out(services, files, monkeypatch):
     assert {tuple(line[place : place + MAX_REASONS]) for line in read(part.scored)} == {(NOTHING_ALONE, "", "", "")}
 
 
-EXAMPLE = {entry.factor.name: entry.factor.example for entry in CHURN.entries}
+EXAMPLE = {entry.factor.name: entry.factor.example for entry in CHURN.factors}
 
 
 @pytest.mark.parametrize(

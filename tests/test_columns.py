@@ -18,7 +18,7 @@ from bankportal.domain.schema import validate
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 ENTRIES = [
-    pytest.param(p, entry, id=f"{key}-{entry.factor.name}") for key, p in PRODUCTS.items() for entry in p.entries
+    pytest.param(p, entry, id=f"{key}-{entry.factor.name}") for key, p in PRODUCTS.items() for entry in p.factors
 ]
 # What files hold, each to be taken for nothing else than the form takes it for.
 ODD = [
@@ -57,7 +57,7 @@ def cells(entry: ProductFactor):
 
 def expected(product: Product, entry: ProductFactor, text: str):
     """What the single-row model says of one cell: its value, or (code, message)."""
-    raw = {other.factor.name: other.factor.example for other in product.entries} | {entry.factor.name: text}
+    raw = {other.factor.name: other.factor.example for other in product.factors} | {entry.factor.name: text}
     try:
         return validate(product, raw, Source.TEXT).all_values()[entry.factor.name]
     except InvalidInput as error:
@@ -116,7 +116,7 @@ def test_a_bad_cell_among_many_good_ones_is_found_wherever_it_stands(product, en
             check_column(product, entry, column)
 
 
-@pytest.mark.parametrize("entry", CHURN.entries, ids=lambda entry: entry.factor.name)
+@pytest.mark.parametrize("entry", CHURN.factors, ids=lambda entry: entry.factor.name)
 def test_an_empty_column_stays_empty(entry):
     judged = validate_column(entry, [])
     assert judged.values.shape == (0,)
@@ -151,7 +151,7 @@ def tables(seed: int):
     """A product, a file's header, its mapping, and rows: most of them good, the others with any kind of cell."""
     rng = Random(seed)
     product = rng.choice(list(PRODUCTS.values()))
-    entries = [entry for entry in product.entries if rng.random() < (0.97 if entry.required else 0.6)]
+    entries = [entry for entry in product.factors if rng.random() < (0.97 if entry.required else 0.6)]
     rng.shuffle(entries)
     header = [f"{entry.factor.name} in file" for entry in entries]
     good = [legal(entry)[:3] for entry in entries]
@@ -172,7 +172,7 @@ def test_a_block_is_judged_as_row_by_row(seed):
     product, header, mapping, rows = tables(seed)
     block = block_of(rows)
     judged = validate_block(product, Layout(",", tuple(header), 0, 2), mapping, block)
-    assert list(judged.columns) == [entry.factor.name for entry in product.entries]
+    assert list(judged.columns) == [entry.factor.name for entry in product.factors]
     column_of = {factor: column for column, factor in mapping.items()}
     problems = list(judged.problems)
     for number, (values, wanted) in enumerate(single_rows(product, header, mapping, block)):
@@ -237,7 +237,7 @@ def test_a_block_of_ragged_rows_alone():
 @pytest.mark.parametrize(("plain", "odd"), [("12.5", "12.5\n13.5"), ("12.5", "12,5"), ("12.5", "\u0663")])
 def test_only_what_is_not_plain_is_asked_of_the_constraint(monkeypatch, plain, odd):
     asked = []
-    balance = next(entry for entry in CHURN.entries if entry.factor.name == "Balance")
+    balance = next(entry for entry in CHURN.factors if entry.factor.name == "Balance")
 
     def refuse(self, value, source):
         asked.append(value)

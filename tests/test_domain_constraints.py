@@ -6,7 +6,7 @@ from bankportal.domain.constraints import Choice, ConstraintViolation, Number, S
 from bankportal.domain.factors import BALANCE, CREDIT_SCORE
 from bankportal.domain.products import PRODUCTS
 
-FACTORS = list(dict.fromkeys(entry.factor for product in PRODUCTS.values() for entry in product.entries))
+FACTORS = list(dict.fromkeys(entry.factor for product in PRODUCTS.values() for entry in product.factors))
 BAD = [(factor, text, code) for factor in FACTORS for text, code in factor.constraint.bad_values()]
 
 

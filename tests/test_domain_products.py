@@ -86,7 +86,7 @@ def test_every_number_has_both_bounds() -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
 def test_every_entry_has_words(product) -> None:
-    for entry in product.entries:
+    for entry in product.factors:
         assert entry.factor.label
         assert entry.factor.help.endswith(".")
         assert entry.factor.example or not entry.required

@@ -6,9 +6,9 @@ from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Role
 from bankportal.domain.schema import schema, validate
 
 EXAMPLES = {
-    product.key: {entry.factor.name: entry.factor.example for entry in product.entries} for product in PRODUCTS.values()
+    product.key: {entry.factor.name: entry.factor.example for entry in product.factors} for product in PRODUCTS.values()
 }
-REQUIRED = [(product, entry) for product in PRODUCTS.values() for entry in product.entries if entry.required]
+REQUIRED = [(product, entry) for product in PRODUCTS.values() for entry in product.factors if entry.required]
 
 
 def problems(product, raw, source=Source.TYPED):
@@ -20,7 +20,7 @@ def problems(product, raw, source=Source.TYPED):
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
 def test_it_works(product) -> None:
     customer = validate(product, EXAMPLES[product.key], Source.TEXT)
-    assert set(customer.all_values()) == {entry.factor.name for entry in product.entries}
+    assert set(customer.all_values()) == {entry.factor.name for entry in product.factors}
     assert list(customer.scored) == [factor.name for factor in product.scored]
 
 
@@ -44,10 +44,10 @@ def test_required_factors(product, entry, blank) -> None:
 
 def test_all_else_may_be_blank() -> None:
     for product in PRODUCTS.values():
-        raw = {entry.factor.name: entry.factor.example if entry.required else "" for entry in product.entries}
+        raw = {entry.factor.name: entry.factor.example if entry.required else "" for entry in product.factors}
         customer = validate(product, raw, Source.TEXT)
         assert {name for name, value in customer.all_values().items() if value is not None} == {
-            entry.factor.name for entry in product.entries if entry.required
+            entry.factor.name for entry in product.factors if entry.required
         }
 
 
@@ -107,7 +107,7 @@ def test_protected_values_are_kept_apart() -> None:
 def test_json_schema_says_the_bounds() -> None:
     for product in PRODUCTS.values():
         properties = schema(product).model_json_schema()["properties"]
-        for entry in product.entries:
+        for entry in product.factors:
             said = properties[entry.factor.name]
             declared = entry.factor.constraint.json_schema().items()
             assert declared <= (said if entry.required else said["anyOf"][0]).items()
@@ -115,4 +115,4 @@ def test_json_schema_says_the_bounds() -> None:
 
 
 def test_roles_cover_all_entries() -> None:
-    assert {entry.role for entry in ALLOWANCE.entries} == set(Role)
+    assert {entry.role for entry in ALLOWANCE.factors} == set(Role)

@@ -15,7 +15,7 @@ EVERY_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUC
 
 
 def examples(product: Product) -> dict[str, object]:
-    return {**validate(product, {e.factor.name: e.factor.example for e in product.entries}, Source.TEXT).scored}
+    return {**validate(product, {e.factor.name: e.factor.example for e in product.factors}, Source.TEXT).scored}
 
 
 def as_columns(product: Product, customers: list[dict[str, object]]) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ def made(product, draws):
     columns["CustomerId"] = columns["CustomerId"].astype(str)
     required = {factor.name for factor in product.required}
     for row in range(CUSTOMERS):
-        raw = {entry.factor.name: columns[entry.factor.name][row].tolist() for entry in product.entries}
+        raw = {entry.factor.name: columns[entry.factor.name][row].tolist() for entry in product.factors}
         blank = {name for name in raw if name not in required and draws.random() < 0.15}
         known = {name: None if name in blank or value != value else value for name, value in raw.items()}
         yield validate(product, known, Source.TYPED)

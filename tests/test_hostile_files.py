@@ -65,7 +65,7 @@ def written(rng: Random, text: str, delimiter: str, slips: float) -> str:
 
 
 def header_of(rng: Random, product: Product) -> list[str]:
-    names = [rng.choice([entry.factor.name, *entry.factor.aliases]) for entry in product.entries]
+    names = [rng.choice([entry.factor.name, *entry.factor.aliases]) for entry in product.factors]
     names = [name for name in names if rng.random() < 0.97] + [product.label.name, "shoes"][: rng.randrange(3)]
     rng.shuffle(names)
     if rng.random() < 0.04:
@@ -76,7 +76,7 @@ def header_of(rng: Random, product: Product) -> list[str]:
 
 
 def rows_of(rng: Random, product: Product, header: list[str]) -> list[list[str]]:
-    factors = [entry.factor for entry in product.entries]
+    factors = [entry.factor for entry in product.factors]
     examples = {name: factor.example for factor in factors for name in (factor.name, *factor.aliases)}
     often = rng.choice((0, 0.005, 0.02, 0.1))
     rows = []
@@ -194,7 +194,7 @@ def check_values(product: Product, layout: Layout, mapping: dict[str, str], part
     factor_column = {factor: list(layout.header).index(column) for column, factor in mapping.items()}
     for number in np.flatnonzero(part.good):
         record = records[part.block.positions[number]]
-        for entry in product.entries:
+        for entry in product.factors:
             value = part.columns[entry.factor.name][number]
             text = record[factor_column[entry.factor.name]].strip() if entry.factor.name in factor_column else ""
             if not text:

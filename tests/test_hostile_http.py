@@ -197,7 +197,7 @@ def check_cells(written: Sequence[str], original: Sequence[str]) -> None:
 
 
 def check_mapping(product: Product, mapping: Mapping[str, str], header: Sequence[str]) -> None:
-    known = {entry.factor.name: {entry.factor.name, *entry.factor.aliases} for entry in product.entries}
+    known = {entry.factor.name: {entry.factor.name, *entry.factor.aliases} for entry in product.factors}
     assert set(mapping) <= set(header)
     assert {factor.name for factor in product.required} <= set(mapping.values())
     for column, factor in mapping.items():

@@ -24,7 +24,7 @@ PROTECTED = list(itertools.product(ALL_GENDERS, [18, 30, 64, 120, None], ALL_COU
 def applicants():
     columns = dict(simulate.allowance(APPLICANTS, 11).columns)
     columns["CustomerId"] = columns["CustomerId"].astype(str)
-    names = [entry.factor.name for entry in ALLOWANCE.entries]
+    names = [entry.factor.name for entry in ALLOWANCE.factors]
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return [{name: None if value != value else value for name, value in zip(names, row, strict=True)} for row in rows]
 

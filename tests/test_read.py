@@ -213,7 +213,7 @@ def test_without_a_label_column_there_is_no_label():
 
 
 def factor_texts():
-    for entry in CHURN.entries:
+    for entry in CHURN.factors:
         texts = {text for text, _ in entry.factor.constraint.bad_values() if not set(text) & set('\x00\n\r",')}
         texts |= {entry.factor.example, "007", "NA", "1_000", "\u0661\u0662", "None", "-0", "1e2", " 5 ", "5\u00a0"}
         yield from (

@@ -42,7 +42,7 @@ def test_it_works():
 def test_columns_are_the_product_s_factors_and_its_label(key):
     product = PRODUCTS[key]
     columns = simulate.SIMULATORS[key](5, 1).columns
-    assert set(columns) == {entry.factor.name for entry in product.entries} | {product.label.name}
+    assert set(columns) == {entry.factor.name for entry in product.factors} | {product.label.name}
 
 
 def test_a_base_file_has_the_public_file_s_columns():

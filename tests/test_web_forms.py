@@ -22,13 +22,13 @@ EACH_PRODUCT = pytest.mark.parametrize("product", ALL, ids=lambda product: produ
 BAD_VALUES = [
     pytest.param(product, entry, text, id=f"{product.key}-{entry.factor.name}-{text[:12]!a}-{len(text)}")
     for product in ALL
-    for entry in product.entries
+    for entry in product.factors
     for text, _ in entry.factor.constraint.bad_values()
 ]
 REQUIRED = [
     pytest.param(product, entry, blank, id=f"{product.key}-{entry.factor.name}-{blank!a}")
     for product in ALL
-    for entry in product.entries
+    for entry in product.factors
     if entry.required
     for blank in ("", "  ", None)
 ]
@@ -86,12 +86,12 @@ def test_a_blank_form_is_neutral_and_names_what_is_needed(client, product) -> No
 @EACH_PRODUCT
 def test_every_factor_has_one_labelled_field(client, product) -> None:
     page = client.get(f"/{product.key}/").text
-    for entry in product.entries:
+    for entry in product.factors:
         name = entry.factor.name
         assert page.count(f'name="{name}"') == 1
         assert f'<label for="{name}">{html.escape(entry.factor.label)}' in page
         assert html.escape(entry.factor.help, quote=False) in page.replace("&#39;", "'")
-    assert page.count("(optional)") == sum(not entry.required for entry in product.entries)
+    assert page.count("(optional)") == sum(not entry.required for entry in product.factors)
 
 
 @EACH_PRODUCT
@@ -101,14 +101,14 @@ def test_the_groups_stand_in_order_and_the_protected_apart(client, product) -> N
     assert all(entry.role is Role.PROTECTED for entry in sections[-1].entries)
     assert not any(entry.role is Role.PROTECTED for section in sections[:-1] for entry in section.entries)
     assert sorted(entry.factor.name for section in sections for entry in section.entries) == sorted(
-        entry.factor.name for entry in product.entries
+        entry.factor.name for entry in product.factors
     )
 
 
 @EACH_PRODUCT
 def test_number_attributes_come_from_the_bounds(client, product) -> None:
     page = client.get(f"/{product.key}/").text
-    for entry in product.entries:
+    for entry in product.factors:
         if isinstance(entry.factor.constraint, Number):
             field = re.search(rf'<input[^>]*name="{entry.factor.name}"[^>]*>', page)[0]
             assert f'data-min="{entry.factor.constraint.minimum}"' in field
@@ -120,7 +120,7 @@ def test_number_attributes_come_from_the_bounds(client, product) -> None:
 @EACH_PRODUCT
 def test_the_example_is_prefilled_on_request(client, product) -> None:
     page = client.get(f"/{product.key}/?example=1").text
-    for entry in product.entries:
+    for entry in product.factors:
         if entry.factor.example and isinstance(entry.factor.constraint, Number):
             assert f'value="{entry.factor.example}"' in page
     assert score_in(page) >= 0
@@ -165,12 +165,12 @@ def test_optional_blanks_are_unknown_not_zero(app, client, product, examples) ->
 
 @EACH_PRODUCT
 def test_all_problems_at_once_in_order_and_nothing_lost(client, product) -> None:
-    sent = {entry.factor.name: f"typed {number}" for number, entry in enumerate(product.entries)}
+    sent = {entry.factor.name: f"typed {number}" for number, entry in enumerate(product.factors)}
     page = client.post(f"/{product.key}/", data=sent).text
     summary = re.search(r'<div class="summary".*?</div>', page, re.DOTALL)[0]
     linked = re.findall(r'href="#(\w+)"', summary)
     carried = {factor.name for factor in product.identifiers}
-    assert linked == [entry.factor.name for entry in product.entries if entry.factor.name not in carried]
+    assert linked == [entry.factor.name for entry in product.factors if entry.factor.name not in carried]
     assert all(f'value="{text}"' in page for text in sent.values())
 
 
@@ -363,7 +363,7 @@ def test_a_changed_cut_off_changes_the_gauge(app) -> None:
 
 def test_flags_and_choices_offer_what_is_declared() -> None:
     for product in ALL:
-        for entry in product.entries:
+        for entry in product.factors:
             options = [value for value, _ in forms.options_of(entry.factor.constraint)]
             assert all(entry.factor.constraint.validate(value, Source.TEXT) is not None for value in options)
             if isinstance(entry.factor.constraint, YesNo):

@@ -25,7 +25,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def required(product: Product) -> dict[str, Any]:
     """Return the example customer with the required factors alone."""
-    return {entry.factor.name: example(product)[entry.factor.name] for entry in product.entries if entry.required}
+    return {entry.factor.name: example(product)[entry.factor.name] for entry in product.factors if entry.required}
 
 
 @cache
@@ -49,7 +49,7 @@ def outcome(product: Product) -> dict[str, Any]:
 def _outcome(product: Product, customer: Customer) -> Outcome:
     band = product.bands[1]
     score = round((band.start + product.end(band)) / 2, 3)
-    required = [entry.factor.name for entry in product.entries if entry.required]
+    required = [entry.factor.name for entry in product.factors if entry.required]
     contributions = dict.fromkeys(required, round((score - band.start) / len(required), 6))
     allowed = limit(customer, band, product.policy)
     explained = Explained(contributions, contributions)

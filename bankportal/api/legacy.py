@@ -41,7 +41,7 @@ def customer(product: Product, body: Any) -> Customer:
 
 
 def _put_right(product: Product, body: Mapping[str, Any]) -> dict[str, Any]:
-    flags = {entry.factor.name for entry in product.entries if isinstance(entry.factor.constraint, YesNo)}
+    flags = {entry.factor.name for entry in product.factors if isinstance(entry.factor.constraint, YesNo)}
     values = {name: int(value) if name in flags and isinstance(value, bool) else value for name, value in body.items()}
     number = values.get(CUSTOMER_ID.name)
     if isinstance(number, int | float) and not isinstance(number, bool) and _is_whole(number):

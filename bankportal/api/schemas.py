@@ -17,7 +17,7 @@ def customer_name(product: Product) -> str:
 def customer_schema(product: Product) -> dict[str, Any]:
     """Return a product's factors as JSON Schema: meaning, unit and bounds of each, an example of its own type."""
     made = schema(product).model_json_schema()
-    for entry in product.entries:
+    for entry in product.factors:
         _complete(entry, made["properties"][entry.factor.name])
     made["description"] = f"{product.question} The score is {product.quantity}."
     return made
@@ -40,5 +40,5 @@ def _role(entry: ProductFactor) -> str:
 @cache
 def example(product: Product) -> dict[str, Any]:
     """Return the declared example customer, typed."""
-    factors = (entry.factor for entry in product.entries if entry.factor.example)
+    factors = (entry.factor for entry in product.factors if entry.factor.example)
     return {factor.name: factor.constraint.validate(factor.example, Source.TEXT) for factor in factors}

@@ -85,7 +85,7 @@ def mapping_of(input_file: Input, product: Product) -> dict[str, str]:
     except DataRefused as refused:
         raise DataRefused(f"{name(input_file.location)} {refused}") from None
     mapping = {column: factor for column, factor in factors.items() if factor != product.label.name}
-    required = [entry.factor.name for entry in product.entries if entry.required]
+    required = [entry.factor.name for entry in product.factors if entry.required]
     if missing := [factor for factor in required if factor not in mapping.values()]:
         raise DataRefused(f"{name(input_file.location)} has no column for {', '.join(missing)}: nothing can be scored.")
     return mapping

@@ -184,7 +184,7 @@ def claims(header: tuple[str, ...] | list[str], product: Product) -> dict[str, l
 @cache
 def _names(product: Product) -> dict[str, tuple[int, str]]:
     """Return for each squeezed name its rank (0 exact, 1 alias) and the factor or label it means."""
-    known = [(entry.factor.name, entry.factor.aliases) for entry in product.entries]
+    known = [(entry.factor.name, entry.factor.aliases) for entry in product.factors]
     known.append((product.label.name, product.label.aliases))
     names = {normalised_name(alias): (1, name) for name, aliases in known for alias in aliases}
     return names | {normalised_name(name): (0, name) for name, _ in known}

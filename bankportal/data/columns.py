@@ -84,7 +84,7 @@ def validate_block(product: Product, layout: Layout, mapping: Mapping[str, str],
     columns: dict[str, NDArray[Any]] = {}
     good = np.ones(len(block.rows), dtype=np.bool_)
     problems = [ragged_problem(layout, ragged) for ragged in block.ragged]
-    for entry in product.entries:
+    for entry in product.factors:
         factor = entry.factor.name
         column = column_of.get(factor, "")
         cells = texts[column] if column else ("",) * len(block.rows)

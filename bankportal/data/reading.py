@@ -147,7 +147,7 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
 
 def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
     recognised = raw.recognised
-    entries = {entry.factor.name: entry for entry in product.entries}
+    entries = {entry.factor.name: entry for entry in product.factors}
     beside = {name for name, entry in entries.items() if entry.role in {Role.IDENTIFIER, Role.PROTECTED}}
     texts = by_column(raw.header, raw.rows)
     problems = list(raw.problems)

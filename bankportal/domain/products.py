@@ -125,10 +125,10 @@ class Product:
     identifiers: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
 
     def __post_init__(self) -> None:
-        for entry in self.entries:
+        for entry in self.factors:
             if entry.role in {Role.SCORED, Role.POLICY} and entry.factor.barred(credit=self.decides_credit):
                 raise ProductRefused(f"{self.key} must not score {entry.factor.name}: {entry.factor.protection.value}")
-        names = [normalised_name(name) for e in self.entries for name in (e.factor.name, *e.factor.aliases)]
+        names = [normalised_name(name) for e in self.factors for name in (e.factor.name, *e.factor.aliases)]
         names += [normalised_name(name) for name in (self.label.name, *self.label.aliases)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ProductRefused(f"{self.key} declares {', '.join(sorted(twice))} twice")
@@ -139,11 +139,11 @@ class Product:
             raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
 
     @cached_property
-    def entries(self) -> tuple[ProductFactor, ...]:
+    def factors(self) -> tuple[ProductFactor, ...]:
         """All factors the product accepts, in their roles."""
-        return tuple(self._entries())
+        return tuple(self._declared_factors())
 
-    def _entries(self) -> Iterator[ProductFactor]:
+    def _declared_factors(self) -> Iterator[ProductFactor]:
         yield from (ProductFactor(factor, Role.IDENTIFIER) for factor in self.identifiers)
         yield from (ProductFactor(factor, Role.SCORED, required=True) for factor in self.required)
         yield from (ProductFactor(factor, Role.SCORED) for factor in self.optional)

@@ -78,7 +78,7 @@ def validator(entry: ProductFactor) -> Any:
 def schema(product: Product) -> type[BaseModel]:
     """Return the product's pydantic model: strict, unknown fields refused, keys as the factors are named."""
     fields: dict[str, Any] = {}
-    for entry in product.entries:
+    for entry in product.factors:
         factor = entry.factor
         unit = f" Unit: {factor.unit}." if factor.unit else ""
         field = Field(
@@ -107,7 +107,7 @@ def validate(product: Product, raw: object, source: Source) -> Customer:
 def _names_by_role(product: Product) -> tuple[tuple[str, ...], ...]:
     """Return the factors' names by role, in the order of `Customer`'s fields."""
     roles = (Role.IDENTIFIER, Role.SCORED, Role.POLICY, Role.PROTECTED)
-    return tuple(tuple(entry.factor.name for entry in product.entries if entry.role is role) for role in roles)
+    return tuple(tuple(entry.factor.name for entry in product.factors if entry.role is role) for role in roles)
 
 
 def _problems(product: Product, error: ValidationError) -> list[FieldProblem]:

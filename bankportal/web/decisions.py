@@ -114,7 +114,7 @@ def tables(decision: Decision) -> list[tuple[str, Rows]]:
 
 def rows(product: Product, values: Mapping[str, Value]) -> Rows:
     """Label values and write them out; one whose factor is no longer declared keeps its plain name."""
-    factors = {entry.factor.name: entry.factor for entry in product.entries}
+    factors = {entry.factor.name: entry.factor for entry in product.factors}
     return [
         (factors[name].label, value_words(factors[name], value)) if name in factors else (name, str(value))
         for name, value in values.items()

@@ -73,15 +73,15 @@ class Section:
 @cache
 def form_class(product: Product) -> type[ProductForm]:
     """Return the form of a product, one field an entry."""
-    fields = {entry.factor.name: field_of(entry) for entry in product.entries}
+    fields = {entry.factor.name: field_of(entry) for entry in product.factors}
     return type(f"{product.title}Form", (ProductForm,), fields)
 
 
 @cache
 def sections(product: Product) -> tuple[Section, ...]:
     """Return the form's fieldsets: the groups in their order, then what is kept apart."""
-    open_entries = [entry for entry in product.entries if entry.role is not Role.PROTECTED]
-    apart = tuple(entry for entry in product.entries if entry.role is Role.PROTECTED)
+    open_entries = [entry for entry in product.factors if entry.role is not Role.PROTECTED]
+    apart = tuple(entry for entry in product.factors if entry.role is Role.PROTECTED)
     groups = [
         Section(group.value, "", tuple(entry for entry in open_entries if entry.factor.group is group))
         for group in Group
@@ -138,12 +138,12 @@ def range_of(constraint: Constraint) -> str:
 
 def raw_values(product: Product, sent: Mapping[str, str]) -> dict[str, str | None]:
     """Pick the declared fields out of what was sent; the first counts where one was sent twice."""
-    return {entry.factor.name: sent.get(entry.factor.name) for entry in product.entries}
+    return {entry.factor.name: sent.get(entry.factor.name) for entry in product.factors}
 
 
 def example_values(product: Product) -> dict[str, str]:
     """Return the declared examples, as typed."""
-    return {entry.factor.name: entry.factor.example for entry in product.entries}
+    return {entry.factor.name: entry.factor.example for entry in product.factors}
 
 
 def typed_values(values: Mapping[str, Value]) -> dict[str, str]:
@@ -153,7 +153,7 @@ def typed_values(values: Mapping[str, Value]) -> dict[str, str]:
 
 def changes_in(product: Product, query: Mapping[str, str]) -> dict[str, str]:
     """Pick the values that an answer stands on out of an address, as typed; what travels along or apart is left."""
-    names = [entry.factor.name for entry in product.entries if entry.role in ANSWERING]
+    names = [entry.factor.name for entry in product.factors if entry.role in ANSWERING]
     return {name: query[name] for name in names if name in query}
 
 

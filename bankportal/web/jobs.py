@@ -101,7 +101,7 @@ def option_groups(product: Product) -> tuple[OptionGroup, ...]:
     """Return a product's factors as the choices for a column."""
 
     def group(heading: str, roles: set[Role], *, required: bool = False) -> OptionGroup:
-        found = [entry for entry in product.entries if entry.role in roles and entry.required is required]
+        found = [entry for entry in product.factors if entry.role in roles and entry.required is required]
         return OptionGroup(heading, tuple(found))
 
     return (
@@ -334,8 +334,8 @@ def template_csv(product: Product) -> str:
     """Return a file with every factor as a column and one example row: ready to be filled, and to be uploaded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(entry.factor.name for entry in product.entries)
-    writer.writerow(entry.factor.example for entry in product.entries)
+    writer.writerow(entry.factor.name for entry in product.factors)
+    writer.writerow(entry.factor.example for entry in product.factors)
     return text.getvalue()
 
 

@@ -174,7 +174,7 @@ def has_model(product: Product) -> bool:
 
 def waiting_for(product: Product, problems: tuple[FieldProblem, ...]) -> str:
     """Say what keeps the gauge neutral: "2 required values to go: Age, Balance."."""
-    labels = {entry.factor.name: entry.factor.label for entry in product.entries}
+    labels = {entry.factor.name: entry.factor.label for entry in product.factors}
     needed = [labels[problem.field] for problem in problems if problem.code == "required"]
     wrong = [labels[problem.field] for problem in problems if problem.code != "required"]
     sentences = [f"To correct: {', '.join(wrong)}."] if wrong else []

@@ -83,7 +83,7 @@ def as_typed(value: Value) -> str:
 
 def problem_sentence(product: Product, problem: FieldProblem) -> str:
     """Say a problem with its subject: "Credit score must be 850 or less."."""
-    labels = {entry.factor.name: entry.factor.label for entry in product.entries}
+    labels = {entry.factor.name: entry.factor.label for entry in product.factors}
     text = f"{labels.get(problem.field, problem.field)} {problem.message}".strip()
     return text if text.endswith(".") else f"{text}."
 

@@ -46,7 +46,7 @@ def columns(product) -> dict[str, list[Any]]:
     simulated = SIMULATORS[product.key](ROWS, SEED).columns
     required = {factor.name for factor in product.required}
     known = {
-        entry.factor.name: simulated[entry.factor.name] for entry in product.entries if entry.factor.name in simulated
+        entry.factor.name: simulated[entry.factor.name] for entry in product.factors if entry.factor.name in simulated
     }
     return {
         name: [

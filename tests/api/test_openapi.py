@@ -99,7 +99,7 @@ def test_factors_show_unit_bounds_and_meaning() -> None:
     schemas = openapi.document()["components"]["schemas"]
     for product in PRODUCTS.values():
         properties = schemas[f"{product.title}Customer"]["properties"]
-        for entry in product.entries:
+        for entry in product.factors:
             told = properties[entry.factor.name]["description"]
             assert entry.factor.help in told
             assert entry.factor.unit in told

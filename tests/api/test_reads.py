@@ -33,8 +33,8 @@ def test_products(engine) -> None:
 def test_the_factors_as_json_schema(engine, product) -> None:
     found = engine.client.get(f"/api/v1/products/{product.key}/schema").json()
     assert found == {"$schema": found["$schema"], **customer_schema(product)}
-    assert found["required"] == [entry.factor.name for entry in product.entries if entry.required]
-    for entry in product.entries:
+    assert found["required"] == [entry.factor.name for entry in product.factors if entry.required]
+    for entry in product.factors:
         factor, told = entry.factor, found["properties"][entry.factor.name]
         assert told["title"] == factor.label
         assert told["x-unit"] == factor.unit

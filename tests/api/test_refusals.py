@@ -94,7 +94,7 @@ def test_a_body_that_is_no_object(engine, text) -> None:
 
 
 def test_every_broken_bound_is_named(engine, product) -> None:
-    for entry in product.entries:
+    for entry in product.factors:
         if isinstance(entry.factor.constraint, Number):
             values = example(product) | {entry.factor.name: entry.factor.constraint.maximum + 1}
             found = problem(engine.client.post(f"/api/v1/{product.key}/score", json=values), 422, "invalid-input")

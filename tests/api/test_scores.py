@@ -77,7 +77,7 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def test_the_form_and_the_api_give_the_same_bits(engine, product, bank_files) -> None:
-    names = {entry.factor.name for entry in product.entries}
+    names = {entry.factor.name for entry in product.factors}
     for row in rows(bank_files[product.key]):
         text = {name: value for name, value in row.items() if name in names}
         typed = validate(product, text, Source.TEXT).all_values()

@@ -16,7 +16,7 @@ EACH_PRODUCT = pytest.mark.parametrize("product", ALL, ids=lambda product: produ
 
 
 def fill(page, product, values) -> None:
-    constraints = {entry.factor.name: entry.factor.constraint for entry in product.entries}
+    constraints = {entry.factor.name: entry.factor.constraint for entry in product.factors}
     for name, value in values.items():
         if isinstance(constraints[name], Number | Text):
             page.fill(f"#{name}", value)

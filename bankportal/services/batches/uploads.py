@@ -379,7 +379,7 @@ def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[s
     best = {name: [column for rank, column in claim if rank == min(claim)[0]] for name, claim in claimed.items()}
     best.pop(product.label.name, None)
     settled = {columns[0]: name for name, columns in best.items() if len(columns) == 1}
-    open_factors = {entry.factor.name for entry in product.entries} - {*settled.values()}
+    open_factors = {entry.factor.name for entry in product.factors} - {*settled.values()}
     filled = {
         column: factor
         for column, factor in remembered.items()
@@ -407,7 +407,7 @@ def _claimed(product: Product, header: tuple[str, ...]) -> Mapping[str, list[tup
 
 
 def _mapping_problems(product: Product, header: tuple[str, ...], mapping: Mapping[str, str]) -> Iterator[FieldProblem]:
-    factors = {entry.factor.name for entry in product.entries}
+    factors = {entry.factor.name for entry in product.factors}
     times = Counter(mapping.values())
     for column, factor in mapping.items():
         if not column or column not in header:

@@ -170,7 +170,7 @@ def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
 
 def labels(product: Product) -> dict[str, Factor]:
     """Return a product's declared factors by name."""
-    return {entry.factor.name: entry.factor for entry in product.entries}
+    return {entry.factor.name: entry.factor for entry in product.factors}
 
 
 def standing(factor: Factor, value: Value, spread: Histogram) -> Standing:
