@@ -9,7 +9,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 .DEFAULT_GOAL := up
 
 up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
-	@$(BIN)/flask up $(if $(ENGINE),--engine=$(ENGINE))
+	@$(BIN)/flask up $(if $(ENGINE),--engine=$(ENGINE)) $(if $(PORT),--port=$(PORT))
 
 test: $(DEVELOPMENT)  ## run all tests, on all processors
 	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)

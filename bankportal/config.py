@@ -86,6 +86,7 @@ SETTINGS = (
     Setting("LOG_FORMAT", "console", "`console` for people or `json` for machines."),
 )
 FORMATS = ("console", "json")
+MIN_PORT, MAX_PORT = 1, 65_535
 BACKENDS = ("sqlite", "postgresql")
 MIN_SECRET_LENGTH = 16
 MEGABYTE = 1_000_000  # bytes
@@ -149,7 +150,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         instance=instance,
         secret_key=values["SECRET_KEY"] or None,
         database_url=_database_url(chosen["DATABASE_URL"], instance),
-        port=_whole("PORT", values["PORT"], 1, 65_535),
+        port=_whole("PORT", values["PORT"], MIN_PORT, MAX_PORT),
         threads=_whole("THREADS", values["THREADS"], 1, 64),
         storage=Path(chosen["STORAGE"] or instance / "batches").absolute(),
         upload_megabytes=_whole("UPLOAD_MEGABYTES", values["UPLOAD_MEGABYTES"], 1, 1_000_000),

@@ -333,8 +333,50 @@ def test_up_says_when_the_port_is_taken() -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
-        with pytest.raises(SettingsRefused, match="Set BANKPORTAL_PORT"):
+        with pytest.raises(SettingsRefused, match="make up PORT="):
             up._require_free(busy.getsockname()[1])
+
+
+@pytest.mark.parametrize("engine", up.ENGINES)
+def test_up_serves_the_port_of_its_option(config, monkeypatch, engine) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    monkeypatch.setenv("BANKPORTAL_PORT", "65000")
+    served = []
+    monkeypatch.setattr(up, "prepare", load)
+    monkeypatch.setattr(up, "_require_free", served.append)
+    monkeypatch.setattr(up, "start_worker", lambda: None)
+    monkeypatch.setattr(os, "execv", lambda _, command: served.append(" ".join(command)))
+    result = CliRunner().invoke(up.up, [f"--engine={engine}", "--port=8100"])
+    assert (result.exit_code, "http://127.0.0.1:8100/" in result.output) == (0, True)
+    gunicorn = subprocess.run(
+        [sys.executable, "-c", "from bankportal import serving; print(serving.bind)"], capture_output=True, text=True
+    ).stdout  # what the server reads of the environment that it is left
+    assert served[0] == 8100
+    assert "--port=8100" in served[1] if engine == "fastapi" else gunicorn == "127.0.0.1:8100\n"
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80.0", ""])
+def test_up_refuses_a_port_that_is_none(config, monkeypatch, port) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    monkeypatch.setattr(up, "prepare", lambda: pytest.fail("it goes on"))
+    result = CliRunner().invoke(up.up, [f"--port={port}"])
+    assert result.exit_code == 2
+    assert "'--port'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ([], []),
+        (["PORT=8100"], ["--port=8100"]),
+        (["ENGINE=fastapi", "PORT=8100"], ["--engine=fastapi", "--port=8100"]),
+    ],
+)
+def test_make_up_hands_engine_and_port_on(variables, options) -> None:
+    root = Path(__file__).parents[1]
+    plain = {name: value for name, value in os.environ.items() if name not in {"PORT", "ENGINE"}}
+    made = subprocess.run(["make", "-n", "up", *variables], cwd=root, env=plain, capture_output=True, text=True)
+    assert made.stdout.splitlines()[-1].split() == [".venv/bin/flask", "up", *options]
 
 
 def test_up_prepares_an_empty_machine(ready_instance, tmp_path, monkeypatch, bank_files) -> None:

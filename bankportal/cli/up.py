@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import click
 
 from bankportal.cli.common import reported
-from bankportal.config import HOST, PREFIX, SETTINGS_FILE, Config, load, require_secret
+from bankportal.config import HOST, MAX_PORT, MIN_PORT, PREFIX, SETTINGS_FILE, Config, load, require_secret
 from bankportal.domain.errors import NoActiveModel, SettingsRefused
 from bankportal.domain.products import PRODUCTS
 from bankportal.files import replacing
@@ -29,14 +29,18 @@ def _uvicorn(config: Config) -> list[str]:
 
 
 ENGINES: Mapping[str, Callable[[Config], list[str]]] = {"flask": _gunicorn, "fastapi": _uvicorn}
+PORT_HELP = f"Port of the web server, in place of the setting {PREFIX}PORT."
 ENGINE_HELP = "What serves: gunicorn with Flask, or uvicorn with FastAPI for the API and Flask for the pages."
 
 
 @click.command()
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="flask", show_default=True, help=ENGINE_HELP)
+@click.option("--port", type=click.IntRange(MIN_PORT, MAX_PORT), help=PORT_HELP)
 @reported
-def up(engine: str) -> None:
+def up(engine: str, port: int | None) -> None:
     """Make what is missing (settings, database, data, models), then serve. Run again, it only serves."""
+    if port is not None:
+        os.environ[f"{PREFIX}PORT"] = str(port)  # the server is another process and reads the settings again
     _require_free(load().port)
     config = prepare()
     click.echo(f"\n  {BRAND}:  http://{HOST}:{config.port}/\n")
@@ -86,7 +90,8 @@ def _require_free(port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise SettingsRefused(
-                f"Port {port} is taken ({error.strerror}). Set {PREFIX}PORT to another one."
+                f"Port {port} cannot be used ({error.strerror}). Choose another one: flask up --port, make up PORT=, "
+                f"or the setting {PREFIX}PORT."
             ) from error
 
 
