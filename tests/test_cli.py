@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -327,6 +329,45 @@ def test_a_file_that_is_fit(run, bank_files) -> None:
     assert json.loads(run("data", "check", bank_files["churn"], "--json"))["fit_for_training"]
 
 
+def test_data_in_other_files_than_csv(run, app, tmp_path, bank_files) -> None:
+    pd.read_csv(bank_files["churn"]).to_parquet(tmp_path / "bank.parquet")
+    assert "Fit for training." in run("data", "check", tmp_path / "bank.parquet")
+    run("train", "churn", "--data", tmp_path / "bank.parquet", "--seed", 1)
+    first, second = app.extensions["bankportal"].models.versions(CHURN)
+    assert first.forest_digest == second.forest_digest
+    base = ["CreditScore", "Age", "Tenure", "Balance", "Churn"]
+    pd.read_csv(bank_files["churn"])[base].to_feather(tmp_path / "base.feather")
+    run("data", "augment", tmp_path / "base.feather", tmp_path / "augmented.csv")
+    assert len(rows_of(tmp_path / "augmented.csv")) == ROWS
+
+
+def test_bad_cells_as_a_file(run, tmp_path, bank_files) -> None:
+    frame = pd.read_csv(bank_files["churn"], dtype=str, keep_default_na=False)
+    frame.loc[:2, "Age"] = ["7", "=1+1", ""]
+    frame.loc[1, "Geography"] = "x;=cmd"
+    frame.to_csv(tmp_path / "bank.csv", index=False)
+    run("data", "check", tmp_path / "bank.csv", "--problems", tmp_path / "problems.csv")
+    found = rows_of(tmp_path / "problems.csv")
+    assert [(row["line"], row["column"], row["code"], row["text"]) for row in found] == [
+        ("2", "Age", "below", "7"),
+        ("3", "Geography", "not-a-choice", "x;'=cmd"),
+        ("3", "Age", "not-a-number", "'=1+1"),
+        ("4", "Age", "required", ""),
+    ]
+    assert "different files" in run(
+        "data", "check", tmp_path / "bank.csv", "--problems", tmp_path / "bank.csv", exits=1
+    )
+
+
+def test_a_version_is_exported(run, tmp_path, bank_files) -> None:
+    assert "Churn model v1" in run("models", "export", "churn", "v1", tmp_path / "churn.joblib")
+    scores = joblib.load(tmp_path / "churn.joblib").predict_proba(pd.read_csv(bank_files["churn"]))[:, 1]
+    run("score", "churn", bank_files["churn"], tmp_path / "scored.csv")
+    assert [float(row["score"]) for row in rows_of(tmp_path / "scored.csv")] == scores.tolist()
+    run("models", "export", "churn", "v9", tmp_path / "none.joblib", exits=1)
+    assert "cannot be written" in run("models", "export", "churn", "v1", tmp_path / "no" / "churn.joblib", exits=1)
+
+
 def test_up_says_when_the_port_is_taken() -> None:
     import socket
 
@@ -395,7 +436,7 @@ def test_commands_start_without_what_they_may_not_need() -> None:
     code = (
         "import sys, importlib.metadata as m; [e.load() for e in m.entry_points(group='flask.commands')"
         " if e.module.startswith('bankportal')]; "
-        "print(sorted({'numba', 'sklearn', 'pandas', 'dask', 'fsspec', 'pyarrow'} & set(sys.modules)))"
+        "print(sorted({'numba', 'sklearn', 'pandas', 'joblib', 'dask', 'fsspec', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -187,8 +187,10 @@ def test_a_manifest_of_another_product_or_format_is_refused(services, other) -> 
         Registry(services.config.models).model(CHURN, "v1", digest)
 
 
-def test_loading_brings_no_training_library() -> None:
-    code = "import sys, bankportal.app; print(sorted({'sklearn', 'pandas', 'scipy', 'joblib'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["app", "asgi", "wiring", "services.batches.worker", "services.batches.cluster"])
+def test_loading_brings_no_training_library(module) -> None:
+    libraries = {"sklearn", "pandas", "scipy", "joblib", "bankportal.training", "bankportal.simulation.customers"}
+    code = f"import sys, bankportal.{module}; print(sorted({libraries} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,6 +1,7 @@
 """`flask data`: simulate customers, add behavioural factors to a real file, check a file before training."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table as Printed
@@ -8,7 +9,11 @@ from rich.table import Table as Printed
 from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, refuse_overwriting, reported, writing
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import CHURN, Product
-from bankportal.simulation.recipe import Recipe, augment_file, simulate_file
+from bankportal.simulation.recipe import Recipe, augment_file, simulate_file, write_csv
+
+if TYPE_CHECKING:
+    from bankportal.data.reading import Table
+    from bankportal.data.report import Report
 
 SEED = click.IntRange(0, 2**31 - 1)
 BEST_SHOWN = 5
@@ -51,15 +56,18 @@ def simulate_to(path: Path, product: Product, rows: int, seed: int, *, base: boo
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed and file give the same bytes.")
 @reported
 def augment(source: str, target: str, seed: int) -> None:
-    """Add the behavioural factors that the churn file IN lacks, drawn from the simulator's model, and write OUT."""
-    from bankportal.data.reading import read
+    """Add the behavioural factors that the churn file IN lacks, drawn from the simulator's model, and write OUT.
+
+    IN is CSV, Parquet, Feather or Stata; OUT is CSV.
+    """
+    from bankportal.training.frames import read_file
 
     refuse_overwriting(source, target)
-    table = read(source, CHURN)
+    table = read_file(source, CHURN)
     if table.problems:  # rows are not dropped in silence
         raise DataRefused(
             f"{table.name} has {table.rejected:,} rows that cannot be read, the first at {table.problems[0]}. "
-            f"All of them: flask data check {source} --product {CHURN.key}"
+            f"All of them: flask data check {source} --product {CHURN.key} --problems FILE"
         )
     if table.label is None:
         raise DataRefused(
@@ -78,30 +86,46 @@ def augment(source: str, target: str, seed: int) -> None:
 @click.argument("file", type=EXISTING)
 @click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Product that the file is for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--problems", metavar="OUT", type=FILE, help="Write every bad cell to this CSV file.")
 @reported
-def check(file: str, product: Product, as_json: bool) -> None:
+def check(file: str, product: Product, as_json: bool, problems: str | None) -> None:
     """Report what FILE holds, what is wrong with it, and which factors give the label away.
 
-    Exits with 1 where it is not fit for training.
+    FILE is CSV, Parquet, Feather or Stata. Exits with 1 where it is not fit for training.
     """
-    import json
-
-    from bankportal.data.reading import read
     from bankportal.data.report import check as report_on
+    from bankportal.training.frames import read_file
 
-    report = report_on(read(file, product))
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, default=str))
-    else:
-        for line in report.lines():
-            click.echo(line)
-        table = Printed("factor", "AUC alone", title="What separates the label best")
-        for separation in report.separations[:BEST_SHOWN]:
-            table.add_row(separation.factor, f"{separation.auc:.3f}{' leak' if separation.leaks else ''}")
-        console().print(table)
-        click.echo("Fit for training." if report.fit_for_training else "Not fit for training as it is.")
+    refuse_overwriting(file, problems)
+    table = read_file(file, product)
+    report = report_on(table)
+    if problems:
+        _write_problems(table, Path(problems))
+    _print_report(report, as_json=as_json)
     if not report.fit_for_training:
         click.get_current_context().exit(1)
+
+
+def _write_problems(table: "Table", path: Path) -> None:
+    from bankportal.training import frames
+
+    with writing(path):
+        write_csv(path, {str(name): column.to_numpy() for name, column in frames.problems(table).items()})
+
+
+def _print_report(report: "Report", *, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, default=str))
+        return
+    for line in report.lines():
+        click.echo(line)
+    separations = Printed("factor", "AUC alone", title="What separates the label best")
+    for separation in report.separations[:BEST_SHOWN]:
+        separations.add_row(separation.factor, f"{separation.auc:.3f}{' leak' if separation.leaks else ''}")
+    console().print(separations)
+    click.echo("Fit for training." if report.fit_for_training else "Not fit for training as it is.")
 
 
 def _print_ceilings(recipe: Recipe) -> None:

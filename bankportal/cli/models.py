@@ -1,9 +1,11 @@
 """`flask models`: which versions are registered, which is active, whether their files are as registered."""
 
+from pathlib import Path
+
 import click
 from rich.table import Table
 
-from bankportal.cli.common import PRODUCT, console, reported, services
+from bankportal.cli.common import FILE, PRODUCT, console, reported, services, writing
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.services.models import ModelVersion
 
@@ -57,6 +59,27 @@ def activate(product: Product, version: str) -> None:
     """Make VERSION the active one. Running portals notice without a restart."""
     activated = services().models.activate(product, version)
     click.echo(f"{product.title} {activated.version} is active.")
+
+
+@models.command()
+@click.argument("product", type=PRODUCT)
+@click.argument("version")
+@click.argument("target", metavar="OUT", type=FILE)
+@reported
+def export(product: Product, version: str, target: str) -> None:
+    """Write VERSION to OUT for use outside the portal, in a notebook for instance.
+
+    joblib.load(OUT) is a scikit-learn classifier. Its predict_proba takes a data frame of the product's factors and
+    gives the portal's scores, to the last bit. What joblib loads may run code: the portal never loads such a file.
+    """
+    from bankportal.training.export import export_model
+
+    portal = services()
+    known = portal.models.get(product, version)
+    model = portal.models.registry.model(product, version, known.manifest_digest)
+    with writing(Path(target)):
+        export_model(model, Path(target))
+    click.echo(f"{target}: {product.title} model {version}.")
 
 
 @models.command()

@@ -24,7 +24,10 @@ MADE_SEED = 1
 @click.command()
 @click.argument("product", type=PRODUCT, required=False)
 @click.option(
-    "--data", "data_file", type=EXISTING, help="CSV file with factors and label. Default: simulated customers."
+    "--data",
+    "data_file",
+    type=EXISTING,
+    help="CSV, Parquet, Feather or Stata file with factors and label. Default: simulated customers.",
 )
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the split and the forest."
@@ -59,15 +62,15 @@ def train_product(
 ) -> ModelVersion:
     """Train, register and print one product's forest; without a file, from the simulated bank."""
     from bankportal.cli.figures import show_version
-    from bankportal.data.reading import read
     from bankportal.data.report import check
     from bankportal.simulation.recipe import truth_for
+    from bankportal.training.frames import read_file
     from bankportal.training.training import train as fit
 
     path = path or simulated_bank(portal, product)
     screen = console(stderr=True)
     screen.print(f"Training {product.key} on {path}")
-    table = read(path, product)
+    table = read_file(path, product)
     for line in check(table).lines()[:-1]:
         screen.print(f"  {line}")
     simulated = truth_for(path)
