@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bankportal.domain.constraints import Number
 from bankportal.domain.factors import REQUESTED_LIMIT
-from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES
+from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES, Limit
 
 POLICY = CARD_LIMIT_POLICY
 money = st.floats(0, 1e7)
@@ -34,6 +36,24 @@ def test_a_request_above_the_offer_is_countered() -> None:
     limit = suggest(obligations=500.0, requested=50_000.0)
     assert limit.counteroffer
     assert limit.amount == 12_500
+
+
+def test_the_bands_share_of_the_salary_sets_the_limit() -> None:
+    limit = suggest(band="Standard", salary=48_000.0, obligations=0.0, requested=9_000.0)
+    assert (limit.amount, limit.rule, limit.requested, limit.counteroffer) == (6_000.0, "band", 9_000.0, True)
+
+
+def test_the_smallest_limit_is_granted() -> None:
+    limit = suggest(band="Standard", salary=4_000.0, obligations=0.0)
+    assert (limit.amount, limit.rule, limit.requested) == (500.0, "band", None)
+
+
+def test_a_policy_of_the_smallest_steps() -> None:
+    """Of one euro, none is granted to the ineligible, and it is a counteroffer to those who asked for more."""
+    policy = replace(POLICY, step=1, smallest=1)
+    factors = {"EstimatedSalary": 8.0, "MonthlyObligations": 0.0}
+    assert policy.suggest("Ineligible", factors, None).amount == 0.0
+    assert policy.suggest("Standard", factors, 5.0) == Limit(1.0, pytest.approx(20 / 9), "band", 5.0, True, False)
 
 
 def test_no_limit_for_the_ineligible_whatever_they_earn() -> None:

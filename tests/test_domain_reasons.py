@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bankportal.domain.constraints import YesNo
 from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.outcome import Outcome
+from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.policy import CARD_LIMIT_POLICY
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import (
@@ -17,6 +17,7 @@ from bankportal.domain.reasons import (
     Omission,
     omissions,
     reasons,
+    rule_reason,
     spoken,
 )
 
@@ -70,6 +71,20 @@ def test_one_to_four_in_order_of_weight() -> None:
     assert [reason.factor for reason in found] == names[: -MAX_REASONS - 1 : -1]
 
 
+def test_a_reason_has_its_contribution() -> None:
+    (found,) = of_churn({"Age": 41}, explained(Age=-0.25))
+    assert found == Reason("Age", None, -0.25, "An age of 41 lowers the risk")
+
+
+def test_equal_weights_are_named_in_the_order_of_their_names() -> None:
+    assert [reason.factor for reason in of_churn({}, explained(Tenure=-0.1, Age=0.1))] == ["Age", "Tenure"]
+
+
+def test_what_weighs_just_enough_is_named() -> None:
+    assert [reason.factor for reason in of_churn({}, explained(Age=0.05, Tenure=0.005))] == ["Age", "Tenure"]
+    assert [reason.factor for reason in of_churn({}, explained(Age=0.05, Tenure=0.004999))] == ["Age"]
+
+
 def test_a_reason_that_does_not_hold_by_itself_is_not_printed() -> None:
     shares = {"Age": 0.3, "Balance": 0.2, "Tenure": -0.1}
     effects = {"Age": -0.01, "Balance": 0.1, "Tenure": 0.0}
@@ -78,7 +93,14 @@ def test_a_reason_that_does_not_hold_by_itself_is_not_printed() -> None:
 
 def test_where_nothing_stands_out_that_is_said() -> None:
     (only,) = of_churn({}, explained(Age=0.0))
-    assert only.sentence == NOTHING_ALONE
+    assert only == Reason(None, None, 0.0, NOTHING_ALONE)
+
+
+def test_without_a_policy_or_a_limit_no_rule_is_named() -> None:
+    cut = limit("Standard", 60_000, 0, 50_000)
+    assert rule_reason(WORDS, ALLOWANCE, ALLOWANCE.band_named("Standard"), cut) is not None
+    assert rule_reason(WORDS, ALLOWANCE, ALLOWANCE.band_named("Standard"), None) is None
+    assert rule_reason(WORDS, CHURN, CHURN.bands[0], cut) is None
 
 
 def limit(band: str, salary: float, obligations: float, requested: float | None = None):
@@ -139,9 +161,23 @@ def test_a_counteroffer_by_the_band_names_the_rule_and_what_pulls_below() -> Non
     assert [(reason.rule, reason.factor) for reason in found] == [("band", None), (None, "LatePayments")]
 
 
+def test_a_rule_and_what_pulls_below_are_four_at_most() -> None:
+    names = [factor.name for factor in ALLOWANCE.scored[:6]]
+    found = of_allowance("Standard", explained(**dict.fromkeys(names, -0.1)), limit("Standard", 60_000, 0, 50_000))
+    assert (found[0].rule, found[0].contribution) == ("band", 0.0)
+    assert [reason.factor for reason in found[1:]] == sorted(names)[: MAX_REASONS - 1]
+
+
 def test_a_granted_limit_is_explained_either_way() -> None:
     found = of_allowance("Elite", explained(LatePayments=-0.1, Balance=0.3), limit("Elite", 60_000, 0, 1_000))
     assert [reason.factor for reason in found] == ["Balance", "LatePayments"]
+
+
+def test_a_bank_words_a_factor_that_has_no_words(monkeypatch) -> None:
+    phrases = {name: phrase for name, phrase in WORDS.phrases.items() if name != "Age"}
+    monkeypatch.setattr(Catalogue, "declared", lambda: Catalogue(phrases))
+    edited = Catalogue.edited('[Age]\nmany = "{value} years"\none = ""\nzero = ""\nunknown = "No age"\n')
+    assert edited.sentence(CHURN, "Age", 41, raises=True) == "41 years raises the risk"
 
 
 def test_a_bank_edits_its_words() -> None:
@@ -155,22 +191,29 @@ def test_the_whole_catalogue_can_be_written_and_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "no toml",
-        '[Colour]\nmany = "{value}"',
-        "[Age]\nmany = 3",
-        '[Age]\nsome = "x"',
-        "Age = 3",
-        '[Age]\nmany = "x"',
-        "rules = 3",
-        '[rules]\nmood = "x"',
-        '[rules]\nband = "{age}"',
+        ('[Colour]\nmany = "{value}"', "names Colour, which no product scores."),
+        ("[Age]\nmany = 3", "has under Age a many of the wrong type."),
+        ('[Age]\nplural = "yes"', "has under Age a plural of the wrong type."),
+        ('[Age]\nsome = "x"\nall = "x"', "has under Age: all, some."),
+        ("Age = 3", "has under Age: no table."),
+        ('[Age]\nmany = "x"', "needs {value} in Age's many."),
+        ("rules = 3", "needs a table of sentences under rules."),
+        ("[rules]\nband = 3", "needs a table of sentences under rules."),
+        ('[rules]\nmood = "x"\nhaste = "x"', "has under rules: haste, mood."),
+        ('[rules]\nband = "{age}"', "has a name in braces in band that means nothing."),
     ],
 )
-def test_what_has_no_meaning_is_named(text) -> None:
-    with pytest.raises(SettingsRefused, match="catalogue of reasons"):
+def test_what_has_no_meaning_is_named(text, says) -> None:
+    with pytest.raises(SettingsRefused) as refused:
         Catalogue.edited(text)
+    assert str(refused.value) == f"The catalogue of reasons {says}"
+
+
+def test_what_is_not_toml_is_said() -> None:
+    with pytest.raises(SettingsRefused, match=r"^The catalogue of reasons is not TOML: .* line 1"):
+        Catalogue.edited("no toml")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1 + 0.2, "0.3"), (-0.001, "0"), (1e6, "1,000,000"), (None, "")])

@@ -3,14 +3,21 @@
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, replace
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound
 from bankportal.domain.ids import new_id
-from bankportal.domain.products import CHURN
-from bankportal.store.jobs import JobStore, LeaseLost, ScoringVersions, Upload
+from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.store.jobs import Finished, JobStore, LeaseLost, Pace, ScoringVersions, Upload
+from bankportal.store.tables import chunks, jobs
+from tests.conftest import PATIENCE
 
 LONG, SHORT = 60, 0.05  # seconds of a lease
 ANSWERING = ScoringVersions("v1", "d" * 64, None)
@@ -46,7 +53,12 @@ def ready(store: JobStore, count: int):
 
 def scoring(store: JobStore, count: int):
     """A job that was started."""
-    return store.start(ready(store, count), ANSWERING)
+    return together(store, count)[0]
+
+
+def together(store: JobStore, *counts: int):
+    """Jobs that are scored at the same time."""
+    return [store.start(job, ANSWERING) for job in [ready(store, count) for count in counts]]
 
 
 def test_it_works(store) -> None:
@@ -84,11 +96,150 @@ def test_concurrent_claims_never_share_a_chunk(store) -> None:
 
 
 def test_jobs_take_turns(store) -> None:
-    first, second = ready(store, 3), ready(store, 3)
-    for job in (first, second):
-        store.start(job, ANSWERING)
+    first, second = together(store, 3, 3)
     order = [store.claim("w", LONG).job_number for _ in range(6)]
     assert order == [first.number, second.number] * 3
+
+
+def test_what_was_uploaded_is_what_is_recorded(store) -> None:
+    before, sent = datetime.now(UTC), upload()
+    job = store.add(sent, None)
+    assert before <= job.at <= datetime.now(UTC)
+    later = ("mapping", "checked", "started_at", "finished_at", "summary", "files")
+    assert vars(job) == vars(sent) | dict.fromkeys([*later, *vars(ANSWERING)]) | {
+        "number": job.number,
+        "state": State.UPLOADED,
+        "at": job.at,
+        "start_when_checked": False,
+        "message": "",
+        "rows_done": 0,
+    }
+    assert store.get(sent.id) == store.numbered(job.number) == job
+
+
+def test_what_is_recorded_as_a_job_goes_on(store) -> None:
+    """Each step's time, who answers, and an empty message where nothing is wrong."""
+    began, versions = datetime.now(UTC), ScoringVersions("v3", "e" * 64, "2026-11")
+    job = store.start(ready(store, 1), versions)
+    assert (job.message, job.model_version, job.model_digest, job.policy_version) == ("", *astuple(versions))
+    assert began <= job.started_at <= datetime.now(UTC)
+    assert job.finished_at is None
+    store.complete_score(store.claim("w", LONG), 9, 1, {})
+    finished = datetime.now(UTC)
+    done = store.complete_finish(store.claim("w", LONG), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
+    assert done.started_at == job.started_at
+    assert finished <= done.finished_at <= datetime.now(UTC)
+    assert done.message == ""
+
+
+def test_a_check_may_have_the_file_scored_at_once(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=True)
+    assert (job.start_when_checked, job.message, job.checked) == (True, "", None)
+    store.complete_check(store.claim("w", LONG), checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
+    job = store.get(job.id)
+    assert (job.state, job.model_version, job.message) == (State.SCORING, "v1", "")
+    assert store.claim("w", LONG).job_number == job.number
+
+
+def test_a_chunk_says_what_to_work_on(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=False)
+    check = store.claim("w" * 150, LONG)
+    assert vars(check) == {
+        "number": check.number,
+        "job_number": job.number,
+        "step": Stage.CHECK,
+        "place": 0,
+        "span": None,
+        "token": 1,
+        "faults": 0,
+        "losses": 0,
+        "files": {},
+    }
+    with store.database.read() as connection:
+        assert connection.execute(select(chunks.c.worker)).scalar_one() == "w" * 100
+    store.complete_check(check, checked(2), spans(2), {"check.csv": "c" * 64}, ANSWERING)
+    assert [store.claim("w", LONG).span for _ in range(2)] == spans(2)
+    assert store.score_spans(job) == [(span, False) for span in spans(2)]
+
+
+def test_finished_parts_come_in_the_order_of_the_file(store) -> None:
+    job, other = together(store, 3, 1)
+    claimed = [store.claim("w", LONG) for _ in range(4)]
+    held = {chunk.place: chunk for chunk in claimed if chunk.job_number == job.number}
+    store.complete_score(held[2], 8, 2, {"2.csv": "e" * 64})
+    store.complete_score(held[0], 0, 10, {"0.csv": "f" * 64}, quarantined=True)
+    assert store.finished_chunks(job) == [
+        Finished(0, 0, 10, True, {"0.csv": "f" * 64}),
+        Finished(2, 8, 2, False, {"2.csv": "e" * 64}),
+    ]
+    assert store.score_spans(job) == list(zip(spans(3), (True, False, False), strict=True))
+    assert [span for span, _ in store.score_spans(other)] == spans(1)
+    store.complete_score(held[1], 10, 0, {})
+    assert (store.get(job.id).rows_done, store.get(other.id).rows_done) == (30, 0)
+    finish = store.claim("w", LONG)
+    assert (finish.step, finish.job_number, finish.place) == (Stage.FINISH, job.number, 0)
+
+
+def test_a_file_that_cannot_be_read_ends_its_job(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=False)
+    before = datetime.now(UTC)
+    store.end(store.claim("w", LONG), State.REFUSED, "May.csv is empty.")
+    ended = store.get(job.id)
+    assert (ended.state, ended.message) == (State.REFUSED, "May.csv is empty.")
+    assert before <= ended.finished_at <= datetime.now(UTC)
+    assert store.claim("w", LONG) is None
+
+
+def test_jobs_by_page(store) -> None:
+    made = [store.add(replace(upload(), product=product), None) for product in (CHURN, ALLOWANCE, CHURN, CHURN)]
+    newest = made[::-1]
+    assert store.page(None, None, 9) == newest
+    assert store.page(None, None, 2) == newest[:2]
+    assert store.page(None, newest[1].id, 9) == newest[2:]
+    assert store.page("churn", newest[1].id, 9) == [made[0]]
+    assert store.page("churn", None, 2) == newest[:2]
+    assert store.states([made[1].id, "unknown"]) == {made[1].id: State.UPLOADED}
+
+
+def test_finished_jobs_of_the_same_file(store) -> None:
+    done = [finished(store) for _ in range(2)]
+    other = scoring(store, 1)
+    assert store.finished_like(other) == done[::-1]
+    assert store.finished_like(done[0]) == [done[1]]
+    assert store.finished_like(store.add(upload("c"), None)) == []
+    assert store.finished_like(store.add(replace(upload(), product=ALLOWANCE), None)) == []
+    assert store.products_at_work() == ["churn"]
+    store.cancel(other)
+    assert store.products_at_work() == []
+
+
+def finished(store: JobStore):
+    """A job that is done."""
+    scoring(store, 1)
+    store.complete_score(store.claim("w", LONG), 9, 1, {})
+    return store.complete_finish(store.claim("w", LONG), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
+
+
+def test_the_rejects_of_a_check_are_named(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=False)
+    assert store.rejects_file(job) is None
+    store.complete_check(store.claim("w", LONG), checked(1), spans(1), {"check.csv": "c" * 64}, None)
+    assert store.rejects_file(job) == "check.csv"
+    store.start(job, ANSWERING)
+    store.complete_score(store.claim("w", LONG), 9, 1, {"0.csv": "e" * 64})
+    assert store.rejects_file(job) == "check.csv"
+    assert store.rejects_file(store.add(upload(), None)) is None
+
+
+def test_an_upload_is_withdrawn_until_its_mapping_is_confirmed(store) -> None:
+    kept, job = store.add(upload(), None), store.add(upload(), "k" * 64)
+    assert store.withdraw(job)
+    assert not store.withdraw(job)
+    assert store.page(None, None, 9) == [kept]
+    assert store.add(upload("c"), "k" * 64).input_digest == "c" * 64
+    store.confirm(kept, MAPPING, start=False)
+    assert not store.withdraw(kept)
+    assert store.get(kept.id).state is State.CHECKING
 
 
 def test_a_lapsed_lease_is_taken_over_and_the_late_worker_writes_nothing(store) -> None:
@@ -130,6 +281,30 @@ def test_a_renewed_lease_holds_and_tells_how_far_it_is(store) -> None:
     assert store.claim("other", LONG) is None
     assert store.get(job.id).rows_done == store.pace(job).rows_done == 3
     assert store.pace(job).seconds > 0.5
+
+
+def test_pace_is_that_of_the_present_stage_of_one_job(store) -> None:
+    assert store.pace(store.add(upload(), None)) == Pace(0, None)
+    job = store.confirm(store.add(upload(), None), MAPPING, start=False)
+    check = store.claim("w", LONG)
+    store.renew(check, LONG, 7)
+    assert store.pace(job).rows_done == store.get(job.id).rows_done == 7
+    store.renew(check, LONG)
+    assert store.pace(job).rows_done == 0
+    assert 0 <= store.pace(job).seconds < LONG
+    store.complete_check(check, checked(2), spans(2), {}, ANSWERING)
+    assert store.pace(job).rows_done == 20  # the job as it was: all its rows are checked
+    store.cancel(job)
+    job, other = together(store, 1, 1)
+    assert store.pace(job) == store.pace(other) == Pace(0, None)
+    given_back = store.claim("w", LONG)
+    store.renew(given_back, LONG, 3)
+    store.release(given_back, at_fault=False)
+    time.sleep(2 * SHORT)
+    assert store.claim("w", LONG).number == given_back.number
+    assert store.pace(job).rows_done == 0
+    assert 2 * SHORT <= store.pace(job).seconds < LONG  # since it was first claimed
+    assert store.pace(other) == Pace(0, None)
 
 
 def test_how_long_no_worker_has_been_heard_of(store) -> None:
@@ -261,6 +436,18 @@ def test_a_file_without_a_good_row_is_not_started(store) -> None:
         store.start(job, ANSWERING)
 
 
+def test_the_same_mapping_again_changes_nothing(store) -> None:
+    job = store.confirm(store.add(upload(), None), MAPPING, start=False)
+    check = store.claim("w", LONG)
+    assert store.confirm(job, MAPPING, start=False) == job
+    assert store.confirm(job, MAPPING, start=True) == replace(job, start_when_checked=True)
+    assert store.confirm(job, MAPPING, start=False).start_when_checked
+    store.complete_check(check, checked(1), spans(1), {}, None)
+    assert store.confirm(job, MAPPING, start=True).checked == checked(1)
+    started = store.start(job, ANSWERING)
+    assert store.confirm(job, MAPPING, start=True) == started
+
+
 def test_a_mapping_may_change_until_the_start(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
     late = store.claim("w", LONG)
@@ -280,7 +467,7 @@ def test_a_key_is_one_job(store) -> None:
     first = upload()
     job = store.add(first, "k" * 64)
     assert store.add(upload(), "k" * 64) == job
-    with pytest.raises(Conflict, match="idempotency key"):
+    with pytest.raises(Conflict, match=r"^This idempotency key was used before, for another file\.$"):
         store.add(upload("c"), "k" * 64)
     assert [each.id for each in store.page("churn", None, 9)] == [first.id]
 
@@ -290,3 +477,39 @@ def test_unknown_jobs(store, id_) -> None:
     with pytest.raises(NotFound):
         store.get(id_)
     assert store.page(None, id_ or "?", 5) == []
+
+
+def test_another_fault_of_the_database_is_not_taken_for_a_known_key(store) -> None:
+    job = upload()
+    store.add(job, None)
+    with pytest.raises(IntegrityError):
+        store.add(job, "k" * 64)
+
+
+@pytest.fixture
+def postgresql(store) -> JobStore:
+    """The store on the back end where several transactions write at once."""
+    if store.database.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite lets one transaction at a time write")
+    return store
+
+
+def test_a_chunk_that_is_being_claimed_is_passed_over(postgresql) -> None:
+    scoring(postgresql, 2)
+    first = select(chunks.c.number).where(chunks.c.state == "waiting").order_by(chunks.c.place).limit(1)
+    with postgresql.database.write() as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute(first.with_for_update())
+        claimed = pool.submit(postgresql.claim, "w", LONG).result(PATIENCE)
+    assert claimed.place == 1
+
+
+def test_a_transaction_waits_for_others_of_its_own_job_alone(postgresql) -> None:
+    job, other = together(postgresql, 1, 1)
+    with ThreadPoolExecutor(1) as pool:
+        with postgresql.database.write() as connection:
+            connection.execute(select(jobs).where(jobs.c.number == job.number).with_for_update())
+            assert pool.submit(postgresql.cancel, other).result(PATIENCE).state is State.CANCELLED
+            waits = pool.submit(postgresql.cancel, job)
+            with pytest.raises(TimeoutError):
+                waits.result(10 * SHORT)
+        assert waits.result(PATIENCE).state is State.CANCELLED
