@@ -5,7 +5,7 @@ export FLASK_APP := bankportal
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 
-.PHONY: up test check format docs lock bench clean
+.PHONY: up test mutants check format docs lock bench clean
 .DEFAULT_GOAL := up
 
 up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
@@ -27,6 +27,10 @@ format: $(DEVELOPMENT)  ## repair format and lint where it can be done by itself
 
 docs: $(DEVELOPMENT)  ## generate the reference documents
 	$(BIN)/python docs/generate.py
+
+mutants: $(DEVELOPMENT)  ## change the code at one spot at a time: which share of the changes do the tests notice?
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[mutants]
+	$(BIN)/python .ci/mutants.py $(ARGS)
 
 lock: $(DEVELOPMENT)  ## resolve setup.cfg into the lock files
 	$(BIN)/python .ci/lock.py
