@@ -22,8 +22,8 @@ from bankportal.domain.reasons import (
     MIN_POINTS,
     MIN_SHARE,
     NOTHING_ALONE,
+    Attribution,
     Catalogue,
-    Explained,
     reasons,
     rule_reason,
 )
@@ -213,10 +213,10 @@ def test_reasons_are_chosen_as_for_one(key):
     model = SimpleNamespace(product=product, encoding=SimpleNamespace(factors=factors))
     chosen = scoring._chosen(model, bands, rules, contributions, effects)
     for row, numbers in enumerate(chosen.tolist()):
-        explained = Explained(
+        attribution = Attribution(
             *(dict(zip(factors, each[row].tolist(), strict=True)) for each in (contributions, effects))
         )
-        found = reasons(words, product, product.bands[bands[row]], {}, explained, limits[row])
+        found = reasons(words, product, product.bands[bands[row]], {}, attribution, limits[row])
         expected = [RULE if r.rule else factors.index(r.factor) for r in found if r.rule or r.factor]
         assert numbers == expected + [NO_REASON] * (MAX_REASONS - len(expected))
 

@@ -183,7 +183,7 @@ def test_a_block_is_judged_as_row_by_row(seed):
         ]
         for problem, want in zip(mine, wanted, strict=True):
             assert problem.column == column_of.get(want.field, "")
-            assert not problem.column or problem.text == want.found
+            assert not problem.column or problem.text == want.value
         for name, value in values.items():
             assert same(judged.columns[name][number], value), name
     assert problems == []

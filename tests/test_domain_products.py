@@ -85,12 +85,12 @@ def test_every_number_has_both_bounds() -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
-def test_every_entry_has_words(product) -> None:
-    for entry in product.factors:
-        assert entry.factor.label
-        assert entry.factor.help.endswith(".")
-        assert entry.factor.example or not entry.required
-        assert entry.role in Role
+def test_every_factor_has_words(product) -> None:
+    for product_factor in product.factors:
+        assert product_factor.factor.label
+        assert product_factor.factor.help.endswith(".")
+        assert product_factor.factor.example or not product_factor.required
+        assert product_factor.role in Role
 
 
 def test_without_a_limit_a_decision_has_one_word_and_one_tone() -> None:

@@ -12,8 +12,8 @@ from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import (
     MAX_REASONS,
     NOTHING_ALONE,
+    Attribution,
     Catalogue,
-    Explained,
     Omission,
     omissions,
     reasons,
@@ -24,17 +24,17 @@ from bankportal.domain.reasons import (
 WORDS = Catalogue.declared()
 
 
-def explained(**shares: float) -> Explained:
+def attribution(**shares: float) -> Attribution:
     """Contributions whose effects agree with them."""
-    return Explained(shares, shares)
+    return Attribution(shares, shares)
 
 
-def of_churn(values, found: Explained):
+def of_churn(values, found: Attribution):
     return reasons(WORDS, CHURN, CHURN.bands[-1], values, found, None)
 
 
 def test_it_works() -> None:
-    found = of_churn({"ComplaintsFiled": 3}, explained(ComplaintsFiled=0.2))
+    found = of_churn({"ComplaintsFiled": 3}, attribution(ComplaintsFiled=0.2))
     assert [reason.sentence for reason in found] == ["3 complaints in 12 months raise the risk"]
 
 
@@ -67,32 +67,32 @@ def test_every_scored_factor_has_words_for_every_value(product) -> None:
 
 def test_one_to_four_in_order_of_weight() -> None:
     names = [factor.name for factor in CHURN.scored]
-    found = of_churn({}, explained(**{name: 0.01 * number for number, name in enumerate(names)}))
+    found = of_churn({}, attribution(**{name: 0.01 * number for number, name in enumerate(names)}))
     assert [reason.factor for reason in found] == names[: -MAX_REASONS - 1 : -1]
 
 
 def test_a_reason_has_its_contribution() -> None:
-    (found,) = of_churn({"Age": 41}, explained(Age=-0.25))
+    (found,) = of_churn({"Age": 41}, attribution(Age=-0.25))
     assert found == Reason("Age", None, -0.25, "An age of 41 lowers the risk")
 
 
 def test_equal_weights_are_named_in_the_order_of_their_names() -> None:
-    assert [reason.factor for reason in of_churn({}, explained(Tenure=-0.1, Age=0.1))] == ["Age", "Tenure"]
+    assert [reason.factor for reason in of_churn({}, attribution(Tenure=-0.1, Age=0.1))] == ["Age", "Tenure"]
 
 
 def test_what_weighs_just_enough_is_named() -> None:
-    assert [reason.factor for reason in of_churn({}, explained(Age=0.05, Tenure=0.005))] == ["Age", "Tenure"]
-    assert [reason.factor for reason in of_churn({}, explained(Age=0.05, Tenure=0.004999))] == ["Age"]
+    assert [reason.factor for reason in of_churn({}, attribution(Age=0.05, Tenure=0.005))] == ["Age", "Tenure"]
+    assert [reason.factor for reason in of_churn({}, attribution(Age=0.05, Tenure=0.004999))] == ["Age"]
 
 
 def test_a_reason_that_does_not_hold_by_itself_is_not_printed() -> None:
     shares = {"Age": 0.3, "Balance": 0.2, "Tenure": -0.1}
     effects = {"Age": -0.01, "Balance": 0.1, "Tenure": 0.0}
-    assert [reason.factor for reason in of_churn({}, Explained(shares, effects))] == ["Balance"]
+    assert [reason.factor for reason in of_churn({}, Attribution(shares, effects))] == ["Balance"]
 
 
 def test_where_nothing_stands_out_that_is_said() -> None:
-    (only,) = of_churn({}, explained(Age=0.0))
+    (only,) = of_churn({}, attribution(Age=0.0))
     assert only == Reason(None, None, 0.0, NOTHING_ALONE)
 
 
@@ -109,14 +109,14 @@ def limit(band: str, salary: float, obligations: float, requested: float | None 
     )
 
 
-def of_allowance(band, found: Explained, allowed):
+def of_allowance(band, found: Attribution, allowed):
     return reasons(WORDS, ALLOWANCE, ALLOWANCE.band_named(band), {"LatePayments": 2}, found, allowed)
 
 
 def test_a_refused_score_gives_what_pulls_below_those_who_passed() -> None:
     found = of_allowance(
         "Ineligible",
-        explained(LatePayments=-0.2, CreditScore=-0.1, Balance=0.3),
+        attribution(LatePayments=-0.2, CreditScore=-0.1, Balance=0.3),
         limit("Ineligible", 60_000, 0, 5_000),
     )
     assert [reason.factor for reason in found] == ["LatePayments", "CreditScore"]
@@ -124,52 +124,54 @@ def test_a_refused_score_gives_what_pulls_below_those_who_passed() -> None:
 
 
 def test_the_ability_to_pay_is_named_and_stands_alone() -> None:
-    found = of_allowance("Elite", explained(LatePayments=-0.2), limit("Elite", 60_000, 2_000, 5_000))
+    found = of_allowance("Elite", attribution(LatePayments=-0.2), limit("Elite", 60_000, 2_000, 5_000))
     assert [reason.rule for reason in found] == ["ability-to-pay"]
     assert "no limit above EUR 0" in found[0].sentence
 
 
 def test_no_salary_is_no_ability_to_pay() -> None:
-    found = of_allowance("Standard", explained(LatePayments=0.1, Balance=0.3), limit("Standard", 0, 100, 2_000))
+    found = of_allowance("Standard", attribution(LatePayments=0.1, Balance=0.3), limit("Standard", 0, 100, 2_000))
     assert [reason.rule for reason in found] == ["ability-to-pay"]
     assert "none is granted" in found[0].sentence
 
 
 def test_a_limit_too_small_to_grant_is_named() -> None:
-    found = of_allowance("Standard", explained(LatePayments=-0.1, Balance=0.3), limit("Standard", 3_000, 0, 2_000))
+    found = of_allowance("Standard", attribution(LatePayments=-0.1, Balance=0.3), limit("Standard", 3_000, 0, 2_000))
     assert [(reason.rule, reason.factor) for reason in found] == [("band", None), (None, "LatePayments")]
     assert found[0].sentence.startswith("The salary together with the score leads to less than EUR 500")
 
 
 def test_what_weighs_next_to_nothing_is_no_principal_reason() -> None:
-    names = [reason.factor for reason in of_churn({}, explained(Age=0.3, Balance=0.016, Tenure=0.014, HasLoan=-0.001))]
+    names = [
+        reason.factor for reason in of_churn({}, attribution(Age=0.3, Balance=0.016, Tenure=0.014, HasLoan=-0.001))
+    ]
     assert names == ["Age", "Balance"]
-    assert len(of_churn({}, explained(Age=0.0001))) == 1, "the weightiest is named, however little it weighs"
+    assert len(of_churn({}, attribution(Age=0.0001))) == 1, "the weightiest is named, however little it weighs"
 
 
 def test_a_bank_edits_the_rules() -> None:
     edited = Catalogue.edited('[rules]\nability-to-pay = "No more than {ceiling} fits the budget"\n')
     allowed = limit("Elite", 60_000, 1_000, 50_000)
-    (only,) = reasons(edited, ALLOWANCE, ALLOWANCE.bands[-1], {}, explained(Balance=0.3), allowed)
+    (only,) = reasons(edited, ALLOWANCE, ALLOWANCE.bands[-1], {}, attribution(Balance=0.3), allowed)
     assert only.sentence == "No more than EUR 8,333 fits the budget"
 
 
 def test_a_counteroffer_by_the_band_names_the_rule_and_what_pulls_below() -> None:
     allowed = limit("Standard", 60_000, 0, 50_000)
     assert allowed.counteroffer
-    found = of_allowance("Standard", explained(LatePayments=-0.2, Balance=0.3), allowed)
+    found = of_allowance("Standard", attribution(LatePayments=-0.2, Balance=0.3), allowed)
     assert [(reason.rule, reason.factor) for reason in found] == [("band", None), (None, "LatePayments")]
 
 
 def test_a_rule_and_what_pulls_below_are_four_at_most() -> None:
     names = [factor.name for factor in ALLOWANCE.scored[:6]]
-    found = of_allowance("Standard", explained(**dict.fromkeys(names, -0.1)), limit("Standard", 60_000, 0, 50_000))
+    found = of_allowance("Standard", attribution(**dict.fromkeys(names, -0.1)), limit("Standard", 60_000, 0, 50_000))
     assert (found[0].rule, found[0].contribution) == ("band", 0.0)
     assert [reason.factor for reason in found[1:]] == sorted(names)[: MAX_REASONS - 1]
 
 
 def test_a_granted_limit_is_explained_either_way() -> None:
-    found = of_allowance("Elite", explained(LatePayments=-0.1, Balance=0.3), limit("Elite", 60_000, 0, 1_000))
+    found = of_allowance("Elite", attribution(LatePayments=-0.1, Balance=0.3), limit("Elite", 60_000, 0, 1_000))
     assert [reason.factor for reason in found] == ["Balance", "LatePayments"]
 
 
@@ -225,7 +227,7 @@ def test_values_are_spoken(value, text) -> None:
 
 
 def outcome_with(product, band, shares, effects, allowed=None) -> Outcome:
-    chosen = reasons(WORDS, product, product.band_named(band), {}, Explained(shares, effects), allowed)
+    chosen = reasons(WORDS, product, product.band_named(band), {}, Attribution(shares, effects), allowed)
     return SimpleNamespace(product=product, band=product.band_named(band), contributions=shares, reasons=chosen)
 
 

@@ -6,9 +6,15 @@ from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Role
 from bankportal.domain.schema import schema, validate
 
 EXAMPLES = {
-    product.key: {entry.factor.name: entry.factor.example for entry in product.factors} for product in PRODUCTS.values()
+    product.key: {product_factor.factor.name: product_factor.factor.example for product_factor in product.factors}
+    for product in PRODUCTS.values()
 }
-REQUIRED = [(product, entry) for product in PRODUCTS.values() for entry in product.factors if entry.required]
+REQUIRED = [
+    (product, product_factor)
+    for product in PRODUCTS.values()
+    for product_factor in product.factors
+    if product_factor.required
+]
 
 
 def problems(product, raw, source=Source.TYPED):
@@ -20,11 +26,11 @@ def problems(product, raw, source=Source.TYPED):
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
 def test_it_works(product) -> None:
     customer = validate(product, EXAMPLES[product.key], Source.TEXT)
-    assert set(customer.all_values()) == {entry.factor.name for entry in product.factors}
+    assert set(customer.all_values()) == {product_factor.factor.name for product_factor in product.factors}
     assert list(customer.scored) == [factor.name for factor in product.scored]
 
 
-def test_both_doors_give_the_same_customer() -> None:
+def test_both_sources_give_the_same_customer() -> None:
     text = validate(CHURN, EXAMPLES["churn"], Source.TEXT)
     typed = validate(CHURN, text.all_values(), Source.TYPED)
     assert typed == text
@@ -33,21 +39,24 @@ def test_both_doors_give_the_same_customer() -> None:
     }
 
 
-@pytest.mark.parametrize(("product", "entry"), REQUIRED, ids=[f"{p.key}-{e.factor.name}" for p, e in REQUIRED])
+@pytest.mark.parametrize(("product", "product_factor"), REQUIRED, ids=[f"{p.key}-{e.factor.name}" for p, e in REQUIRED])
 @pytest.mark.parametrize("blank", ["", "  ", None, "absent"])
-def test_required_factors(product, entry, blank) -> None:
-    raw = EXAMPLES[product.key] | {entry.factor.name: blank}
+def test_required_factors(product, product_factor, blank) -> None:
+    raw = EXAMPLES[product.key] | {product_factor.factor.name: blank}
     if blank == "absent":
-        del raw[entry.factor.name]
-    assert problems(product, raw, Source.TEXT) == {entry.factor.name: "required"}
+        del raw[product_factor.factor.name]
+    assert problems(product, raw, Source.TEXT) == {product_factor.factor.name: "required"}
 
 
 def test_all_else_may_be_blank() -> None:
     for product in PRODUCTS.values():
-        raw = {entry.factor.name: entry.factor.example if entry.required else "" for entry in product.factors}
+        raw = {
+            product_factor.factor.name: product_factor.factor.example if product_factor.required else ""
+            for product_factor in product.factors
+        }
         customer = validate(product, raw, Source.TEXT)
         assert {name for name, value in customer.all_values().items() if value is not None} == {
-            entry.factor.name for entry in product.factors if entry.required
+            product_factor.factor.name for product_factor in product.factors if product_factor.required
         }
 
 
@@ -71,7 +80,7 @@ def test_unknown_fields_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "found"),
+    ("sent", "quoted"),
     [
         (True, "true"),
         ([1, None], "[1, null]"),
@@ -82,10 +91,10 @@ def test_unknown_fields_are_named() -> None:
     ],
     ids=repr,
 )
-def test_what_was_found_is_told_as_it_was_sent(sent, found) -> None:
+def test_a_problem_quotes_the_value_as_it_was_sent(sent, quoted) -> None:
     with pytest.raises(InvalidInput) as caught:
         validate(CHURN, {"Unheard": sent}, Source.TYPED)
-    assert [problem.found for problem in caught.value.problems if problem.field == "Unheard"] == [found]
+    assert [problem.value for problem in caught.value.problems if problem.field == "Unheard"] == [quoted]
 
 
 def test_all_problems_come_at_once() -> None:
@@ -104,15 +113,15 @@ def test_protected_values_are_kept_apart() -> None:
     assert not set(customer.protected) & set(customer.scored)
 
 
-def test_json_schema_says_the_bounds() -> None:
+def test_json_schema_has_the_bounds() -> None:
     for product in PRODUCTS.values():
         properties = schema(product).model_json_schema()["properties"]
-        for entry in product.factors:
-            said = properties[entry.factor.name]
-            declared = entry.factor.constraint.json_schema().items()
-            assert declared <= (said if entry.required else said["anyOf"][0]).items()
-            assert said["title"] == entry.factor.label
+        for product_factor in product.factors:
+            property_ = properties[product_factor.factor.name]
+            declared = product_factor.factor.constraint.json_schema().items()
+            assert declared <= (property_ if product_factor.required else property_["anyOf"][0]).items()
+            assert property_["title"] == product_factor.factor.label
 
 
-def test_roles_cover_all_entries() -> None:
-    assert {entry.role for entry in ALLOWANCE.factors} == set(Role)
+def test_roles_cover_all_factors() -> None:
+    assert {product_factor.role for product_factor in ALLOWANCE.factors} == set(Role)

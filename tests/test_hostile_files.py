@@ -16,7 +16,7 @@ import pytest
 
 from bankportal.data.blocks import FOREIGN, Layout, blocks_from, claims, layout_from
 from bankportal.data.columns import ValidatedBlock, validate_block
-from bankportal.domain.constraints import UNSEEN
+from bankportal.domain.constraints import INVISIBLE
 from bankportal.domain.errors import DataRefused, TooLarge
 from bankportal.domain.products import PRODUCTS, Product
 
@@ -201,7 +201,7 @@ def check_values(product: Product, layout: Layout, mapping: dict[str, str], part
                 assert value is None or np.isnan(value)
             elif isinstance(value, str):
                 assert value == text
-                assert not UNSEEN.search(text)
+                assert not INVISIBLE.search(text)
             else:
                 assert value == float(text)
                 assert text.isascii()

@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from bankportal.data.reading import read
 from bankportal.domain import factors as f
 from bankportal.domain.constraints import Choice, Number, YesNo
-from bankportal.domain.factors import Change, Direction, Factor, Group
+from bankportal.domain.factors import Changeability, Direction, Factor, Group
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
 from bankportal.explanation import recourse as module
 from bankportal.explanation import recourse_kernels
@@ -43,16 +43,20 @@ def product_of(tones, starts=(0, 0.4, 0.7)):
         policy=None,
         policy_factors=(),
         required=(
-            factor("Whole", Number(minimum=0, maximum=30, whole=True), Change(direction=UP, effort=1 / 3, step=2)),
-            factor("Tenths", Number(minimum=-2, maximum=2), Change(direction=EITHER, effort=5 / 7, step=0.1)),
+            factor(
+                "Whole", Number(minimum=0, maximum=30, whole=True), Changeability(direction=UP, effort=1 / 3, step=2)
+            ),
+            factor("Tenths", Number(minimum=-2, maximum=2), Changeability(direction=EITHER, effort=5 / 7, step=0.1)),
             factor("Fixed", Number(minimum=-2, maximum=2)),
         ),
         optional=(
-            factor("Raised", YesNo(), Change(direction=UP, effort=2)),
-            factor("Lowered", YesNo(), Change(direction=DOWN, effort=3)),
-            factor("Either", YesNo(), Change(direction=EITHER, effort=1)),
-            factor("Option", Choice(options=("a", "b")), Change(direction=EITHER, effort=0.1)),
-            factor("Halves", Number(minimum=0, maximum=20, whole=True), Change(direction=DOWN, effort=0.5, step=2.5)),
+            factor("Raised", YesNo(), Changeability(direction=UP, effort=2)),
+            factor("Lowered", YesNo(), Changeability(direction=DOWN, effort=3)),
+            factor("Either", YesNo(), Changeability(direction=EITHER, effort=1)),
+            factor("Option", Choice(options=("a", "b")), Changeability(direction=EITHER, effort=0.1)),
+            factor(
+                "Halves", Number(minimum=0, maximum=20, whole=True), Changeability(direction=DOWN, effort=0.5, step=2.5)
+            ),
         ),
         protected=(),
         label=Label(name="Label", meaning=""),

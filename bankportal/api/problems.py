@@ -123,7 +123,7 @@ def fault(problem: FieldProblem) -> answers.Fault:
         field=printable(problem.field),
         code=problem.code,
         message=problem.message,
-        found=printable(problem.found),
+        found=printable(problem.value),
     )
 
 

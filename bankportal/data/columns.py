@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from bankportal.data.blocks import Block, Layout, Ragged
 from bankportal.domain.constraints import (
+    INVISIBLE,
     MAX_NUMBER_LENGTH,
     NUMBER,
-    UNSEEN,
     Choice,
     ConstraintViolation,
     Number,
@@ -218,7 +218,7 @@ def _plain_numbers(texts: Sequence[str]) -> bool:
 
 
 def _plain_texts(texts: Sequence[str], longest: int) -> bool:
-    return max(map(len, texts)) <= longest and not UNSEEN.search("".join(texts))
+    return max(map(len, texts)) <= longest and not INVISIBLE.search("".join(texts))
 
 
 def _not_plain(texts: Sequence[str], plain: Callable[[Sequence[str]], bool], first: int = 0) -> list[int]:

@@ -1,6 +1,6 @@
-"""A batch: one uploaded file as a job, worked through in chunks, its rejects named. Plain values, no database.
+"""A batch upload as plain values, without a database.
 
-The words: a *job* is a batch upload, a *chunk* a unit of its work, a *reject* a row that could not be scored.
+A *job* is one uploaded file. A *chunk* is a unit of its work. A *reject* is a row that could not be scored.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 from bankportal.domain.products import Product
 
-# The files of a batch: as uploaded, and what came of it.
+# Names of the files of a batch: the upload, and its results.
 INPUT = "input.csv"
 SCORED, REJECTS, RESULTS = "scored.csv", "rejects.csv", "results.npy"
 
@@ -21,7 +21,7 @@ class State(Enum):
 
     UPLOADED = "uploaded"  # stored; its mapping has not been confirmed
     CHECKING = "checking"
-    CHECKED = "checked"  # rows counted and judged; waits for its start
+    CHECKED = "checked"  # rows counted and validated; waits to be started
     SCORING = "scoring"
     DONE = "done"
     REFUSED = "refused"  # the file as a whole cannot be read; `message` says why
@@ -30,28 +30,29 @@ class State(Enum):
 
     @property
     def at_rest(self) -> bool:
-        """Say whether no worker will touch the job any more."""
+        """Whether no worker will work on the job any more."""
         return self in {State.DONE, State.REFUSED, State.CANCELLED, State.FAILED}
 
     @property
     def at_work(self) -> bool:
-        """Say whether a worker has, or waits for, something to do for it."""
+        """Whether there is work for a worker, begun or not."""
         return self in {State.CHECKING, State.SCORING}
 
 
 class Stage(Enum):
     """What a chunk of work does."""
 
-    CHECK = "check"  # reads the whole file, judges every row, finds where chunks begin
+    CHECK = "check"  # reads the whole file, validates every row, divides it into chunks
     SCORE = "score"  # scores one span of rows
-    FINISH = "finish"  # joins the parts, fixes their digests, adds the batch to the chain of receipts
+    FINISH = "finish"  # joins the parts, records the digests, adds the batch to the chain of receipts
 
 
 @dataclass(frozen=True)
 class Span:
-    """Some consecutive rows of a file: bytes from `start` up to `end`, first line, first row's position from 0.
+    """Consecutive rows of a file: the bytes from `start` up to `end`, which is not included.
 
-    `rows` counts all of them, rejects included.
+    `line` is the line at which they start. `position` is the first row's place among all rows, from 0. `rows` counts
+    all of them, rejects included.
     """
 
     start: int
@@ -63,7 +64,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ProblemExample:
-    """One example of a problem: where it stands, and what stood there."""
+    """An example of a problem: the line it is on, and the cell's text."""
 
     line: int
     text: str
@@ -71,9 +72,10 @@ class ProblemExample:
 
 @dataclass(frozen=True)
 class ProblemGroup:
-    """Rejected cells that one repair mends: `cells` bad cells of one column with one code, a few as examples.
+    """Rejected cells with the same problem, which one repair removes.
 
-    `column` is the file's own name, empty where the whole row is at fault; `rows` counts the rows.
+    `column` is the file's own name for the column; it is empty where the whole row is at fault. `rows` counts the rows
+    concerned. `examples` are the first few of them.
     """
 
     column: str
@@ -86,9 +88,10 @@ class ProblemGroup:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What the check of a whole file found. `good + rejected == rows`.
+    """The result of checking a whole file. `good + rejected == rows`.
 
-    `groups` come the largest first; `more` counts the bad cells of groups beyond those that are kept.
+    `groups` is sorted by size, largest first. `more` counts the bad cells that belong to no group in `groups`, because
+    only so many groups are kept.
     """
 
     rows: int
@@ -100,7 +103,10 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished job says at a glance. `scored + rejected == rows`; `bands` counts the scored rows."""
+    """The figures of a finished job. `scored + rejected == rows`.
+
+    `bands` counts the scored rows by band. `quarantined` counts the rejects of quarantined chunks.
+    """
 
     scored: int
     rejected: int
@@ -111,11 +117,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Job:
-    """A batch upload as it is recorded; `None` for what is not known yet. Times in UTC.
+    """A batch upload as it is recorded. What is not known yet is `None`. Times are in UTC.
 
-    `mapping` maps the file's columns to factors; `layout` is `data.blocks.Layout` as plain data; `model_*` and
-    `policy_version` are fixed when it starts. `files` gives the finished files' SHA-256 by name (`scored.csv`,
-    `rejects.csv`, `results.npy`). `rows_done` counts the rows of finished chunks of the step it is in.
+    `mapping` maps the file's columns to factors. `layout` is `data.blocks.Layout` as plain data. `model_version`,
+    `model_digest` and `policy_version` are set when scoring starts and do not change afterwards. `files` gives the
+    SHA-256 of the finished files by name (`scored.csv`, `rejects.csv`, `results.npy`). `rows_done` counts the rows of
+    the finished chunks of the present stage.
     """
 
     id: str
@@ -144,10 +151,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: rows done of all (`None`: not counted yet), rows a second, and seconds left where known.
+    """How far a job is: `rows_done` of `rows`, `rate` in rows a second, and the seconds left.
 
-    `begun` says whether a worker ever took the present step up; `silent` for how many seconds none has reported, where
-    that is too long for one to be at work.
+    `None` for what is not known yet. `begun` says whether a worker has started the present stage. `silent` is for how
+    many seconds no worker has reported; it is `None` while a worker may still be at work.
     """
 
     state: State
@@ -162,9 +169,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A claimed unit of work. `token` fences: a write with an older one fails. `files`: name to SHA-256.
+    """A unit of work that a worker has claimed.
 
-    `faults` speak against the chunk; `losses` are workers that were lost over it, for whatever reason.
+    Every claim raises `token`: a write that names an older token is refused. `faults` counts the failures that the
+    chunk itself caused as far as is known; `losses` counts the workers that were lost while they held it, for whatever
+    reason. `files` maps the names of its result files to their SHA-256.
     """
 
     number: int

@@ -1,8 +1,8 @@
-"""Constraints: one object validates a value, words the error, and makes up the values that break it.
+"""Constraints: each validates a value, words the error, and generates values that break it.
 
-Values come through two doors. Text (`Source.TEXT`: web forms, CSV) is what a person or a file wrote; typed values
-(`Source.TYPED`: JSON, Python) already have a type. Both give the same value or the same error; blank text and `None`
-never get here, the schema takes them as unknown.
+Values come from two kinds of source. Text (`Source.TEXT`: web forms, CSV) was written by a person or a program; typed
+values (`Source.TYPED`: JSON, Python) already have a type. Both give the same value or the same error. The schema takes
+blank text and `None` as unknown before a constraint sees them.
 """
 
 import math
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-# Longer numbers than this are not typed by people nor written by programs: 17 digits hold every float.
+# Nobody needs a longer number: 17 digits write every float.
 MAX_NUMBER_LENGTH = 40
-# No leading zeros: 007 is a name, not a seven. ASCII digits only: float("١٢") is 12.0.
+# No leading zeros: 007 is an identifier, not the number 7. ASCII digits only: float("١٢") is 12.0.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-# What does not show or shows as something else: controls, line breaks, text direction, half characters, lost bytes.
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffd]")
+# Characters that are invisible or misleading: control characters, line breaks, marks of text direction, lone
+# surrogates, the replacement character.
+INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffd]")
 
 
 class Source(Enum):
-    """How a value came in."""
+    """Where a raw value comes from."""
 
     TEXT = "text"
     TYPED = "typed"
@@ -38,19 +39,19 @@ class ConstraintViolation(ValueError):
 
 
 class Constraint(Protocol):
-    """What all constraints can do."""
+    """What every constraint does."""
 
     def validate(self, value: object, source: Source) -> Any:
-        """Return the value in its own type, or raise `ConstraintViolation`."""
+        """Return the value in the constraint's type, or raise `ConstraintViolation`."""
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema."""
+        """Return the constraint as JSON Schema."""
 
     def describe(self) -> str:
-        """Say the constraint in words: "a whole number from 300 to 850"."""
+        """Return the constraint in words: "a whole number from 300 to 850"."""
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
-        """Yield texts that break it, each with the code of the error it must give."""
+        """Yield texts that break the constraint, each with the code of the error it gives."""
 
 
 def plain(number: float) -> str:
@@ -115,15 +116,15 @@ class Number:
         return plain(middle)
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema."""
+        """Return the constraint as JSON Schema."""
         return {"type": "integer" if self.whole else "number", "minimum": self.minimum, "maximum": self.maximum}
 
     def describe(self) -> str:
-        """Say the constraint in words."""
+        """Return the constraint in words."""
         return f"{self._kind()} from {plain(self.minimum)} to {plain(self.maximum)}"
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
-        """Yield texts that break it, each with its error's code."""
+        """Yield texts that break the constraint, each with the code of its error."""
         yield plain(self.minimum - 1), "below"
         yield plain(self.maximum + 1), "above"
         yield "9" * 30, "above"
@@ -150,7 +151,7 @@ class Number:
 
 
 def _hint(text: str) -> str:
-    """Name the repair where the slip is a common one."""
+    """Return how to repair a common slip, or nothing."""
     if re.fullmatch(r"[+-]?[0-9][0-9.,' \u00a0\u202f]*", text) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text):
         return ", with a point for decimals and no thousands separators"
     if re.fullmatch(r"[+-]?0[0-9]+(\.[0-9]+)?", text):
@@ -172,15 +173,15 @@ class YesNo:
         return int(value)
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema."""
+        """Return the constraint as JSON Schema."""
         return {"type": "integer", "enum": [0, 1]}
 
     def describe(self) -> str:
-        """Say the constraint in words."""
+        """Return the constraint in words."""
         return "1 (yes) or 0 (no)"
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
-        """Yield texts that break it, each with its error's code."""
+        """Yield texts that break the constraint, each with the code of its error."""
         for text in (
             "2",
             "-1",
@@ -211,15 +212,15 @@ class Choice:
         raise ConstraintViolation("not-a-choice", f"must be {self.describe()}")
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema."""
+        """Return the constraint as JSON Schema."""
         return {"type": "string", "enum": list(self.options)}
 
     def describe(self) -> str:
-        """Say the constraint in words."""
+        """Return the constraint in words."""
         return f"{', '.join(self.options[:-1])} or {self.options[-1]}"
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
-        """Yield texts that break it, each with its error's code."""
+        """Yield texts that break the constraint, each with the code of its error."""
         yield self.options[0].upper(), "not-a-choice"
         for text in ("1", "NaN", "Atlantis", "x" * 10_000, "\u0661", "<script>alert(1)</script>"):
             yield text, "not-a-choice"
@@ -227,34 +228,34 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A short text on one line, kept as written; never scored."""
+    """A short text on one line; never scored."""
 
     longest: int
 
     def validate(self, value: object, source: Source) -> str:
-        """Return the text without the white space around it, or raise `ConstraintViolation`."""
+        """Return the text without surrounding white space, or raise `ConstraintViolation`."""
         if not isinstance(value, str):
             raise ConstraintViolation("not-text", f"must be {self.describe()}")
         text = value.strip() if source is Source.TEXT else value
         if len(text) > self.longest:
             raise ConstraintViolation("too-long", f"must have {self.longest} characters or fewer")
-        if UNSEEN.search(text):
+        if INVISIBLE.search(text):
             raise ConstraintViolation(
                 "not-text", "must not hold control characters, line breaks or unreadable characters"
             )
         return text.strip()
 
     def json_schema(self) -> dict[str, Any]:
-        """Say the constraint as JSON Schema, whose texts have no half characters anyway."""
-        seen = UNSEEN.pattern.removeprefix("[").replace(r"\ud800-\udfff", "")
-        return {"type": "string", "maxLength": self.longest, "pattern": f"^[^{seen}*$"}
+        """Return the constraint as JSON Schema. Texts there have no lone surrogates: the pattern leaves them out."""
+        invisible = INVISIBLE.pattern.removeprefix("[").replace(r"\ud800-\udfff", "")
+        return {"type": "string", "maxLength": self.longest, "pattern": f"^[^{invisible}*$"}
 
     def describe(self) -> str:
-        """Say the constraint in words."""
+        """Return the constraint in words."""
         return f"text of up to {self.longest} characters"
 
     def bad_values(self) -> Iterator[tuple[str, str]]:
-        """Yield texts that break it, each with its error's code."""
+        """Yield texts that break the constraint, each with the code of its error."""
         yield "x" * (self.longest + 1), "too-long"
         for text in ("a\x00b", "a\nb", "a\u2028b", "a\u202eb", "a\ufffdb"):
             yield text, "not-text"

@@ -1,7 +1,7 @@
-"""What can go wrong, in one shape.
+"""Expected errors.
 
 Every error that a person or another system sees is a `PortalError` with a short `code` and a sentence. Errors about
-given values carry one `FieldProblem` a field.
+submitted values have one `FieldProblem` for each value that is wrong.
 """
 
 from collections.abc import Iterable
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One thing wrong with one given value.
+    """One problem of one submitted value.
 
-    `message` has no subject, so that a page can put the label before it and the API the field's name. `found` is the
-    offending value as text, cut short.
+    `message` has no subject, so that a page can put the label before it and the API the field's name. `value` is the
+    submitted value as text, shortened.
     """
 
     field: str
     code: str
     message: str
-    found: str = ""
+    value: str = ""
 
 
 class PortalError(Exception):
-    """Base of all expected failures; `str()` of it is fit to be shown."""
+    """Base class of all expected errors; `str()` of it can be shown to users."""
 
     code = "error"
 
 
 class InvalidInput(PortalError):
-    """The given values break the product's constraints; nothing was scored or recorded."""
+    """Submitted values break the product's constraints; nothing was scored or recorded."""
 
     code = "invalid-input"
 
@@ -39,25 +39,25 @@ class InvalidInput(PortalError):
 
 
 class NotFound(PortalError):
-    """What was asked for is not there."""
+    """The requested object does not exist."""
 
     code = "not-found"
 
 
 class NoActiveModel(PortalError):
-    """A product has no model version that can serve."""
+    """A product has no active model version that can score."""
 
     code = "no-active-model"
 
 
 class VersionRefused(PortalError):
-    """A model version's files fail their check; it is named and not used."""
+    """A model version's files fail their check; the message names the version, which is not used."""
 
     code = "version-refused"
 
 
 class ExplanationRefused(PortalError):
-    """A score and its contributions do not agree; nothing is answered or recorded."""
+    """A score's contributions do not add up to it; nothing is answered or recorded."""
 
     code = "explanation-refused"
 
@@ -69,7 +69,7 @@ class DataRefused(PortalError):
 
 
 class NoRows(DataRefused):
-    """A data file is in order as far as it goes, and has no row."""
+    """A data file has no row; what it does have is right."""
 
 
 class ForeignOrigin(PortalError):
@@ -91,13 +91,13 @@ class TooLarge(PortalError):
 
 
 class Conflict(PortalError):
-    """What is asked for does not fit the state things are in; nothing was changed."""
+    """The request does not fit the present state; nothing was changed."""
 
     code = "conflict"
 
 
 class KeyReused(PortalError):
-    """An idempotency key was used before, for another request."""
+    """An idempotency key was used before for another request."""
 
     code = "key-reused"
 

@@ -1,10 +1,10 @@
 """The factors a bank knows about a customer, each declared once.
 
-Forms, API schema, CSV checks and template, training, explanation, documentation and the tests' bad values derive from
-these declarations. To change a bound, a label or a choice, change it here and nowhere else.
+Forms, API schema, CSV validation and template, training, explanation, documentation and the tests' bad values derive
+from these declarations. To change a bound, a label or a choice, change it here and nowhere else.
 
-Names are spelled as in the public data sets. Bounds are those of the field or generous ones: they catch slips, they do
-not judge. What a forest was trained on is narrower and is kept with each model version.
+Names are spelled as in the public data sets. Bounds are wide: they catch typing errors and nothing else. The narrower
+ranges that a forest was trained on are recorded with each model version.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Group(Enum):
 
 
 class Protection(Enum):
-    """Where a factor must not be scored."""
+    """Which decisions must not score a factor."""
 
     NONE = "may be scored"
     CREDIT = "never scored in a credit decision"
@@ -34,7 +34,7 @@ class Protection(Enum):
 
 
 class Direction(Enum):
-    """Which way a factor can be changed."""
+    """The direction in which a factor can be changed."""
 
     UP = "up"
     DOWN = "down"
@@ -42,11 +42,11 @@ class Direction(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """How a factor can be changed within about a year.
+class Changeability:
+    """How a customer can change a factor within about a year.
 
-    `effort` is what a change by one unit costs the customer, in a unit of its own: 1 is about a month of trying.
-    Changed values are whole multiples of `step`.
+    `effort` is what a change by one unit costs the customer: 1 is about a month of trying. Changed values are whole
+    multiples of `step`.
     """
 
     direction: Direction
@@ -56,9 +56,9 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """How a reason names a customer's own value, as the subject of a sentence.
+    """The subject of a reason's sentence: how it names the customer's value.
 
-    `many` holds `{value}`, written as people do; `one` and `zero` stand in for it at 1 and 0, `unknown` at blank.
+    `many` contains `{value}`. `one` is used instead for the value 1, `zero` for 0, and `unknown` for a blank value.
     `plural` says that `many` and `zero` take a plural verb.
     """
 
@@ -73,10 +73,11 @@ class Phrase:
 class Factor:
     """One declared fact about a customer.
 
-    `unit` is what the number counts ("EUR", "years", "a month"); `example` is a legal value as typed; `aliases` are
-    other names seen in files (case, spaces, `_` and `-` never matter); `behavioural` factors describe what the customer
-    did lately: a base file lacks them and `flask data augment` adds them. `phrase` names the value in a reason: a
-    factor without one cannot be scored by an active model. `change` is `None` where nobody can change it.
+    `unit` is what the number counts ("EUR", "years", "a month"). `example` is a legal value as typed. `aliases` are
+    other names for the column in files; case, spaces, `_` and `-` do not matter. `behavioural` factors describe what
+    the customer did recently: a base file lacks them, and `flask data augment` adds them. `phrase` names the value in a
+    reason: a model that scores a factor without a phrase cannot be activated. `change` is `None` where the customer
+    cannot change the factor.
     """
 
     name: str
@@ -90,15 +91,15 @@ class Factor:
     protection: Protection = Protection.NONE
     behavioural: bool = False
     phrase: Phrase | None = None
-    change: Change | None = None
+    change: Changeability | None = None
 
     def barred(self, *, credit: bool) -> bool:
-        """Say whether a product that does or does not decide credit must not score this factor."""
+        """Return whether a product must not score this factor; `credit`: whether the product decides on credit."""
         return self.protection is Protection.ALWAYS or (credit and self.protection is Protection.CREDIT)
 
 
 def normalised_name(name: str) -> str:
-    """Reduce a column name to what identifies it: letters and digits, lower case.
+    """Return a column name reduced to its letters and digits, in lower case, for comparison.
 
     >>> normalised_name("credit_score") == normalised_name("Credit Score") == normalised_name("CreditScore")
     True
@@ -134,7 +135,7 @@ CREDIT_SCORE = Factor(
     unit="points",
     aliases=("bureau_score", "fico"),
     phrase=Phrase(many="A credit score of {value}", unknown="An unknown credit score"),
-    change=Change(direction=Direction.UP, effort=1 / 15, step=5),
+    change=Changeability(direction=Direction.UP, effort=1 / 15, step=5),
 )
 AGE = Factor(
     name="Age",
@@ -178,7 +179,7 @@ ESTIMATED_SALARY = Factor(
     unit=f"{CURRENCY} a year",
     aliases=("salary", "annual_income", "income"),
     phrase=Phrase(many=f"A salary of {CURRENCY} {{value}} a year", unknown="An unknown salary"),
-    change=Change(direction=Direction.UP, effort=1 / 400, step=100),
+    change=Changeability(direction=Direction.UP, effort=1 / 400, step=100),
 )
 TENURE = Factor(
     name="Tenure",
@@ -195,7 +196,7 @@ TENURE = Factor(
         zero="A tenure below a year",
         unknown="An unknown tenure",
     ),
-    change=Change(direction=Direction.UP, effort=12, step=0.5),
+    change=Changeability(direction=Direction.UP, effort=12, step=0.5),
 )
 BALANCE = Factor(
     name="Balance",
@@ -207,7 +208,7 @@ BALANCE = Factor(
     unit=CURRENCY,
     aliases=("account_balance",),
     phrase=Phrase(many=f"A balance of {CURRENCY} {{value}}", unknown="An unknown balance"),
-    change=Change(direction=Direction.UP, effort=1 / 2_000, step=100),
+    change=Changeability(direction=Direction.UP, effort=1 / 2_000, step=100),
 )
 NUM_OF_PRODUCTS = Factor(
     name="NumOfProducts",
@@ -221,7 +222,7 @@ NUM_OF_PRODUCTS = Factor(
     phrase=Phrase(
         many="{value} products held", one="A single product held", unknown="An unknown number of products", plural=True
     ),
-    change=Change(direction=Direction.EITHER, effort=2),
+    change=Changeability(direction=Direction.EITHER, effort=2),
 )
 HAS_CR_CARD = Factor(
     name="HasCrCard",
@@ -234,7 +235,7 @@ HAS_CR_CARD = Factor(
     phrase=Phrase(
         one="A credit card of this bank", zero="No credit card of this bank", unknown="Not knowing of a credit card"
     ),
-    change=Change(direction=Direction.UP, effort=1),
+    change=Changeability(direction=Direction.UP, effort=1),
 )
 HAS_LOAN = Factor(
     name="HasLoan",
@@ -246,7 +247,7 @@ HAS_LOAN = Factor(
     aliases=("loan",),
     behavioural=True,
     phrase=Phrase(one="A loan of this bank", zero="No loan of this bank", unknown="Not knowing of a loan"),
-    change=Change(direction=Direction.DOWN, effort=6),
+    change=Changeability(direction=Direction.DOWN, effort=6),
 )
 SALARY_DEPOSITED = Factor(
     name="SalaryDeposited",
@@ -260,7 +261,7 @@ SALARY_DEPOSITED = Factor(
     phrase=Phrase(
         one="A salary paid in here", zero="No salary paid in here", unknown="Not knowing of a salary paid in"
     ),
-    change=Change(direction=Direction.UP, effort=2),
+    change=Changeability(direction=Direction.UP, effort=2),
 )
 CARD_UTILISATION = Factor(
     name="CardUtilisation",
@@ -272,7 +273,7 @@ CARD_UTILISATION = Factor(
     unit="percent",
     aliases=("card_utilization", "utilisation", "utilization"),
     phrase=Phrase(many="A card utilisation of {value}%", unknown="An unknown card utilisation"),
-    change=Change(direction=Direction.DOWN, effort=1 / 10),
+    change=Changeability(direction=Direction.DOWN, effort=1 / 10),
 )
 MONTHLY_OBLIGATIONS = Factor(
     name="MonthlyObligations",
@@ -289,7 +290,7 @@ MONTHLY_OBLIGATIONS = Factor(
         unknown="Unknown monthly obligations",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=1 / 100, step=10),
+    change=Changeability(direction=Direction.DOWN, effort=1 / 100, step=10),
 )
 REQUESTED_LIMIT = Factor(
     name="RequestedLimit",
@@ -314,7 +315,7 @@ IS_ACTIVE_MEMBER = Factor(
         zero="No account use in the last quarter",
         unknown="Not knowing of account use",
     ),
-    change=Change(direction=Direction.UP, effort=1),
+    change=Changeability(direction=Direction.UP, effort=1),
 )
 TRANSACTION_FREQUENCY = Factor(
     name="TransactionFrequency",
@@ -333,7 +334,7 @@ TRANSACTION_FREQUENCY = Factor(
         unknown="Not knowing of transactions",
         plural=True,
     ),
-    change=Change(direction=Direction.UP, effort=1 / 5),
+    change=Changeability(direction=Direction.UP, effort=1 / 5),
 )
 AVG_TRANSACTION_AMOUNT = Factor(
     name="AvgTransactionAmount",
@@ -364,7 +365,7 @@ DAYS_SINCE_LAST_TRANSACTION = Factor(
         unknown="Not knowing of the last transaction",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=1 / 15),
+    change=Changeability(direction=Direction.DOWN, effort=1 / 15),
 )
 DIGITAL_LOGINS = Factor(
     name="DigitalLogins",
@@ -383,7 +384,7 @@ DIGITAL_LOGINS = Factor(
         unknown="Not knowing of digital logins",
         plural=True,
     ),
-    change=Change(direction=Direction.UP, effort=1 / 5),
+    change=Changeability(direction=Direction.UP, effort=1 / 5),
 )
 BALANCE_CHANGE_3M = Factor(
     name="BalanceChange3M",
@@ -400,7 +401,7 @@ BALANCE_CHANGE_3M = Factor(
         zero="An unchanged balance",
         unknown="An unknown balance change",
     ),
-    change=Change(direction=Direction.UP, effort=1 / 10),
+    change=Changeability(direction=Direction.UP, effort=1 / 10),
 )
 COMPLAINTS_FILED = Factor(
     name="ComplaintsFiled",
@@ -419,7 +420,7 @@ COMPLAINTS_FILED = Factor(
         unknown="Not knowing of complaints",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=3),
+    change=Changeability(direction=Direction.DOWN, effort=3),
 )
 CUSTOMER_SATISFACTION = Factor(
     name="CustomerSatisfaction",
@@ -431,7 +432,7 @@ CUSTOMER_SATISFACTION = Factor(
     aliases=("satisfaction", "satisfaction_score"),
     behavioural=True,
     phrase=Phrase(many="A satisfaction of {value}", unknown="An unknown satisfaction"),
-    change=Change(direction=Direction.UP, effort=3, step=0.5),
+    change=Changeability(direction=Direction.UP, effort=3, step=0.5),
 )
 SUPPORT_CALLS = Factor(
     name="SupportCalls",
@@ -449,7 +450,7 @@ SUPPORT_CALLS = Factor(
         unknown="Not knowing of support calls",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=1),
+    change=Changeability(direction=Direction.DOWN, effort=1),
 )
 COMPLAINT_RESOLUTION_DAYS = Factor(
     name="ComplaintResolutionDays",
@@ -468,7 +469,7 @@ COMPLAINT_RESOLUTION_DAYS = Factor(
         unknown="No time on record to resolve a complaint",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=1 / 5),
+    change=Changeability(direction=Direction.DOWN, effort=1 / 5),
 )
 LATE_PAYMENTS = Factor(
     name="LatePayments",
@@ -486,5 +487,5 @@ LATE_PAYMENTS = Factor(
         unknown="Not knowing of late payments",
         plural=True,
     ),
-    change=Change(direction=Direction.DOWN, effort=4),
+    change=Changeability(direction=Direction.DOWN, effort=4),
 )

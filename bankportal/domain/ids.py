@@ -1,18 +1,18 @@
-"""The numbers that decisions and batches go by."""
+"""Identifiers of decisions and batches."""
 
 import secrets
 import time
 
 ID_LENGTH = 26
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, without i, l, o, u, which are easily misread
 
 
 def new_id() -> str:
-    """Return a new number: 26 characters that sort by time and cannot be guessed."""
+    """Return a new identifier: 26 characters that sort by time and cannot be guessed."""
     bits = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(ALPHABET[bits >> shift & 31] for shift in range(125, -1, -5))
 
 
 def is_id(text: str) -> bool:
-    """Say whether a text could be the number of a decision or a batch."""
+    """Return whether a text could be the identifier of a decision or a batch."""
     return len(text) == ID_LENGTH and set(text) <= set(ALPHABET)

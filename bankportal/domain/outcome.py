@@ -1,4 +1,4 @@
-"""What the portal answers: a score, its band, and a limit where the product has one."""
+"""The portal's answer: a score, its band, its reasons, and a limit where the product has a policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bankportal.domain.schema import Customer
 
 @dataclass(frozen=True)
 class UnseenValue:
-    """A value outside what the forest was trained on: scored all the same, and said so."""
+    """A value outside what the forest was trained on. It is scored all the same and flagged in the answer."""
 
     factor: str
     message: str
@@ -20,10 +20,10 @@ class UnseenValue:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why the answer is what it is, in the bank's words.
+    """One reason for an answer, as a sentence in the bank's words.
 
-    `factor` names the scored factor whose `contribution` this is, or `rule` the policy rule that decided by itself;
-    neither where no value stands out alone.
+    `factor` names the scored factor whose `contribution` it is. `rule` names the policy rule that decided by itself.
+    Both are `None` where no single value stands out.
     """
 
     factor: str | None
@@ -36,9 +36,9 @@ class Reason:
 class Outcome:
     """The answer for one customer.
 
-    `score` is the forest's probability, 0 to 1; `model_digest` is the SHA-256 of the model version's manifest;
-    `limit` and `policy_version` are `None` where the product has no limit policy.
-    `base` is the reference population's mean score, `contributions` each scored factor's exact share of the rest.
+    `score` is the forest's probability, 0 to 1. `limit` and `policy_version` are `None` where the product has no limit
+    policy. `base` is the mean score of the reference population; `contributions` are the scored factors' Shapley
+    values, by factor: `base` plus their sum is `score`. `model_digest` is the SHA-256 of the model version's manifest.
     """
 
     product: Product
@@ -64,7 +64,7 @@ class Outcome:
         return self.verdict.name == NO_LIMIT
 
     def to_record(self) -> dict[str, Any]:
-        """Return what is stored of the answer itself, as plain data."""
+        """Return the answer as plain data, as it is stored and as its receipt fixes it."""
         return {
             "score": self.score,
             "band": self.band.name,
@@ -79,7 +79,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Decision:
-    """An outcome that was recorded, with the customer it is about, at a time in UTC."""
+    """An outcome that was recorded, with its customer; `at` is in UTC."""
 
     id: str
     at: datetime
@@ -88,9 +88,9 @@ class Decision:
 
 
 def percent(product: Product, score: float) -> str:
-    """Write a score as a percentage that never looks as if it stood in another band.
+    """Return a score as a percentage that is in the score's own band.
 
-    One decimal, and more where rounding would cross a cut-off: 0.3996 is not 40.0%.
+    It has one decimal, and more where rounding would cross a cut-off: 0.39999 is not 40.0%.
 
     >>> from bankportal.domain.products import CHURN
     >>> percent(CHURN, 0.634), percent(CHURN, 0.39999)

@@ -1,7 +1,7 @@
-"""The credit-limit policy: a small deterministic rule beside the forest, versioned.
+"""The credit-limit policy: deterministic, versioned rules that follow the forest's score.
 
-"Allowance" here is a credit-limit allowance, never a loan-loss allowance. No limit is suggested without considering
-whether the customer can make its payments (12 CFR 1026.51): the residual income sets a ceiling that no band lifts.
+"Allowance" is a credit-limit allowance here, never a loan-loss allowance. The policy considers whether the customer can
+make the payments (12 CFR 1026.51): the residual income sets a ceiling for the limit, whatever the band.
 """
 
 import math
@@ -18,10 +18,12 @@ SALARY, OBLIGATIONS, REQUESTED = "EstimatedSalary", "MonthlyObligations", "Reque
 
 @dataclass(frozen=True)
 class Limit:
-    """What the policy answers; amounts in EUR.
+    """The policy's answer; amounts in EUR.
 
-    `amount` is 0 where no limit is granted; `ceiling` is what the residual income can carry; `rule` names the rule that
-    decided; `counteroffer` says that the amount is above 0 and below the request.
+    `amount` is 0 where no limit is granted. `ceiling` is the largest limit that the residual income can carry. `rule`
+    names the rule that decided, a key of `RULES`. `requested` is `None` where no limit was requested. `counteroffer`:
+    the amount is above 0 and below the request. `obligations_assumed`: the obligations were blank, and a share of the
+    salary was taken for them.
     """
 
     amount: float
@@ -33,12 +35,12 @@ class Limit:
 
     @property
     def declined(self) -> bool:
-        """Say whether no limit is granted."""
+        """Whether no limit is granted."""
         return self.amount == 0
 
     @property
     def cut(self) -> bool:
-        """Say whether less is granted than was or could be asked for: nothing, or a counteroffer."""
+        """Whether less is granted than could be requested: nothing, or a counteroffer."""
         return self.declined or self.counteroffer
 
 
@@ -56,10 +58,11 @@ RULES: Mapping[str, str] = MappingProxyType(
 class LimitPolicy:
     """Suggests a limit from band, salary, obligations and request.
 
-    `band_months`: how many monthly salaries a band may carry. `living_share`: share of the salary that tax and living
-    costs take. `unknown_obligations_share`: share of the salary taken where the obligations are blank. The minimum
-    payment (`minimum_payment` of the full limit, a month) may take at most `payment_share` of what is left.
-    Limits are rounded down to `step`, unless as requested; below `smallest` none is granted, nor can be asked for.
+    `band_months`: the largest limit of each band, in monthly salaries. `living_share`: the share of the salary that tax
+    and living costs take. `unknown_obligations_share`: the share taken for obligations where they are blank.
+    `minimum_payment`: the monthly minimum payment as a share of the full limit. `payment_share`: the largest share of
+    the residual income that the minimum payment may take. Limits are rounded down to a multiple of `step`, unless the
+    request is granted as it is. Below `smallest` no limit is granted, and none can be requested. Amounts in EUR.
     """
 
     version: str
@@ -72,14 +75,17 @@ class LimitPolicy:
     smallest: int
 
     def ceiling(self, salary: float, obligations: float | None) -> float:
-        """Return the largest limit, in EUR, whose minimum payment the residual income can carry; never below 0."""
+        """Return the largest limit, in EUR, whose minimum payment the residual income can carry; never below 0.
+
+        `salary` is EUR a year; `obligations` are EUR a month, `None` where unknown.
+        """
         income = salary / 12
         bound = self.unknown_obligations_share * income if obligations is None else obligations
         residual = income * (1 - self.living_share) - bound
         return max(0.0, residual * self.payment_share / self.minimum_payment)
 
     def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
-        """Return the limit for a band, the scored factors and the requested limit (`None`: not asked for)."""
+        """Return the limit for a band, the scored values by factor, and the requested limit (`None`: none)."""
         salary, obligations = factors[SALARY], factors[OBLIGATIONS]
         assert isinstance(salary, float)
         assert not isinstance(obligations, str)
@@ -119,5 +125,5 @@ CARD_LIMIT_POLICY = LimitPolicy(
     smallest=MIN_LIMIT,
 )
 
-# Every policy that ever decided stays here, so that its decisions can be recomputed.
+# Every policy that was ever used stays here, so that its decisions can be recomputed.
 POLICIES: Mapping[str, LimitPolicy] = MappingProxyType({policy.version: policy for policy in (CARD_LIMIT_POLICY,)})

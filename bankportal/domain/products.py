@@ -1,6 +1,6 @@
-"""The products: what is decided, on which factors, against which label, in which bands.
+"""The products: what is decided, from which factors, trained on which label, in which bands.
 
-A third product needs a declaration here and no new page, form or command.
+A new product needs a declaration here and no new page, form or command.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
 
 
 class Tone(Enum):
-    """Whether a band is good news; colour and icon follow from it, never from the score itself."""
+    """Whether a band is good or bad news. Colour and icon follow from it, never from the score itself."""
 
     GOOD = "good"
     FAIR = "fair"
@@ -25,7 +25,7 @@ class Tone(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A named range of the score, from `start` (included) up to the next band's."""
+    """A named range of the score, from `start` (included) up to the next band's start."""
 
     name: str
     start: float
@@ -47,20 +47,20 @@ NO_LIMIT = "No limit"
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """The column a forest learns: 1 where `meaning` holds, else 0."""
+    """The column that a forest learns to predict: 1 where `meaning` is true, else 0."""
 
     name: str
     meaning: str
     aliases: tuple[str, ...] = ()
 
     def matches(self, column: str) -> bool:
-        """Say whether a file's column is this label."""
+        """Return whether a column of this name is this label."""
         return normalised_name(column) in {normalised_name(name) for name in (self.name, *self.aliases)}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What a reason says a value does, after one thing and after many: "raises the risk", "raise the risk"."""
+    """The verb of a reason's sentence after a singular and a plural subject: "raises the risk", "raise the risk"."""
 
     singular: str
     plural: str
@@ -68,7 +68,7 @@ class Verb:
 
 @dataclass(frozen=True)
 class Reference:
-    """Whom a customer is compared with: all training customers, or the `size` that score just above a band's start."""
+    """The reference population: all training customers, or the `size` of them that score just above a band's start."""
 
     meaning: str
     band: str | None = None
@@ -86,7 +86,7 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class ProductFactor:
-    """A factor in its role for one product. Optional factors may be blank: unknown."""
+    """A factor with its role for one product. A factor that is not required may be blank, which means unknown."""
 
     factor: Factor
     role: Role
@@ -99,12 +99,13 @@ class ProductRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Product:
-    """One thing the portal decides.
+    """One kind of decision, with all that is declared about it.
 
-    `quantity` names the score in a sentence ("the risk of leaving"), `raises` and `lowers` what a value does to it;
-    `required` and `optional` are the scored factors; `protected` are accepted for audits and stored away from the rest.
-    Raises `ProductRefused` where a scored or policy factor is protected for this product, a factor appears twice, or
-    the bands do not cover 0 to 1 in order.
+    `quantity` names the score in a sentence ("the risk of leaving"); `raises` and `lowers` are the verbs for what a
+    value does to it. `required` and `optional` are the scored factors. `protected` factors are accepted for the
+    fairness audit and stored apart. Raises `ProductRefused` where a scored or policy factor is protected for this
+    product, where a name is declared twice, where the bands do not cover 0 to 1 in order, or where the policy does not
+    name exactly these bands.
     """
 
     key: str
@@ -125,11 +126,11 @@ class Product:
     identifiers: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
 
     def __post_init__(self) -> None:
-        for entry in self.factors:
-            if entry.role in {Role.SCORED, Role.POLICY} and entry.factor.barred(credit=self.decides_credit):
-                raise ProductRefused(f"{self.key} must not score {entry.factor.name}: {entry.factor.protection.value}")
-        names = [normalised_name(name) for e in self.factors for name in (e.factor.name, *e.factor.aliases)]
-        names += [normalised_name(name) for name in (self.label.name, *self.label.aliases)]
+        for factor in (*self.scored, *self.policy_factors):
+            if factor.barred(credit=self.decides_credit):
+                raise ProductRefused(f"{self.key} must not score {factor.name}: {factor.protection.value}")
+        declared: list[Factor | Label] = [self.label, *(product_factor.factor for product_factor in self.factors)]
+        names = [normalised_name(name) for named in declared for name in (named.name, *named.aliases)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ProductRefused(f"{self.key} declares {', '.join(sorted(twice))} twice")
         starts = [band.start for band in self.bands]
@@ -140,7 +141,7 @@ class Product:
 
     @cached_property
     def factors(self) -> tuple[ProductFactor, ...]:
-        """All factors the product accepts, in their roles."""
+        """All factors that the product accepts, with their roles."""
         return tuple(self._declared_factors())
 
     def _declared_factors(self) -> Iterator[ProductFactor]:
@@ -152,12 +153,12 @@ class Product:
 
     @cached_property
     def scored(self) -> tuple[Factor, ...]:
-        """The factors the forest sees, in its order."""
+        """The factors that the forest scores, in the order of its columns."""
         return self.required + self.optional
 
     @cached_property
     def cut_offs(self) -> tuple[float, ...]:
-        """Where one band ends and the next begins."""
+        """The scores at which a band ends and the next begins."""
         return tuple(band.start for band in self.bands[1:])
 
     def band(self, score: float) -> Band:
@@ -165,7 +166,7 @@ class Product:
         return self.bands[bisect_right(self.cut_offs, score)]
 
     def end(self, band: Band) -> float:
-        """Return where a band ends: the next one's start, or 1."""
+        """Return the score at which a band ends: the next band's start, or 1."""
         return (*self.cut_offs, 1.0)[self.bands.index(band)]
 
     def verdict(self, band: Band, amount: float | None) -> Verdict:

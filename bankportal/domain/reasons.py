@@ -1,7 +1,7 @@
-"""Reasons: contributions put in the bank's words, in a catalogue that the bank can edit in one file.
+"""Reasons: which contributions of a score are named as its reasons, and the sentences that name them.
 
-The words are declared with the factors (`Phrase`) and products (`Verb`); `Catalogue.edited` lays the bank's own over
-them. Which contributions become reasons is decided here as well.
+The words are declared with the factors (`Phrase`) and products (`Verb`). A bank can replace them in one file, which
+`Catalogue.edited` reads.
 """
 
 import re
@@ -19,12 +19,13 @@ from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
 MAX_REASONS = 4
-# How a phrase writes an amount.
+# How a phrase contains an amount.
 MONEY = f"{CURRENCY} {{value}}"
 NOTHING_ALONE = "Several values together, none of them by itself"
-# A contribution below either is no principal reason: half a percentage point, a share of the weightiest one.
+# A contribution below either of them is no principal reason: half a percentage point of the score, and 5% of the
+# largest contribution that is named.
 MIN_POINTS, MIN_SHARE = 0.005, 0.05
-# How a policy rule that cut or refused a limit is named; {ceiling}, {amount} and {smallest} come with their currency.
+# The sentences for a policy rule that reduced or refused a limit. {ceiling}, {amount}, {smallest} include the currency.
 RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         ABILITY_TO_PAY: "After living costs and obligations the salary carries no limit above {ceiling}",
@@ -37,7 +38,7 @@ RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
 
 
 def spoken(value: Value) -> str:
-    """Write a value as people do: thousands separated, two decimals at most.
+    """Return a value as text for a sentence: thousands separated, two decimals at most.
 
     >>> spoken(62000.0), spoken(4.5), spoken("Spain"), spoken(-0.004)
     ('62,000', '4.5', 'Spain', '0')
@@ -49,7 +50,7 @@ def spoken(value: Value) -> str:
 
 
 def spoken_money(value: float) -> str:
-    """Write an amount with its currency, cents where there are any.
+    """Return an amount with its currency as text; with cents only where there are any.
 
     >>> spoken_money(85.2), spoken_money(62000.0)
     ('EUR 85.20', 'EUR 62,000')
@@ -60,9 +61,9 @@ def spoken_money(value: float) -> str:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The words for every factor that can be a reason, and for the policy's rules.
+    """The words of all reasons.
 
-    `phrases` maps a factor's name to its phrase, `rules` a rule's name to its sentence.
+    `phrases` maps the name of a factor to its phrase, `rules` the name of a policy rule to its sentence.
     """
 
     phrases: Mapping[str, Phrase]
@@ -70,15 +71,15 @@ class Catalogue:
 
     @classmethod
     def declared(cls) -> "Catalogue":
-        """Return the words as declared with the factors."""
+        """Return the words as they are declared with the factors."""
         return cls({factor.name: factor.phrase for factor in _factors().values() if factor.phrase})
 
     @classmethod
     def edited(cls, text: str) -> "Catalogue":
-        """Lay a bank's words over the declared ones.
+        """Return the declared words with a bank's own words in their place.
 
-        `text` is TOML: a table a factor with any of `many`, `one`, `zero`, `unknown`, `plural`, and a table `rules`.
-        Raises `SettingsRefused` naming what has no meaning.
+        `text` is TOML: a table for each factor with any of `many`, `one`, `zero`, `unknown`, `plural`, and a table
+        `rules`. Raises `SettingsRefused`, which names what cannot be used.
         """
         try:
             tables = tomllib.loads(text)
@@ -91,18 +92,18 @@ class Catalogue:
         return cls(phrases, rules)
 
     def missing(self, factors: tuple[str, ...]) -> list[str]:
-        """Return which of the factors have no words."""
+        """Return those of the factors that have no phrase."""
         return [name for name in factors if name not in self.phrases]
 
     def sentence(self, product: Product, factor: str, value: Value, *, raises: bool) -> str:
-        """Say what a factor's value does to the score: "3 complaints in 12 months raise the risk"."""
+        """Return what a factor's value does to the score: "3 complaints in 12 months raise the risk"."""
         phrase = self.phrases[factor]
         subject, plural = _subject(phrase, value)
         verb = product.raises if raises else product.lowers
         return f"{subject} {verb.plural if plural else verb.singular}"
 
     def to_toml(self) -> str:
-        """Write the words as the file that a bank edits."""
+        """Return the words as the TOML file that a bank edits."""
         rules = "\n".join(["[rules]", *(f'{name} = "{sentence}"' for name, sentence in self.rules.items()), ""])
         return "\n".join([*(_table(name, phrase) for name, phrase in self.phrases.items()), rules])
 
@@ -125,19 +126,19 @@ def _edited_phrase(name: str, words: object, phrases: Mapping[str, Phrase]) -> P
     return replace(phrases[name], **words) if name in phrases else Phrase(**words)
 
 
-def _edited_rules(given: object) -> Mapping[str, str]:
-    if not isinstance(given, dict) or not all(isinstance(sentence, str) for sentence in given.values()):
+def _edited_rules(sentences: object) -> Mapping[str, str]:
+    if not isinstance(sentences, dict) or not all(isinstance(sentence, str) for sentence in sentences.values()):
         raise SettingsRefused("The catalogue of reasons needs a table of sentences under rules.")
-    if unknown := set(given) - set(RULE_SENTENCES):
+    if unknown := set(sentences) - set(RULE_SENTENCES):
         raise SettingsRefused(f"The catalogue of reasons has under rules: {', '.join(sorted(unknown))}.")
-    for name, sentence in given.items():
+    for name, sentence in sentences.items():
         if set(re.findall(r"{([^}]*)}", sentence)) - {"ceiling", "amount", "smallest"}:
             raise SettingsRefused(f"The catalogue of reasons has a name in braces in {name} that means nothing.")
-    return MappingProxyType({**RULE_SENTENCES, **given})
+    return MappingProxyType({**RULE_SENTENCES, **sentences})
 
 
 def _subject(phrase: Phrase, value: Value) -> tuple[str, bool]:
-    """Return how a phrase names a value, and whether that takes a plural verb."""
+    """Return a phrase's subject for a value, and whether it takes a plural verb."""
     if value is None:
         return phrase.unknown, False
     if value == 1 and phrase.one:
@@ -156,29 +157,32 @@ def _table(name: str, phrase: Phrase) -> str:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What the reasons are chosen from, by factor: `contributions`, and `effects`.
+class Attribution:
+    """A score's contributions and effects by factor, from which the reasons are chosen.
 
-    An effect is how much higher the score is than the mean score with that factor alone put at the reference
-    population's values.
+    A contribution is the factor's Shapley value. An effect is the score minus the mean score when that factor alone
+    takes the values of the reference population.
     """
 
     contributions: Mapping[str, float]
     effects: Mapping[str, float]
 
     def honest(self) -> list[tuple[str, float]]:
-        """Return the contributions that hold by themselves, largest first: those whose effect has the same sign."""
-        held = [(name, share) for name, share in self.contributions.items() if share * self.effects[name] > 0]
-        return sorted(held, key=lambda pair: (-abs(pair[1]), pair[0]))
+        """Return the contributions whose effect has the same sign, with their factors, largest first (honesty gate)."""
+        agreeing = [(name, share) for name, share in self.contributions.items() if share * self.effects[name] > 0]
+        return sorted(agreeing, key=lambda pair: (-abs(pair[1]), pair[0]))
 
 
-def principal(ordered: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Return the contributions that weigh enough to be named: the first always, the others where they count."""
+def principal_contributions(ordered: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Return the contributions to be named, of (factor, contribution) pairs ordered by size.
+
+    These are the largest, and at most `MAX_REASONS` - 1 others that are at least `MIN_POINTS` and `MIN_SHARE` of it.
+    """
     if not ordered:
         return []
-    first, *others = ordered[:MAX_REASONS]
-    least = max(MIN_POINTS, MIN_SHARE * abs(first[1]))
-    return [first, *(pair for pair in others if abs(pair[1]) >= least)]
+    largest, *smaller = ordered[:MAX_REASONS]
+    minimum = max(MIN_POINTS, MIN_SHARE * abs(largest[1]))
+    return [largest, *(pair for pair in smaller if abs(pair[1]) >= minimum)]
 
 
 def reasons(
@@ -186,25 +190,25 @@ def reasons(
     product: Product,
     band: Band,
     values: Mapping[str, Value],
-    explained: Explained,
+    attribution: Attribution,
     limit: Limit | None,
 ) -> tuple[Reason, ...]:
-    """Return one to four reasons, the weightiest first.
+    """Return one to four reasons, the most important first.
 
-    Where credit is refused for the score, they are what pulls furthest below the reference population; where a policy
-    rule cut the limit, it is named first, and alone where it is the ability to pay. Elsewhere they are what weighs most
-    either way.
+    Usually they are the largest contributions of either sign. Where the score refuses credit, or a policy rule reduced
+    or refused the limit, they are the largest negative ones. Such a rule is named first; the ability to pay is named
+    alone.
     """
     rule = rule_reason(catalogue, product, band, limit)
     if rule and rule.rule == ABILITY_TO_PAY:
         return (rule,)
     adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
-    chosen = principal([(name, share) for name, share in explained.honest() if not adverse or share < 0])
-    found = [
+    honest = [(name, share) for name, share in attribution.honest() if not adverse or share < 0]
+    from_score = [
         Reason(name, None, share, catalogue.sentence(product, name, values.get(name), raises=share > 0))
-        for name, share in chosen[: MAX_REASONS - (rule is not None)]
+        for name, share in principal_contributions(honest)[: MAX_REASONS - (rule is not None)]
     ]
-    return tuple([rule, *found] if rule else found) or (Reason(None, None, 0.0, NOTHING_ALONE),)
+    return tuple([rule, *from_score] if rule else from_score) or (Reason(None, None, 0.0, NOTHING_ALONE),)
 
 
 class Omission(Enum):
@@ -220,34 +224,36 @@ class Omission(Enum):
 def omissions(outcome: Outcome) -> dict[str, Omission]:
     """Return, by factor, why a contribution of an outcome is not among its reasons.
 
-    This follows from what is recorded. Of the contributions that point the way their factor's own effect does, the
-    weightiest are named; so one that is large enough and was passed over does not point that way.
+    It is derived from the recorded outcome alone. The largest contributions that pass the honesty gate are named, so a
+    contribution that is large enough and still not named did not pass it.
     """
     named = {reason.factor: abs(reason.contribution) for reason in outcome.reasons if reason.factor}
     rules = {reason.rule for reason in outcome.reasons if reason.rule}
-    others = {name: share for name, share in outcome.contributions.items() if name not in named}
+    omitted = {name: share for name, share in outcome.contributions.items() if name not in named}
     if ABILITY_TO_PAY in rules:
-        return dict.fromkeys(others, Omission.RULE_ALONE)
+        return dict.fromkeys(omitted, Omission.RULE_ALONE)
     adverse = outcome.product.decides_credit and (outcome.band.tone is Tone.BAD or bool(rules))
-    least = max(MIN_POINTS, MIN_SHARE * max(named.values())) if named else 0.0
-    lightest = min(named.values(), default=0.0) if len(outcome.reasons) == MAX_REASONS else 0.0
+    minimum = max(MIN_POINTS, MIN_SHARE * max(named.values())) if named else 0.0
+    smallest_named = min(named.values(), default=0.0) if len(outcome.reasons) == MAX_REASONS else 0.0
 
     def omission(share: float) -> Omission:
         if adverse and share > 0:
             return Omission.SPEAKS_FOR
-        if abs(share) < least:
+        if abs(share) < minimum:
             return Omission.TOO_SMALL
-        return Omission.TOO_MANY if 0 < abs(share) <= lightest else Omission.NOT_BY_ITSELF
+        return Omission.TOO_MANY if 0 < abs(share) <= smallest_named else Omission.NOT_BY_ITSELF
 
-    return {name: omission(share) for name, share in others.items()}
+    return {name: omission(share) for name, share in omitted.items()}
 
 
 def rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:
-    """Return the policy rule that cut or refused a limit by itself; the score's own refusal is none."""
+    """Return the reason for a limit that a policy rule reduced or refused.
+
+    `None` where no rule did, and where the score itself refuses credit.
+    """
     if limit is None or product.policy is None or not limit.cut or band.tone is Tone.BAD:
         return None
     sentence = catalogue.rules[f"{limit.rule}-declined" if limit.declined else limit.rule]
     amounts = {"ceiling": float(int(limit.ceiling)), "amount": limit.amount, "smallest": float(product.policy.smallest)}
-    return Reason(
-        None, limit.rule, 0.0, sentence.format(**{name: spoken_money(each) for name, each in amounts.items()})
-    )
+    spoken_amounts = {name: spoken_money(amount) for name, amount in amounts.items()}
+    return Reason(None, limit.rule, 0.0, sentence.format(**spoken_amounts))

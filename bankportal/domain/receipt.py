@@ -1,6 +1,6 @@
-"""The receipt of a decision or a batch: its content, written in one canonical way and chained to the one before.
+"""The receipt of a decision or a batch: the SHA-256 of its canonical content, which names the receipt before it.
 
-`docs/verify_receipts.py` checks an exported chain by these rules without the portal.
+`docs/verify_receipts.py` checks an exported chain by these rules, without the portal.
 """
 
 import hashlib
@@ -14,28 +14,28 @@ from bankportal.domain.outcome import Decision
 from bankportal.domain.schema import Values
 
 FORMAT = 1
-START = "0" * 64
+START = "0" * 64  # stands in the first receipt for the digest before
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
 class RecordedDecision:
-    """A decision with what its receipt fixes beside it: its submission's digest and its protected values' salt."""
+    """A decision with what its receipt fixes as well: its submission's digest and the salt of its protected values."""
 
     decision: Decision
     submission: str
     salt: str
 
 
-ChainEntry = RecordedDecision | Job  # what has a place in the chain
+ChainEntry = RecordedDecision | Job  # what a receipt is written for
 
 
 @dataclass(frozen=True)
 class Receipt:
     """A decision's or batch's place in the chain.
 
-    `number` counts from 1 without gaps; `digest` is the SHA-256 of the canonical content, which holds `previous`, the
-    digest before.
+    `number` counts from 1 without gaps. `digest` is the SHA-256 of the canonical content, which contains `previous`,
+    the digest of the receipt before. Digests are written in hexadecimal.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Receipt:
 
 
 def canonical(content: Any) -> str:
-    """Write plain data as JSON in one way: keys sorted, no spaces, shortest floats, no NaN."""
+    """Return plain data as JSON in its one canonical form: keys sorted, no spaces, shortest floats, no NaN."""
     return _ENCODER.encode(content)
 
 
@@ -53,19 +53,19 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def protected_digest(salt: str, apart: Values) -> str:
-    """Return what fixes the protected values without telling them; the salt keeps them from being guessed."""
-    return sha256(salt + canonical(apart))
+def protected_digest(salt: str, protected: Values) -> str:
+    """Return a digest that fixes the protected values without revealing them; the salt prevents guessing."""
+    return sha256(salt + canonical(protected))
 
 
 def content(entry: ChainEntry, number: int, previous: str) -> str:
-    """Return the canonical content of a decision or a batch: what its receipt is the digest of."""
-    of_entry = batch_content(entry) if isinstance(entry, Job) else decision_content(entry)
-    return canonical(of_entry | {"format": FORMAT, "number": number, "previous": previous})
+    """Return the canonical content of a decision or a batch, whose SHA-256 is the receipt's digest."""
+    fixed = batch_content(entry) if isinstance(entry, Job) else decision_content(entry)
+    return canonical(fixed | {"format": FORMAT, "number": number, "previous": previous})
 
 
 def decision_content(recorded: RecordedDecision) -> dict[str, Any]:
-    """Return what a receipt fixes of a decision: the answer, its input, who answered, when."""
+    """Return what a receipt fixes of a decision: the answer, its input, the model version, the time."""
     decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
     return outcome.to_record() | {
         "id": decision.id,
@@ -79,9 +79,9 @@ def decision_content(recorded: RecordedDecision) -> dict[str, Any]:
 
 
 def batch_content(job: Job) -> dict[str, Any]:
-    """Return what a receipt fixes of a batch: the file, how it was read, who answered, and the digests of the answers.
+    """Return what a receipt fixes of a batch: the file, how it was read, the versions, and the result files' digests.
 
-    Of what the check found only the digest: it quotes cells of the file.
+    The result of the check quotes cells of the file, so the receipt holds its digest alone.
     """
     return {
         "kind": "batch",
@@ -109,7 +109,7 @@ def batch_content(job: Job) -> dict[str, Any]:
 
 
 def receipt(entry: ChainEntry, before: Receipt | None) -> Receipt:
-    """Return the receipt that follows the one before; `None` starts the chain."""
+    """Return the receipt that follows another in the chain; `None` before the first."""
     number, previous = (before.number + 1, before.digest) if before else (1, START)
     return Receipt(number, sha256(content(entry, number, previous)), previous)
 

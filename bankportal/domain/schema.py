@@ -1,4 +1,4 @@
-"""One pydantic model a product, made from its declaration: the only validation there is.
+"""One pydantic model for each product, derived from its declaration: the only validation there is.
 
 Form, API and CSV hand their raw values to `validate` and get the same `Customer` or the same problems.
 """
@@ -32,7 +32,7 @@ MAX_QUOTED = 80
 
 @dataclass(frozen=True)
 class Customer:
-    """One customer's validated values by role; every factor of the product is a key, `None` where unknown."""
+    """One customer's validated values by role and factor. Every factor of the product is a key; unknown is `None`."""
 
     product: Product
     identifiers: Values
@@ -41,65 +41,68 @@ class Customer:
     protected: Values
 
     def all_values(self) -> Values:
-        """Return all values under their factors' names."""
+        """Return all values by factor."""
         return self.identifiers | self.scored | self.policy | self.protected
 
 
 def is_blank(value: object) -> bool:
-    """Say whether a raw value means unknown: nothing, or white space only."""
+    """Return whether a raw value means unknown: `None`, or white space only."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def validator(entry: ProductFactor) -> Any:
-    """Return the annotated type that pydantic checks one factor with, through the source given as context."""
-    factor = entry.factor
+def validator(product_factor: ProductFactor) -> Any:
+    """Return the annotated type by which pydantic validates one factor.
+
+    The validation's context is the `Source` of the values; without one they are taken as typed.
+    """
+    factor = product_factor.factor
 
     def check(value: object, info: ValidationInfo) -> Value:
         source = info.context or Source.TYPED
-        # A typed value is unknown where it is not given: white space in place of a number is a slip.
+        # White space is unknown in a form or a file; in JSON, where a number is expected, it is an error.
         unknown = value is None or (source is Source.TEXT and is_blank(value))
         try:
-            checked: Value = None if unknown else factor.constraint.validate(value, source)
-        except ConstraintViolation as broken:
-            raise PydanticCustomError(broken.code, "{message}", {"message": broken.message}) from None
-        if checked is None or checked == "":
-            if entry.required:
+            validated: Value = None if unknown else factor.constraint.validate(value, source)
+        except ConstraintViolation as violation:
+            raise PydanticCustomError(violation.code, "{message}", {"message": violation.message}) from None
+        if validated is None or validated == "":
+            if product_factor.required:
                 raise PydanticCustomError("required", "is required")
             return None
-        return checked
+        return validated
 
     json_schema = factor.constraint.json_schema()
-    if not entry.required:
+    if not product_factor.required:
         json_schema = {"anyOf": [json_schema, {"type": "null"}]}
     return Annotated[Any, BeforeValidator(check), WithJsonSchema(json_schema)]
 
 
 @cache
 def schema(product: Product) -> type[BaseModel]:
-    """Return the product's pydantic model: strict, unknown fields refused, keys as the factors are named."""
+    """Return the product's pydantic model: a field for each factor, by name; strict; unknown fields are refused."""
     fields: dict[str, Any] = {}
-    for entry in product.factors:
-        factor = entry.factor
+    for product_factor in product.factors:
+        factor = product_factor.factor
         unit = f" Unit: {factor.unit}." if factor.unit else ""
         field = Field(
-            default=... if entry.required else None,
+            default=... if product_factor.required else None,
             title=factor.label,
             description=f"{factor.help}{unit}",
             examples=[factor.example] if factor.example else None,
         )
-        fields[factor.name] = (validator(entry), field)
+        fields[factor.name] = (validator(product_factor), field)
     return create_model(f"{product.title}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
 def validate(product: Product, raw: object, source: Source) -> Customer:
-    """Check raw values (a mapping of factor names to values) and return the customer.
+    """Validate raw values (a mapping of factor names to values) and return the customer.
 
-    Raises `InvalidInput` with every problem, in the product's order; unknown names come last.
+    Raises `InvalidInput` with every problem, in the order of the product's factors; unknown names come last.
     """
     try:
         values = vars(schema(product).model_validate(raw, context=source))
     except ValidationError as error:
-        raise InvalidInput(_problems(product, error)) from None
+        raise InvalidInput(_problem(product, details) for details in error.errors(include_url=False)) from None
     return Customer(product, *({name: values[name] for name in names} for names in _names_by_role(product)))
 
 
@@ -107,11 +110,10 @@ def validate(product: Product, raw: object, source: Source) -> Customer:
 def _names_by_role(product: Product) -> tuple[tuple[str, ...], ...]:
     """Return the factors' names by role, in the order of `Customer`'s fields."""
     roles = (Role.IDENTIFIER, Role.SCORED, Role.POLICY, Role.PROTECTED)
-    return tuple(tuple(entry.factor.name for entry in product.factors if entry.role is role) for role in roles)
-
-
-def _problems(product: Product, error: ValidationError) -> list[FieldProblem]:
-    return [_problem(product, details) for details in error.errors(include_url=False)]
+    return tuple(
+        tuple(product_factor.factor.name for product_factor in product.factors if product_factor.role is role)
+        for role in roles
+    )
 
 
 def _problem(product: Product, details: Mapping[str, Any]) -> FieldProblem:
@@ -132,7 +134,7 @@ def _problem(product: Product, details: Mapping[str, Any]) -> FieldProblem:
 
 
 def _cut(value: object) -> str:
-    """Return a value as its sender wrote it: text from forms and files, JSON from systems."""
+    """Return a submitted value as text, shortened: a text as it is, any other value as JSON."""
     text = (
         "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     )

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bankportal.domain.constraints import Number, YesNo
-from bankportal.domain.factors import Change, Direction, Factor
+from bankportal.domain.factors import Changeability, Direction, Factor
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Band, Product, Tone
 from bankportal.explanation.cells import Flags, Floats, Ints, Ladder, goes_left, last_left
@@ -151,7 +151,7 @@ def candidates(
 
 def _changeable(
     product: Product, encoding: Encoding, values: Mapping[str, Value]
-) -> Iterator[tuple[Factor, Change, float]]:
+) -> Iterator[tuple[Factor, Changeability, float]]:
     for factor in product.scored:
         own = values.get(factor.name)
         if (
@@ -165,7 +165,7 @@ def _changeable(
 
 
 def _candidates(
-    factor: Factor, change: Change, forest: Forest, encoding: Encoding, own: float, limits: Limits | None
+    factor: Factor, change: Changeability, forest: Forest, encoding: Encoding, own: float, limits: Limits | None
 ) -> Candidates:
     column = int(encoding.positions(factor.name)[0])
     if isinstance(factor.constraint, Number):

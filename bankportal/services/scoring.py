@@ -18,8 +18,8 @@ from bankportal.domain.reasons import (
     MIN_POINTS,
     MIN_SHARE,
     NOTHING_ALONE,
+    Attribution,
     Catalogue,
-    Explained,
     reasons,
     rule_reason,
 )
@@ -115,7 +115,7 @@ def _outcome(
     band = product.band(score)
     allowed = limit(customer, band, policy)
     contributions = dict(zip(factors, shares, strict=True))
-    explained = Explained(contributions, dict(zip(factors, effects, strict=True)))
+    attribution = Attribution(contributions, dict(zip(factors, effects, strict=True)))
     return Outcome(
         product=product,
         score=score,
@@ -124,7 +124,7 @@ def _outcome(
         flags=model.seen.flags(customer.scored),
         base=model.explainer.base,
         contributions=contributions,
-        reasons=reasons(catalogue, product, band, customer.scored, explained, allowed),
+        reasons=reasons(catalogue, product, band, customer.scored, attribution, allowed),
         model_version=model.version,
         model_digest=model.manifest_digest,
         policy_version=policy.version if policy else None,

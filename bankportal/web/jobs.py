@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bankportal.domain.batch import Job, ProblemGroup, Progress, State
-from bankportal.domain.constraints import UNSEEN
+from bankportal.domain.constraints import INVISIBLE
 from bankportal.domain.errors import FieldProblem, NotFound
 from bankportal.domain.factors import CUSTOMER_ID, SURNAME
 from bankportal.domain.products import Product, ProductFactor, Role, Verdict
@@ -344,6 +344,6 @@ def download_name(job: Job, file: str) -> str:
 
     What an uploaded name holds of folders, control characters and what file systems refuse is left out.
     """
-    base = UNSEEN.sub("", job.file_name.replace("\\", "/"))
+    base = INVISIBLE.sub("", job.file_name.replace("\\", "/"))
     stem = re.sub(r'[<>:"|?*]', "_", PurePosixPath(base).stem).strip(". ")[:MAX_STEM_LENGTH]
     return f"{stem or 'batch'}-{file}"
