@@ -6,50 +6,60 @@ from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 from fastapi import FastAPI
-from starlette.routing import Route
+from flask import Flask
+from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from bankportal import app as flask_app
+from bankportal.api import openapi
 from bankportal.api.api import Api
 from bankportal.api.fastapi_adapter import Engine
-from bankportal.api.operations import OPERATIONS
 from bankportal.config import Config
 from bankportal.version import BRAND, __version__
+from bankportal.wiring import Services
 
 
-class Portal:
-    """Both halves of the portal behind one address: the API as it is, pages through WSGI."""
+class Others:
+    """All that is no operation: the API's document and what it refuses; else a page, through WSGI."""
 
-    def __init__(self, config: Config | None = None):
-        self.flask = flask_app.create_app(config)
-        self.services = self.flask.extensions["bankportal"]
-        self.api = Api(self.services)
-        self.engine = Engine(self.api, flask_app.HEADERS)
-        self.pages = WSGIMiddleware(cast(Any, self.flask), workers=self.services.config.threads)
+    def __init__(self, engine: Engine, pages: Flask, threads: int):
+        self.engine = engine
+        self.rest_of_api = request_response(engine.respond)
+        self.pages = WSGIMiddleware(cast(Any, pages), workers=threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the half it belongs to."""
-        half: Any = self.engine if self.api.owns(scope["path"]) else self.pages
+        of_api = scope["type"] == "http" and self.engine.api.owns(scope["path"])
+        half: Any = self.rest_of_api if of_api else self.pages
         await half(scope, receive, send)
 
 
 def create_app(config: Config | None = None) -> FastAPI:
-    """Make the FastAPI app; `SettingsRefused` where the settings do not allow it to start."""
-    portal = Portal(config)
+    """Make the FastAPI app; `SettingsRefused` where the settings do not allow it to start.
+
+    Each operation of the API is a path operation. `app.state` holds the `services`, and as `pages` the Flask app.
+    """
+    pages = flask_app.create_app(config)
+    services: Services = pages.extensions["bankportal"]
+    engine = Engine(Api(services), flask_app.HEADERS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        portal.services.explaining.warm_up_later()
+        services.explaining.warm_up_later()
         yield
-        portal.services.database.close()
+        services.database.close()
 
-    # The document and its page are the API's own: the same as on Flask.
-    app = FastAPI(title=BRAND, version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.portal = portal
-    for path in dict.fromkeys(operation.path for operation in OPERATIONS):
-        app.router.routes.append(Route(path, portal.engine))
-    app.router.redirect_slashes = False
-    app.router.default = portal
+    app = FastAPI(
+        title=BRAND,
+        version=__version__,
+        lifespan=lifespan,
+        routes=engine.routes(),
+        redirect_slashes=False,
+        openapi_url=None,  # the document is the API's own: the same bytes as on Flask
+    )
+    app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's own manual extends it
+    app.router.default = Others(engine, pages, services.config.threads)
+    app.state.services, app.state.pages = services, pages
     return app
 
 

@@ -37,6 +37,11 @@ class Api:
         for operation in (*OPERATIONS, *self.older):
             self._add(operation)
 
+    @property
+    def operations(self) -> list[Operation]:
+        """The operations at paths that are the API's alone: on `/` the older system's shares with a page."""
+        return [operation for operation in (*OPERATIONS, *self.older) if self.owns(operation.path)]
+
     def _add(self, operation: Operation) -> None:
         if "{" not in operation.path:
             self._plain.setdefault(operation.path, {})[operation.method] = operation

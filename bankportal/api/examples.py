@@ -43,7 +43,7 @@ def outcome(product: Product) -> dict[str, Any]:
     customer = validate(product, example(product), Source.TYPED)
     found = _outcome(product, customer)
     decision = Decision("0" * ID_LENGTH, AT, customer, found)
-    return conversion.outcome(found, contributions=False, decision=decision).model_dump()
+    return conversion.outcome(found, contributions=False, decision=decision).model_dump(mode="json")
 
 
 def _outcome(product: Product, customer: Customer) -> Outcome:

@@ -1,29 +1,29 @@
 """The API under ASGI: calls are answered in a pool of threads, so that a slow one never stalls the loop."""
 
 import asyncio
+import io
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import structlog
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
+from bankportal import answers
 from bankportal.api.api import Api
-from bankportal.api.calls import Call, Reply
+from bankportal.api.calls import Call, Operation, Reply
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_TOGETHER = 64  # calls
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
 
 log = structlog.get_logger()
-
-
-class Gone(Exception):
-    """The caller hung up before the body was whole."""
 
 
 class Together:
@@ -68,7 +68,7 @@ class Together:
 
 
 class Engine:
-    """Answers the API's calls as an ASGI app; `headers` go with every reply."""
+    """Answers the API's calls for a FastAPI app; `headers` go with every reply."""
 
     def __init__(self, api: Api, headers: Mapping[str, str]):
         self.api = api
@@ -77,47 +77,96 @@ class Engine:
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
         self.together = Together(api)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def routes(self) -> list[BaseRoute]:
+        """Return each operation as a path operation, named by its id, with its models as FastAPI's own tools see them.
+
+        Validation, refusals and grouping are the API's own, the same on every engine: each route hands its request on.
+        """
+        return [_route(operation, self.respond) for operation in self.api.operations]
+
+    async def respond(self, request: Request) -> Response:
         """Answer one request."""
         started, request_id = time.perf_counter(), secrets.token_hex(8)
-        loop = asyncio.get_running_loop()
-        with SpooledTemporaryFile(IN_MEMORY) as body:
-            try:
-                found = await self._found(loop, scope, receive, body, request_id)
-            except Gone:
-                return
-            await self._send(loop, scope, send, found, request_id)
+        try:
+            reply = await self._reply(request, request_id)
+        except ClientDisconnect:
+            return Response()  # nobody is there to read it
         took = round((time.perf_counter() - started) * 1000, 1)
-        fields = {"method": scope["method"], "path": scope["path"], "status": found.status, "milliseconds": took}
+        fields = {"method": request.method, "path": request.scope["path"], "status": reply.status, "milliseconds": took}
         log.info("request", request_id=request_id, **fields)
+        headers = reply.headers_with({**self.headers, "X-Request-Id": request_id})
+        return _Outgoing(reply, headers, self.pool)
 
-    async def _found(
-        self, loop: asyncio.AbstractEventLoop, scope: Scope, receive: Receive, body: IO[bytes], request_id: str
-    ) -> Reply:
-        call = call_of(scope, body, request_id)
-        if refused := self.api.refused_unread(call):
-            return refused
-        largest = self.api.largest(call.method, call.path)
-        if _declared(call) > largest or not await _read(loop, receive, body, largest):
-            return self.api.too_large(call)
+    async def _reply(self, request: Request, request_id: str) -> Reply:
+        limit = self.api.largest(request.scope["method"], request.scope["path"])
+        with io.BytesIO() if limit <= IN_MEMORY else SpooledTemporaryFile(IN_MEMORY) as body:
+            call = call_of(request.scope, body, request_id)
+            if refused := self.api.refused_unread(call):
+                return refused
+            if _declared(call) > limit or not await _read(request, body, limit):
+                return self.api.too_large(call)
+            return await self._answer(call)
+
+    async def _answer(self, call: Call) -> Reply:
+        loop = asyncio.get_running_loop()
         if self.api.is_quick(call):
             return await self.together.answer(loop, call)
         return await loop.run_in_executor(self.pool, self.api.answer, call)
 
-    async def _send(
-        self, loop: asyncio.AbstractEventLoop, scope: Scope, send: Send, found: Reply, request_id: str
-    ) -> None:
-        headers = found.headers_with({**self.headers, "X-Request-Id": request_id})
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": found.status, "headers": raw})
-        if isinstance(found.body, bytes):
-            content = b"" if scope["method"] == "HEAD" else found.body
+
+class _OperationRoute(APIRoute):
+    """Hands a request on as it is: the API reads parameters and body itself, and FastAPI has nothing to inject.
+
+    It takes its own methods alone: what others are answered, the API says in its own words.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return (match, child_scope) if match is Match.FULL else (Match.NONE, {})
+
+
+def _route(operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> APIRoute:
+    answer, *others = operation.answers
+    return _OperationRoute(
+        operation.path,
+        endpoint,
+        methods=["GET", "HEAD"] if operation.method == "GET" else [operation.method],
+        name=operation.id,
+        operation_id=operation.id,
+        tags=[operation.tag],
+        summary=operation.summary,
+        description=operation.help,
+        status_code=answer.status,
+        response_model=answer.model,
+        response_description=answer.help,
+        responses={
+            **{status: {"model": answers.Problem} for status in operation.errors},
+            **{other.status: {"model": other.model, "description": other.help} for other in others},
+        },
+    )
+
+
+class _Outgoing(Response):
+    """A reply on its way out; blocks that may come slowly are read in the engine's threads."""
+
+    def __init__(self, reply: Reply, headers: Mapping[str, str], pool: ThreadPoolExecutor):
+        super().__init__(status_code=reply.status)
+        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        self.content = reply.body
+        self.pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; without its body where only the head was requested."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        content = b"" if scope["method"] == "HEAD" else self.content
+        if isinstance(content, bytes):
             await send({"type": "http.response.body", "body": content})
             return
-        if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
-        while (block := await loop.run_in_executor(self.pool, _next, found.body)) is not None:
+        loop = asyncio.get_running_loop()
+        while (block := await loop.run_in_executor(self.pool, _next, content)) is not None:
             await send({"type": "http.response.body", "body": block, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -142,20 +191,16 @@ def _declared(call: Call) -> int:
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-async def _read(loop: asyncio.AbstractEventLoop, receive: Receive, body: IO[bytes], largest: int) -> bool:
-    """Take in the body, and say whether it is within its limit; `Gone` where the caller hung up."""
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        block = message.get("body", b"")
-        size, more = size + len(block), message.get("more_body", False)
+async def _read(request: Request, body: IO[bytes], largest: int) -> bool:
+    """Take in the body, and say whether it is within its limit; `ClientDisconnect` where the caller hung up."""
+    size = 0
+    async for block in request.stream():
+        size += len(block)
         if size > largest:
             return False
         if size <= IN_MEMORY:
             body.write(block)
         else:  # on its way to a file, which may be slow
-            await loop.run_in_executor(None, body.write, block)
+            await asyncio.get_running_loop().run_in_executor(None, body.write, block)
     body.seek(0)
     return True

@@ -54,9 +54,9 @@ def _flask(config: Config) -> Iterator[Engine]:
 @contextmanager
 def _fastapi(config: Config) -> Iterator[Engine]:
     app = asgi.create_app(config)
-    app.state.portal.flask.config.update(WTF_CSRF_ENABLED=False, PROPAGATE_EXCEPTIONS=False)
+    app.state.pages.config.update(WTF_CSRF_ENABLED=False, PROPAGATE_EXCEPTIONS=False)
     with served(app) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
-        yield Engine("fastapi", client, app.state.portal.services, app.state.portal.flask)
+        yield Engine("fastapi", client, app.state.services, app.state.pages)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _flask(config: Config) -> Iterator[Live]:
 def _fastapi(config: Config) -> Iterator[Live]:
     app = asgi.create_app(config)
     with served(app) as address:
-        yield Live(address.replace("localhost", "127.0.0.1"), app.state.portal.services)
+        yield Live(address.replace("localhost", "127.0.0.1"), app.state.services)
 
 
 @pytest.fixture(scope="module", params=ENGINES)
