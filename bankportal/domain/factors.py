@@ -112,7 +112,7 @@ CUSTOMER_ID = Factor(
     label="Customer number",
     group=Group.PROFILE,
     constraint=Text(longest=64),
-    help="Travels along so that you find the customer again. Never scored.",
+    help="Identifies the customer in lists and files. Never scored.",
     example="15634602",
     aliases=("customer", "client_id", "id"),
 )
@@ -121,7 +121,7 @@ SURNAME = Factor(
     label="Surname",
     group=Group.PROFILE,
     constraint=Text(longest=100),
-    help="Travels along so that you find the customer again. Never scored.",
+    help="Identifies the customer in lists and files. Never scored.",
     example="Hargrave",
     aliases=("last_name", "family_name"),
 )
