@@ -20,7 +20,7 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import ALLOWANCE
 from bankportal.explanation.curve import curve
 from bankportal.explanation.recourse import Recourse, candidates, kernels, recourse
-from bankportal.model.compiling import OFF
+from bankportal.model.compiling import NO_NUMBA
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
 from bankportal.model.seen_ranges import SeenRanges
@@ -126,9 +126,9 @@ def main() -> None:
     lines = ["| | median, ms | 95 of 100 within, ms | longest, ms |", "|---|---:|---:|---:|"]
     lines.append(line(f"recourse, {'compiled' if ready else 'NumPy'}", times))
     if ready:
-        os.environ[OFF] = "1"
+        os.environ[NO_NUMBA] = "1"
         in_numpy, same = ask(bank)
-        del os.environ[OFF]
+        del os.environ[NO_NUMBA]
         if same != answers:
             raise SystemExit("compiled and NumPy searches differ")
         lines.append(line("recourse, NumPy", in_numpy))

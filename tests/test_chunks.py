@@ -245,7 +245,7 @@ def test_without_compiled_kernels_the_bytes_are_the_same(services, files, key, m
     if not compiling.available():
         pytest.skip("Numba is not installed")
     work = work_on(services, PRODUCTS[key], files[key])
-    monkeypatch.setenv(compiling.OFF, "1")
+    monkeypatch.setenv(compiling.NO_NUMBA, "1")
     model, registry = work.model, Registry(services.models.registry.folder)
     plain = replace(work, model=registry.model(work.product, model.version, model.manifest_digest))
     assert plain.model.forest.compiled_scorer is None

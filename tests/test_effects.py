@@ -15,7 +15,7 @@ SIX = Encoding(tuple(Column(f"Number{number}") for number in range(6)))
 @pytest.fixture(params=["compiled", "numpy"])
 def path(request, monkeypatch):
     if request.param == "numpy":
-        monkeypatch.setenv(compiling.OFF, "1")
+        monkeypatch.setenv(compiling.NO_NUMBA, "1")
     elif not compiling.available():
         pytest.skip("Numba is not installed")
 
@@ -27,7 +27,7 @@ def any_effects(seed, **settings):
 
 def on_numpy(effects, matrix, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setenv(compiling.OFF, "1")
+        patched.setenv(compiling.NO_NUMBA, "1")
         return effects.of_rows(matrix)
 
 

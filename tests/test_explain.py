@@ -97,7 +97,7 @@ def by_definition(forest, encoding, reference, row):
 @pytest.fixture(params=["compiled", "numpy"])
 def path(request, monkeypatch):
     if request.param == "numpy":
-        monkeypatch.setenv(compiling.OFF, "1")
+        monkeypatch.setenv(compiling.NO_NUMBA, "1")
     elif not compiling.available():
         pytest.skip("Numba is not installed")
 
@@ -191,7 +191,7 @@ def test_compiled_and_numpy_give_the_same_bits(monkeypatch):
     explainer = Explainer(forest, LARGE, tables)
     explainer.warm_up()
     compiled = explainer.explain(rows)
-    monkeypatch.setenv(compiling.OFF, "1")
+    monkeypatch.setenv(compiling.NO_NUMBA, "1")
     assert (explainer.explain(rows) == compiled).all()
 
 

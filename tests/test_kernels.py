@@ -118,7 +118,7 @@ def test_rows_are_shared_out_once_each():
         def work(start, end, seen=seen):
             seen[start:end] += 1
 
-        compiling.share_out(work, rows)
+        compiling.run_in_parallel(work, rows)
         assert (seen == 1).all()
 
 
@@ -127,11 +127,11 @@ def test_an_error_in_a_thread_is_raised():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        compiling.share_out(work, 10_000)
+        compiling.run_in_parallel(work, 10_000)
 
 
 def test_switched_off(monkeypatch):
-    monkeypatch.setenv(compiling.OFF, "1")
+    monkeypatch.setenv(compiling.NO_NUMBA, "1")
     assert not compiling.available()
     assert forest_of(2, 3, seed=0).compiled_scorer is None
 

@@ -113,7 +113,7 @@ class Effects:
                 matrix, total, walk.cells, walk.nodes, walk.child, walk.roots, gain, loss, walk.widest
             )
         elif len(matrix):
-            compiled.share_out(
+            compiled.run_in_parallel(
                 lambda start, end: self._call(compiled, matrix[start:end], total[start:end]), len(matrix)
             )
         effects: Floats = total.astype(np.float64) * (UNIT / len(self.forest.roots))

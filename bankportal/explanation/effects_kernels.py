@@ -7,7 +7,7 @@ import numpy as np
 from bankportal.explanation.kernels import code_rows
 from bankportal.model.compiling import available as available  # part of what this module offers
 from bankportal.model.compiling import compiled
-from bankportal.model.compiling import share_out as share_out
+from bankportal.model.compiling import run_in_parallel as run_in_parallel
 
 # Rows walked down a tree together, one bit each: four words, the width of a vector register.
 WORDS = 4

@@ -74,7 +74,7 @@ class Explainer:
         elif len(matrix) <= FEW_ROWS:
             self._call(compiled.explain_each, matrix, out)
         elif len(matrix):
-            compiled.share_out(
+            compiled.run_in_parallel(
                 lambda start, end: self._call(compiled.explain_rows, matrix[start:end], out[start:end]), len(matrix)
             )
         return out

@@ -10,7 +10,7 @@ import numpy as np
 from bankportal.explanation.plan import BLANK_RIGHT
 from bankportal.model.compiling import available as available  # part of what this module offers
 from bankportal.model.compiling import compiled
-from bankportal.model.compiling import share_out as share_out
+from bankportal.model.compiling import run_in_parallel as run_in_parallel
 
 
 @compiled

@@ -1,1 +1,1 @@
-"""The forest that scores: arrays, encoding, what training has seen, compiled loops."""
+"""The forest as arrays, its encoding, the ranges seen in training, and the compiled scoring."""

@@ -1,9 +1,9 @@
-"""Compiled loops: what compiles them and shares rows out among threads. Imported only when first needed.
+"""Compiling kernels and running them on several threads. Imported only when first needed.
 
-Numba compiles them once and keeps the result on disk; where Numba is missing, or `BANKPORTAL_NO_NUMBA` is 1, callers
-take their NumPy path, which gives the same bits. All kernels release the interpreter's lock. Rows are shared out by a
-pool of threads of our own: Numba's `prange` must not be entered by two threads at once where its workqueue layer is
-all there is, and a web server does just that.
+Numba compiles a kernel once and keeps the result on disk. Where Numba is missing, or `BANKPORTAL_NO_NUMBA` is 1,
+callers use NumPy instead, which gives the same bits. All kernels release the interpreter's lock. The threads are a pool
+of our own: two threads must not enter Numba's `prange` at once where its workqueue layer is the only one, and the
+threads of a web server would.
 """
 
 import os
@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-OFF = "BANKPORTAL_NO_NUMBA"
-# Fewer rows than this are not worth a second thread; more than that are handed out piece by piece.
+NO_NUMBA = "BANKPORTAL_NO_NUMBA"
+# A thread gets at least MIN_ROWS, since fewer are not worth it, and at most MAX_ROWS at once.
 MIN_ROWS, MAX_ROWS = 512, 4096
 
 
@@ -32,20 +32,20 @@ NUMBA = _import_numba()
 
 
 def available() -> bool:
-    """Say whether compiled kernels may be used."""
-    return NUMBA is not None and os.environ.get(OFF) != "1"
+    """Return whether compiled kernels may be used."""
+    return NUMBA is not None and os.environ.get(NO_NUMBA) != "1"
 
 
 def compiled(kernel: Kernel) -> Kernel:
-    """Compile a kernel when first called, kept on disk, free of the interpreter lock; as it is without Numba."""
+    """Return a kernel that Numba compiles at its first call; the function itself where Numba is missing."""
     if NUMBA is None:
         return kernel
-    made: Kernel
+    compiled_kernel: Kernel
     try:
-        made = NUMBA.njit(nogil=True, cache=True)(kernel)
+        compiled_kernel = NUMBA.njit(nogil=True, cache=True)(kernel)
     except RuntimeError:  # no folder that can be written to: compile for this process alone
-        made = NUMBA.njit(nogil=True)(kernel)
-    return made
+        compiled_kernel = NUMBA.njit(nogil=True)(kernel)
+    return compiled_kernel
 
 
 @cache
@@ -62,8 +62,8 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share_out(work: Callable[[int, int], None], rows: int) -> None:
-    """Call `work(start, end)` for pieces that cover all rows, on all processors; an error is raised here."""
+def run_in_parallel(work: Callable[[int, int], None], rows: int) -> None:
+    """Call `work(start, end)` for ranges that cover all rows, on all processors; its errors are raised here."""
     piece = min(max(-(-rows // processors()), MIN_ROWS), MAX_ROWS)
     starts = range(0, rows, piece)
     if len(starts) < 2:

@@ -1,7 +1,4 @@
-"""From a customer's values to the forest's columns.
-
-On the serving path: NumPy and the domain only.
-"""
+"""The encoding: from customers' values to the forest's columns."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -26,15 +23,15 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the forest: a number or flag (`option` is `None`), or one option of a choice."""
+    """A column of the forest: a number or yes/no factor (`option` is `None`), or one option of a choice."""
 
     factor: str
     option: str | None = None
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """One choice factor's columns: ready-made for each option, for none of them, and for blank."""
+class _ChoiceCells:
+    """The cells (columns,) of a choice's columns for each option and for blank, and for any other value."""
 
     by_option: dict[object, list[float]]
     other: list[float]
@@ -44,21 +41,22 @@ class _Choice:
 class Encoding:
     """The forest's columns in order.
 
-    A choice has one column an option, 1 or 0; a number or flag is one column as it is. Blank is NaN in every column of
-    its factor. All scored factors of a product have their columns, whether or not a data file knew them. `ValueError`
-    where there are no columns or a factor's columns do not stand together.
+    A choice has one column for each option (1 or 0); a number or yes/no factor has one column. Blank is NaN in every
+    column of its factor. Every scored factor of a product has its columns, whether or not the training data had it.
+    Raises `ValueError` where there are no columns, where one is there twice, or where a factor's columns are not
+    adjacent.
     """
 
     columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        together = [name for name, _ in groupby(column.factor for column in self.columns)]
-        if not together or len(set(together)) != len(together) or len(set(self.columns)) != len(self.columns):
+        factors = [name for name, _ in groupby(column.factor for column in self.columns)]
+        if not factors or len(set(factors)) != len(factors) or len(set(self.columns)) != len(self.columns):
             raise ValueError("the encoding's columns must be there, once each, and together for each factor")
 
     @classmethod
     def of(cls, product: Product) -> "Encoding":
-        """Return the columns of all factors a product scores, in its order."""
+        """Return the columns of all factors that a product scores, in the product's order."""
         return cls(tuple(column for factor in product.scored for column in _columns_of(factor)))
 
     @cached_property
@@ -67,22 +65,22 @@ class Encoding:
         return tuple(name for name, _ in groupby(column.factor for column in self.columns))
 
     def positions(self, *factors: str) -> NDArray[np.intp]:
-        """Return the numbers of the columns that hold the factors, in the columns' order."""
+        """Return the positions of the factors' columns, rising, (positions,)."""
         return np.array(
             [number for number, column in enumerate(self.columns) if column.factor in factors], dtype=np.intp
         )
 
     @cached_property
-    def _plan(self) -> tuple[tuple[str, _Choice | None], ...]:
+    def _cells_by_factor(self) -> tuple[tuple[str, _ChoiceCells | None], ...]:
         return tuple(
-            (name, _ready_made([column.option for column in columns]))
+            (name, _choice_cells([column.option for column in columns]))
             for name, columns in groupby(self.columns, key=lambda column: column.factor)
         )
 
     def row(self, values: Mapping[str, Value]) -> NDArray[np.float64]:
-        """Encode one customer's validated values by factor name; absent or `None` is unknown. Shape (columns,)."""
+        """Encode one customer, shape (columns,), from validated values by factor; absent or `None` is unknown."""
         cells: list[Any] = []
-        for name, choice in self._plan:
+        for name, choice in self._cells_by_factor:
             value = values.get(name)
             if choice is not None:
                 cells += choice.by_option.get(value, choice.other)
@@ -91,10 +89,10 @@ class Encoding:
         return _clipped(np.array(cells, dtype=np.float64))
 
     def matrix(self, columns: Columns) -> NDArray[np.float64]:
-        """Encode many customers, shape (rows, columns): the bits `row` gives for each.
+        """Encode many customers, shape (rows, columns), with the same bits as `row` for each.
 
-        `columns` holds an array (rows,) a factor: float64 with NaN for numbers and flags, objects with `None` for
-        choices. A factor that is absent is unknown for all; `ValueError` where there is no factor at all.
+        `columns` has an array (rows,) for each factor: float64 with NaN for blank, or objects with `None` for a blank
+        choice. A factor that is absent is unknown for all. Raises `ValueError` where there is no factor at all.
         """
         if not columns:
             raise ValueError("there is no factor to encode")
@@ -106,12 +104,12 @@ class Encoding:
         return _clipped(matrix)
 
     def to_json(self) -> list[dict[str, str | None]]:
-        """Return what the manifest keeps."""
+        """Return the columns as the manifest keeps them."""
         return [{"factor": column.factor, "option": column.option} for column in self.columns]
 
     @classmethod
     def from_json(cls, content: object, product: Product) -> "Encoding":
-        """Read what `to_json` wrote; `ValueError` where it does not fit the product's declaration."""
+        """Read what `to_json` wrote; `ValueError` where it does not match the product's declaration."""
         if not isinstance(content, list):
             raise ValueError("the encoding is not a list of columns")
         return cls(tuple(_column_from(item, product) for item in content))
@@ -134,14 +132,14 @@ def _column_from(item: object, product: Product) -> Column:
     return Column(factor.name, item["option"])
 
 
-def _ready_made(options: list[str | None]) -> _Choice | None:
+def _choice_cells(options: list[str | None]) -> _ChoiceCells | None:
     if options == [None]:
         return None
     by_option: dict[object, list[float]] = {
-        option: [1.0 if other == option else 0.0 for other in options] for option in options
+        option: [1.0 if column == option else 0.0 for column in options] for option in options
     }
     by_option[None] = [math.nan] * len(options)
-    return _Choice(by_option, [0.0] * len(options))
+    return _ChoiceCells(by_option, [0.0] * len(options))
 
 
 def _encoded(values: NDArray[Any], option: str | None) -> NDArray[np.float64]:

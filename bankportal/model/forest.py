@@ -1,4 +1,4 @@
-"""A trained forest as plain arrays: it scores with NumPy alone and runs no code that came with a file."""
+"""A trained forest as plain arrays. It scores with NumPy alone, and nothing in its file is executed."""
 
 import io
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAF = -1
-# Rows scored at once: rows x trees node numbers stay within the processor's cache.
-BLOCK = 2048
-# scikit-learn splits "known or unknown" at an infinite threshold; this finite one sends every float32 left as well.
+# Rows scored at once: their node numbers, rows x trees, stay within the processor's cache.
+BLOCK_ROWS = 2048
+# scikit-learn separates known from unknown values at an infinite threshold. This finite one does the same for float32.
 EVERY_KNOWN_VALUE = float(np.finfo(np.float32).max)
 DTYPES = {
     "feature": np.int32,
@@ -27,11 +27,12 @@ DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """All trees' nodes one after the other, child numbers absolute.
+    """All trees' nodes, one tree after the other; children are numbered among all nodes.
 
-    `feature`, `left`, `right` (int32, nodes) are -1 at a leaf; `threshold` (float64, nodes) is compared with the column
-    value rounded to float32, `<=` goes left, as scikit-learn does; `missing_left` (bool, nodes) says where a blank
-    goes; `value` (float64, nodes) is the share of label 1; `roots` (int32, trees) is each tree's first node.
+    `feature`, `left`, `right`: int32 (nodes,), the column and the two children, -1 at a leaf. `threshold`: float64
+    (nodes,); a column's value is rounded to float32 and goes left where it is `<=` the threshold, as in scikit-learn.
+    `missing_left`: bool (nodes,), whether a blank goes left. `value`: float64 (nodes,), the share of label 1.
+    `roots`: int32 (trees,), each tree's first node.
     """
 
     feature: NDArray[np.int32]
@@ -43,17 +44,19 @@ class Forest:
     roots: NDArray[np.int32]
 
     def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the probability of label 1 for each row of a (rows, columns) float64 matrix; NaN is unknown.
+        """Return the probability of label 1, (rows,), for each row of a (rows, columns) float64 matrix; NaN is unknown.
 
-        Trees are added up in their order, so that a row scores the same to the last bit alone and among others, with
-        compiled kernels and without. `ValueError` where the matrix lacks columns.
+        The trees' values are added in order. So a row has the same score to the last bit alone and among others, with
+        compiled kernels and without. Raises `ValueError` where the matrix lacks columns.
         """
         if matrix.ndim != 2 or matrix.shape[1] <= self.feature.max():
             raise ValueError("the matrix does not have the forest's columns")
         if self.compiled_scorer is not None:
             return self.compiled_scorer(matrix)
         rounded = matrix.astype(np.float32)
-        blocks = [self._score_block(rounded[start : start + BLOCK]) for start in range(0, len(rounded), BLOCK)]
+        blocks = [
+            self._score_block(rounded[start : start + BLOCK_ROWS]) for start in range(0, len(rounded), BLOCK_ROWS)
+        ]
         return np.concatenate(blocks) if blocks else np.empty(0)
 
     def _score_block(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -71,14 +74,14 @@ class Forest:
 
     @cached_property
     def compiled_scorer(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
-        """The compiled kernel, where there is one; imported when first needed."""
+        """The compiled scorer, or `None` where kernels cannot be compiled. It is imported when first needed."""
         from bankportal.model import kernels
 
         return kernels.scorer({name: getattr(self, name) for name in DTYPES}, self.depths)
 
     @cached_property
     def _walkable(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Feature and children with leaves that lead to themselves, so that all walks take the same steps."""
+        """`feature`, `left`, `right` with each leaf its own child: every walk through a tree has equally many steps."""
         is_leaf = self.feature == LEAF
         own = np.arange(len(self.feature), dtype=np.int32)
         return (
@@ -89,7 +92,7 @@ class Forest:
 
     @cached_property
     def depths(self) -> NDArray[np.int32]:
-        """Each tree's longest way from root to leaf, in steps, (trees,)."""
+        """The steps from root to deepest leaf of each tree, (trees,)."""
         depth = np.zeros(len(self.feature), dtype=np.int32)
         for node in np.flatnonzero(self.feature != LEAF):  # parents come before their children
             depth[self.left[node]] = depth[self.right[node]] = depth[node] + 1
@@ -97,14 +100,14 @@ class Forest:
 
     @property
     def depth(self) -> int:
-        """The longest way from a root to a leaf, in steps."""
+        """The steps from root to deepest leaf of the deepest tree."""
         return int(self.depths.max())
 
     def check(self, columns: int) -> None:
         """Raise `ValueError` unless the arrays are trees over that many columns.
 
-        Every child comes after its parent and within its tree, every node but a root has exactly one parent, features
-        are in range, thresholds and values finite, values between 0 and 1: a walk always ends, and inside the arrays.
+        Every child follows its parent within its tree. Every node but a root has exactly one parent. Features are in
+        range, thresholds are finite, values are between 0 and 1. So every walk ends and stays inside the arrays.
         """
         self._check_shapes()
         inner = self.feature != LEAF
@@ -153,7 +156,7 @@ class Forest:
 
     @classmethod
     def from_bytes(cls, content: bytes, columns: int) -> "Forest":
-        """Read and check what `to_bytes` wrote; `ValueError` where it is anything else. Check its hash first."""
+        """Read and check what `to_bytes` wrote; `ValueError` where it is anything else. Verify its hash before."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 if set(arrays.files) != set(DTYPES):

@@ -1,4 +1,4 @@
-"""The compiled walk through a forest, with the bits of the NumPy path. Imported only when first needed.
+"""Compiled scoring of a forest, with the same bits as `Forest.score` in NumPy. Imported only when first needed.
 
 The kernel checks no bounds: callers pass arrays derived from a checked forest.
 """
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bankportal.model.compiling import available, compiled, share_out
+from bankportal.model.compiling import available, compiled, run_in_parallel
 
-# Rows scored at once; their values stay within the processor's first cache.
-SCORED = 128
+# Rows scored at once: their values stay within the processor's first-level cache.
+BLOCK_ROWS = 128
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Scorer:
-    """A forest laid out for walking. Scores have the bits of `Forest.score` on its NumPy path.
+    """A forest's arrays arranged for compiled scoring.
 
-    A blank becomes minus or plus infinity as the node sends it left or right, so that one comparison settles a step;
-    thresholds are rounded down to float32, which changes no comparison with a float32; leaves lead to themselves.
+    One comparison decides a step: a blank is minus infinity where the node sends it left, else plus infinity.
+    Thresholds are rounded down to float32, which changes no comparison with a float32. Each leaf is its own child.
     """
 
     def __init__(self, arrays: Arrays, depths: NDArray[np.int32]) -> None:
@@ -37,9 +37,9 @@ class Scorer:
         self._depth = depths
 
     def __call__(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the score (rows,) of each row of a (rows, columns) float64 matrix; NaN is unknown.
+        """Return the scores (rows,) of a (rows, columns) float64 matrix; NaN is unknown.
 
-        The matrix must have at least the columns the forest was checked for.
+        The matrix must have at least the columns that the forest was checked for.
         """
         matrix = np.require(matrix, np.float64, ["C", "W"])
         scores = np.empty(len(matrix))
@@ -59,25 +59,25 @@ class Scorer:
         if len(matrix) == 1:
             work(0, 1)
         elif len(matrix):
-            share_out(work, len(matrix))
+            run_in_parallel(work, len(matrix))
         return scores
 
 
 def scorer(arrays: Arrays, depths: NDArray[np.int32]) -> Scorer | None:
-    """Return what scores a forest fast, compiled and ready; `None` where Numba is missing or switched off.
+    """Return a forest's compiled scorer, already compiled; `None` where Numba is missing or switched off.
 
-    `arrays` are the forest's by name (`forest.DTYPES`); `depths` (trees,) each tree's longest way to a leaf, in steps.
+    `arrays` are the forest's arrays by name (`forest.DTYPES`); `depths` (trees,) are the steps to the deepest leaf.
     """
     if not available():
         return None
-    made = Scorer(arrays, depths)
+    compiled_scorer = Scorer(arrays, depths)
     columns = int(arrays["feature"].max(initial=0)) + 1
-    made(np.zeros((1, columns)))
-    return made
+    compiled_scorer(np.zeros((1, columns)))
+    return compiled_scorer
 
 
 def _rounded_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the largest float32 not above each threshold: `<=` with a float32 stays what it was."""
+    """Return the largest float32 not above each threshold: `<=` with a float32 gives the same result."""
     with np.errstate(over="ignore"):
         rounded = threshold.astype(np.float32)
     above = rounded.astype(np.float64) > threshold
@@ -88,11 +88,11 @@ def _rounded_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
 def score_rows(
     matrix: Any, scores: Any, column: Any, threshold: Any, child: Any, value: Any, roots: Any, depth: Any
 ) -> None:
-    """Write the scores of a matrix's rows. Each column stands twice in `both`: blanks low and blanks high."""
+    """Write a matrix's scores (rows,). `both` has each column twice: blank as minus and as plus infinity."""
     rows, columns = matrix.shape
-    both = np.empty((SCORED, 2 * columns), np.float32)
-    for first in range(0, rows, SCORED):
-        here = min(SCORED, rows - first)
+    both = np.empty((BLOCK_ROWS, 2 * columns), np.float32)
+    for first in range(0, rows, BLOCK_ROWS):
+        here = min(BLOCK_ROWS, rows - first)
         for row in range(here):
             for number in range(columns):
                 cell = np.float32(matrix[first + row, number])
@@ -103,7 +103,7 @@ def score_rows(
             root = np.uint64(roots[tree])
             steps = depth[tree]
             row = 0
-            while row + 4 <= here:  # four walks side by side: each waits for memory while the others go on
+            while row + 4 <= here:  # four rows at once: while one waits for memory, the others go on
                 a = b = c = d = root
                 for _ in range(steps):
                     a = np.uint64(child[np.uint64(2) * a + np.uint64(both[row, column[a]] > threshold[a])])

@@ -1,7 +1,4 @@
-"""What a forest has seen of each factor in training, and which values of a customer are unlike all of it.
-
-On the serving path: NumPy and the domain only.
-"""
+"""The range of each factor in the training data, and a customer's values outside it."""
 
 import math
 from collections.abc import Mapping
@@ -22,10 +19,10 @@ from bankportal.model.encoding import Columns
 
 @dataclass(frozen=True)
 class SeenRanges:
-    """What a forest saw of each scored factor while it was trained.
+    """The range of each scored factor in the training data.
 
-    `ranges` holds (lowest, highest) for numbers and flags, `options` the options of choices; a factor in neither had
-    no value at all.
+    `ranges` has (lowest, highest) for numbers and yes/no factors, `options` the options of choices. A factor in neither
+    had no value at all.
     """
 
     product: Product
@@ -34,20 +31,21 @@ class SeenRanges:
 
     @classmethod
     def of(cls, product: Product, columns: Columns) -> "SeenRanges":
-        """Take note of a training table's columns, arrays as for `Encoding.matrix`."""
+        """Return the ranges of a training table's columns, arrays as for `Encoding.matrix`."""
         ranges: dict[str, tuple[float, float]] = {}
         options: dict[str, tuple[str, ...]] = {}
         for factor in product.scored:
             known = _known(columns.get(factor.name))
             if isinstance(factor.constraint, Choice):
-                found = set(known.tolist())
-                options[factor.name] = tuple(option for option in factor.constraint.options if option in found)
+                seen = set(known.tolist())
+                if in_order := tuple(option for option in factor.constraint.options if option in seen):
+                    options[factor.name] = in_order
             elif len(known):
                 ranges[factor.name] = (float(known.min()), float(known.max()))
-        return cls(product, ranges, {name: found for name, found in options.items() if found})
+        return cls(product, ranges, options)
 
     def flags(self, values: Mapping[str, Value]) -> tuple[UnseenValue, ...]:
-        """Say in a sentence each which of a customer's values are unlike all the forest has seen."""
+        """Return a flag, with its sentence, for each of a customer's values outside the ranges."""
         return tuple(
             UnseenValue(factor.name, message)
             for factor in self.product.scored
@@ -55,23 +53,23 @@ class SeenRanges:
         )
 
     def flags_of_rows(self, columns: Columns) -> dict[int, tuple[UnseenValue, ...]]:
-        """Return what `flags` says of many customers, by row, of those with a flag; arrays as for `Encoding.matrix`."""
-        found: dict[int, tuple[UnseenValue, ...]] = {}
+        """Return the flags of many customers by row, for the rows that have any; arrays as for `Encoding.matrix`."""
+        flags: dict[int, tuple[UnseenValue, ...]] = {}
         for factor in self.product.scored:
-            for row in self._unlike(factor, columns[factor.name]) if factor.name in columns else ():
+            for row in self._outside(factor, columns[factor.name]) if factor.name in columns else ():
                 message = self._message(factor, columns[factor.name][row])
-                found[row] = (*found.get(row, ()), UnseenValue(factor.name, message))
-        return found
+                flags[row] = (*flags.get(row, ()), UnseenValue(factor.name, message))
+        return flags
 
-    def _unlike(self, factor: Factor, values: NDArray[Any]) -> list[int]:
-        """Return the rows whose value is known and unlike all the forest has seen."""
-        unlike = ~blank(values)
+    def _outside(self, factor: Factor, values: NDArray[Any]) -> list[int]:
+        """Return the rows whose value is known and outside the range."""
+        outside = ~blank(values)
         if isinstance(factor.constraint, Choice):
-            unlike &= ~np.isin(values, self.options.get(factor.name, ()))
+            outside &= ~np.isin(values, self.options.get(factor.name, ()))
         elif factor.name in self.ranges:
             lowest, highest = self.ranges[factor.name]
-            unlike &= (values < lowest) | (values > highest)
-        return np.flatnonzero(unlike).tolist()
+            outside &= (values < lowest) | (values > highest)
+        return np.flatnonzero(outside).tolist()
 
     def _message(self, factor: Factor, value: int | float | str) -> str:
         if isinstance(value, str):
@@ -95,24 +93,24 @@ class SeenRanges:
         return "" if value in known else f"{value} is a {factor.label.lower()} the model has not seen."
 
     def to_json(self) -> dict[str, list[float] | list[str] | None]:
-        """Return what the manifest keeps: [lowest, highest], or the options, or `None` where there was no value."""
+        """Return what the manifest keeps by factor: [lowest, highest], the options, or `None` where all is blank."""
         content: dict[str, list[float] | list[str] | None] = {factor.name: None for factor in self.product.scored}
         content.update({name: list(ends) for name, ends in self.ranges.items()})
-        content.update({name: list(found) for name, found in self.options.items()})
+        content.update({name: list(options) for name, options in self.options.items()})
         return content
 
     @classmethod
     def from_json(cls, content: object, product: Product) -> "SeenRanges":
-        """Read what `to_json` wrote; `ValueError` where it does not fit the product's declaration."""
+        """Read what `to_json` wrote; `ValueError` where it does not match the product's declaration."""
         if not isinstance(content, dict):
             raise ValueError("what was seen in training is not an object of factors")
         scored = {factor.name: factor.constraint for factor in product.scored}
         if unknown := sorted(str(name) for name in set(content) - set(scored)):
             raise ValueError(f"{product.key} does not score {', '.join(unknown)}")
-        given = {name: found for name, found in content.items() if found is not None}
-        choices = {name for name in given if isinstance(scored[name], Choice)}
-        ranges = {name: _range_from(name, found) for name, found in given.items() if name not in choices}
-        options = {name: _options_from(name, found, scored[name]) for name, found in given.items() if name in choices}
+        seen = {name: item for name, item in content.items() if item is not None}
+        choices = {name for name in seen if isinstance(scored[name], Choice)}
+        ranges = {name: _range_from(name, item) for name, item in seen.items() if name not in choices}
+        options = {name: _options_from(name, item, scored[name]) for name, item in seen.items() if name in choices}
         return cls(product, ranges, options)
 
 
@@ -125,20 +123,20 @@ def _unused(factor: Factor) -> str:
 
 
 def _grouped(number: float) -> str:
-    """Write a number for a sentence: thousands grouped, cents where there are any."""
+    """Return a number as text for a sentence: thousands grouped, with cents only where there are any."""
     return f"{number:,.2f}".removesuffix(".00")
 
 
-def _range_from(name: str, found: object) -> tuple[float, float]:
-    numbers = found if isinstance(found, list) else []
-    fine = [number for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)]
-    if len(numbers) != 2 or len(fine) != 2 or not -math.inf < fine[0] <= fine[1] < math.inf:
+def _range_from(name: str, item: object) -> tuple[float, float]:
+    ends = item if isinstance(item, list) else []
+    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+    if len(ends) != 2 or len(numbers) != 2 or not -math.inf < numbers[0] <= numbers[1] < math.inf:
         raise ValueError(f"{name} needs its lowest and highest number")
-    return float(fine[0]), float(fine[1])
+    return float(numbers[0]), float(numbers[1])
 
 
-def _options_from(name: str, found: object, constraint: Constraint) -> tuple[str, ...]:
-    known = constraint.options if isinstance(constraint, Choice) else ()
-    if not isinstance(found, list) or not found or not all(option in known for option in found):
+def _options_from(name: str, item: object, constraint: Constraint) -> tuple[str, ...]:
+    declared = constraint.options if isinstance(constraint, Choice) else ()
+    if not isinstance(item, list) or not item or not all(option in declared for option in item):
         raise ValueError(f"{name} needs options it declares")
-    return tuple(found)
+    return tuple(item)

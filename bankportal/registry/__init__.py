@@ -1,1 +1,1 @@
-"""The model versions on disk: verified before they are parsed, loaded when first needed."""
+"""Model versions on disk: verified before they are parsed, loaded when first needed."""

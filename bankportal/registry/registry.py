@@ -1,8 +1,7 @@
 """The model registry: versions as folders of arrays and a manifest, verified before they are parsed, loaded lazily.
 
-`<folder>/<product>/<version>/` holds `manifest.json`, `forest.npz`, and what explains its scores: `tables.npz` and
-`effects.npy`. Who asks for a version says which manifest it
-must be (SHA-256); the manifest says the same of the arrays.
+`<folder>/<product>/<version>/` holds `manifest.json`, `forest.npz`, and the arrays that explain its scores,
+`tables.npz` and `effects.npy`. A caller names the SHA-256 of the manifest; the manifest names those of the arrays.
 """
 
 import hashlib
@@ -40,8 +39,8 @@ VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 
 @dataclass(frozen=True)
-class Model:
-    """A loaded model version, ready to score."""
+class LoadedModel:
+    """A model version that was verified and loaded, ready to score."""
 
     product: Product
     version: str
@@ -55,56 +54,57 @@ class Model:
     histograms: Mapping[str, Histogram]
 
     def warm_up(self) -> None:
-        """Compile the kernels, or load them compiled, so that the first request does not wait."""
+        """Compile the kernels, or load the compiled ones, so that the first request does not wait."""
         self.forest.score(np.full((1, len(self.encoding.columns)), np.nan))
         self.explainer.warm_up()
         self.effects.warm_up()
 
 
 def digest(content: bytes) -> str:
-    """Return the SHA-256 in hex."""
+    """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 class Registry:
-    """The versions under one folder. Safe under threads; each version is read once a process."""
+    """The versions in one folder. Safe for threads. Each process reads a version once."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._models: dict[tuple[str, str, str], Model] = {}
+        self._models: dict[tuple[str, str, str], LoadedModel] = {}
         self._verified: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
 
     def add(
-        self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes], taken: Iterable[str] = ()
+        self, product: Product, manifest: Mapping[str, Any], files: Mapping[str, bytes], registered: Iterable[str] = ()
     ) -> tuple[str, str]:
-        """Write a new version and return its name and its manifest's digest.
+        """Write a new version and return its name and its manifest's SHA-256.
 
-        Its number follows all that are in the folder and all that were `taken`, though their files be gone. The folder
-        is written aside and renamed into place: after a kill there is a whole version or none.
+        Its number is one more than the largest in the folder and among the `registered` names, whose files may be gone.
+        The version is written to a temporary folder that is then renamed: after a kill it is there as a whole or not at
+        all.
         """
         home = self.folder / product.key
         home.mkdir(parents=True, exist_ok=True)
-        aside = home / f".{secrets.token_hex(8)}"
-        aside.mkdir()
+        temporary = home / f".{secrets.token_hex(8)}"
+        temporary.mkdir()
         try:
-            return self._write(home, aside, dict(manifest), files, list(taken))
+            return self._write(home, temporary, dict(manifest), files, list(registered))
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _write(
-        self, home: Path, aside: Path, manifest: dict[str, Any], files: Mapping[str, bytes], taken: list[str]
+        self, home: Path, temporary: Path, manifest: dict[str, Any], files: Mapping[str, bytes], registered: list[str]
     ) -> tuple[str, str]:
         for name, content in files.items():
-            _write_durably(aside / name, content)
+            _write_durably(temporary / name, content)
         manifest |= {"format": FORMAT, "files": {name: digest(content) for name, content in files.items()}}
         while True:
-            version = f"v{1 + max((int(name[1:]) for name in _versions(home) + taken), default=0)}"
+            version = f"v{1 + max((int(name[1:]) for name in _versions(home) + registered), default=0)}"
             content = json.dumps(manifest | {"version": version}, indent=1, sort_keys=True, allow_nan=False).encode()
-            _write_durably(aside / MANIFEST, content)
+            _write_durably(temporary / MANIFEST, content)
             try:
-                aside.rename(home / version)
-            except OSError:  # another process took this number; the next one is free
+                temporary.rename(home / version)
+            except OSError:  # another process has taken this number: try the next one
                 if not (home / version).exists():
                     raise
                 continue
@@ -116,9 +116,10 @@ class Registry:
         return loaded.manifest if loaded else self._read_manifest(product, version, manifest_digest)
 
     def verify(self, product: Product, version: str, manifest_digest: str) -> None:
-        """Check a version's files without building the model, once a process; `VersionRefused` where one is not right.
+        """Check a version's files without loading the model, once for each process; `VersionRefused` where one differs.
 
-        Enough to say which version serves: what is registered was loaded once, and a product declared anew shows here.
+        That is enough to choose the version that serves: a version was loaded before it was registered, and a changed
+        declaration of the product is noticed here.
         """
         key = (product.key, version, manifest_digest)
         if key in self._models or key in self._verified:
@@ -126,11 +127,11 @@ class Registry:
         manifest = self._read_manifest(product, version, manifest_digest)
         for name in FILES:
             self._read(product, version, name, str(manifest["files"].get(name)))
-        _described(product, version, manifest)
+        _from_manifest(product, version, manifest)
         self._verified.add(key)
 
-    def model(self, product: Product, version: str, manifest_digest: str) -> Model:
-        """Return a version ready to score; `VersionRefused`, with its name and why, where its files fail a check."""
+    def model(self, product: Product, version: str, manifest_digest: str) -> LoadedModel:
+        """Return a version ready to score; `VersionRefused`, naming it and the reason, where its files fail a check."""
         key = (product.key, version, manifest_digest)
         if (model := self._models.get(key)) is None:
             with self._lock:
@@ -138,17 +139,17 @@ class Registry:
                     model = self._models[key] = self._load(product, version, manifest_digest)
         return model
 
-    def _load(self, product: Product, version: str, manifest_digest: str) -> Model:
+    def _load(self, product: Product, version: str, manifest_digest: str) -> LoadedModel:
         manifest = self._read_manifest(product, version, manifest_digest)
         content = {name: self._read(product, version, name, str(manifest["files"].get(name))) for name in FILES}
-        encoding, seen, training_histograms = _described(product, version, manifest)
+        encoding, seen, training_histograms = _from_manifest(product, version, manifest)
         try:
             forest = Forest.from_bytes(content[ARRAYS], len(encoding.columns))
             explainer = Explainer(forest, encoding, Tables.from_bytes(content[TABLES], forest, encoding))
             effects = Effects.from_bytes(content[EFFECTS], forest, encoding)
         except (ValueError, KeyError, TypeError) as error:
-            raise refused(product, version, str(error)) from error
-        return Model(
+            raise refusal(product, version, str(error)) from error
+        return LoadedModel(
             product=product,
             version=version,
             manifest_digest=manifest_digest,
@@ -164,35 +165,35 @@ class Registry:
     def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
         manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))
         if manifest.get("format") != FORMAT or manifest.get("product") != product.key:
-            raise refused(product, version, "its manifest is of another format or product")
+            raise refusal(product, version, "its manifest is of another format or product")
         return manifest  # type: ignore[no-any-return]
 
     def _read(self, product: Product, version: str, name: str, expected: str) -> bytes:
         if not VERSION.fullmatch(version):
-            raise refused(product, version[:20], "that is not a version's name")
+            raise refusal(product, version[:20], "that is not a version's name")
         try:
             content = (self.folder / product.key / version / name).read_bytes()
         except OSError as error:
-            raise refused(product, version, f"{name} cannot be read ({error.strerror})") from error
+            raise refusal(product, version, f"{name} cannot be read ({error.strerror})") from error
         if digest(content) != expected:
-            raise refused(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
+            raise refusal(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
         return content
 
 
-def _described(
+def _from_manifest(
     product: Product, version: str, manifest: Mapping[str, Any]
 ) -> tuple[Encoding, SeenRanges, Mapping[str, Histogram]]:
-    """Return what the manifest says of the columns, as the product declares them today."""
+    """Return the manifest's encoding, ranges and histograms, checked against the product's present declaration."""
     try:
         encoding = Encoding.from_json(manifest["encoding"], product)
         return encoding, SeenRanges.from_json(manifest["seen"], product), histograms.from_json(manifest["population"])
     except (ValueError, KeyError, TypeError) as error:
-        raise refused(product, version, str(error)) from error
+        raise refusal(product, version, str(error)) from error
 
 
-def refused(product: Product, version: str, why: str) -> VersionRefused:
-    """Return the error that names a version and why it is not used."""
-    return VersionRefused(f"{product.title} model {version} is refused: {why}.")
+def refusal(product: Product, version: str, reason: str) -> VersionRefused:
+    """Return the error that names a version and the reason why it is not used."""
+    return VersionRefused(f"{product.title} model {version} is refused: {reason}.")
 
 
 def _versions(home: Path) -> list[str]:

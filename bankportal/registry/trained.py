@@ -1,4 +1,4 @@
-"""What training hands over to be registered."""
+"""A trained model, as training hands it over to be registered."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from bankportal.model.seen_ranges import SeenRanges
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A forest with all that its manifest has to say; the dictionaries are plain JSON data."""
+    """A forest with all that its version's files contain; the dictionaries are plain JSON data for the manifest."""
 
     product: Product
     forest: Forest

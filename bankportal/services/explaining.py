@@ -18,7 +18,7 @@ from bankportal.domain.products import PRODUCTS, Band
 from bankportal.explanation.curve import Curve, curve
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion, kernels, recourse
 from bankportal.model.histograms import Histogram
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
 
 WARM_UP_AFTER = 2.0  # seconds
@@ -65,7 +65,7 @@ class Explaining:
             except NoActiveModel:
                 continue
 
-    def model(self, decision: Decision) -> Model:
+    def model(self, decision: Decision) -> LoadedModel:
         """Return the very model version that decided."""
         outcome = decision.outcome
         return self.models.registry.model(outcome.product, outcome.model_version, outcome.model_digest)

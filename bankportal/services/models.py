@@ -11,7 +11,7 @@ from bankportal.domain.errors import NoActiveModel, VersionRefused
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import Catalogue
 from bankportal.model import histograms
-from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, Model, Registry, refused
+from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, LoadedModel, Registry, refusal
 from bankportal.registry.trained import TrainedModel
 from bankportal.store.versions import Registered, Versions
 from bankportal.version import __version__
@@ -46,7 +46,7 @@ class Models:
         self.catalogue = catalogue
         self._reported: set[str] = set()
 
-    def serving(self, product: Product) -> Model:
+    def serving(self, product: Product) -> LoadedModel:
         """Return the model that scores: the active version, or, where its files are refused, the one before it.
 
         Raises `NoActiveModel` where no activated version can be loaded.
@@ -129,7 +129,7 @@ class Models:
         """Raise `VersionRefused` where a version's files are not right or it scores a factor that has no words."""
         model = self.registry.model(product, version, manifest_digest)
         if wordless := self.catalogue.missing(model.encoding.factors):
-            raise refused(product, version, f"the catalogue of reasons has no words for {', '.join(wordless)}")
+            raise refusal(product, version, f"the catalogue of reasons has no words for {', '.join(wordless)}")
 
     def verify(self, product: Product) -> dict[str, str | None]:
         """Check every registered version's files afresh: version -> why it is refused, `None` where it is right."""

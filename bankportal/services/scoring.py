@@ -24,7 +24,7 @@ from bankportal.domain.reasons import (
     rule_reason,
 )
 from bankportal.domain.schema import Customer
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
 from bankportal.services.recorder import Recorder
 from bankportal.store.decisions import Decisions, submission_digest
@@ -81,7 +81,7 @@ class Scoring:
         )
 
 
-def answer(customer: Customer, model: Model, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
+def answer(customer: Customer, model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
     """Return what one model version and limit policy answer: score, band, limit, and exactly why.
 
     Raises `ExplanationRefused` where base and contributions do not add up to the score.
@@ -90,7 +90,7 @@ def answer(customer: Customer, model: Model, catalogue: Catalogue, policy: Limit
 
 
 def outcome_all(
-    customers: Sequence[Customer], model: Model, catalogue: Catalogue, policy: LimitPolicy | None
+    customers: Sequence[Customer], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
 ) -> list[Outcome]:
     """Return the outcomes of a few customers of one product, each as `answer` does."""
     matrix = np.stack([model.encoding.row(customer.scored) for customer in customers])
@@ -102,7 +102,7 @@ def outcome_all(
 
 
 def _outcome(
-    model: Model,
+    model: LoadedModel,
     catalogue: Catalogue,
     policy: LimitPolicy | None,
     customer: Customer,
@@ -140,7 +140,7 @@ def limit(customer: Customer, band: Band, policy: LimitPolicy | None) -> Limit |
     return policy.suggest(band.name, customer.scored, requested)
 
 
-def _check_sum(model: Model, contributions: Sequence[float], score: float) -> None:
+def _check_sum(model: LoadedModel, contributions: Sequence[float], score: float) -> None:
     if abs(model.explainer.base + math.fsum(contributions) - score) > model.explainer.exact_to:
         raise ExplanationRefused(
             f"{model.product.title} {model.version}: the contributions do not add up to the score."
@@ -167,7 +167,7 @@ class Answers:
 
 
 def answers(
-    columns: Mapping[str, NDArray[Any]], model: Model, catalogue: Catalogue, policy: LimitPolicy | None
+    columns: Mapping[str, NDArray[Any]], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
 ) -> Answers:
     """Answer for many customers at once: what `answer` gives for each.
 
@@ -205,7 +205,7 @@ def _known(values: NDArray[Any]) -> list[Any]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def _check_sums(model: Model, contributions: Floats, scores: Floats) -> None:
+def _check_sums(model: LoadedModel, contributions: Floats, scores: Floats) -> None:
     off = np.abs(model.explainer.base + contributions.sum(axis=1) - scores)
     # Half of what is allowed: far more than two ways of adding up can differ.
     for row in np.flatnonzero(~(off < model.explainer.exact_to / 2)).tolist():
@@ -224,7 +224,7 @@ def _rules(
 
 
 def _chosen(
-    model: Model, bands: NDArray[np.intp], rules: Mapping[int, Reason], contributions: Floats, effects: Floats
+    model: LoadedModel, bands: NDArray[np.intp], rules: Mapping[int, Reason], contributions: Floats, effects: Floats
 ) -> NDArray[np.int8]:
     """Choose the reasons of many rows as `reasons` does for one."""
     product, factors = model.product, model.encoding.factors
@@ -262,7 +262,7 @@ class _Words(dict[Value, str]):
 
 def _sentences(
     catalogue: Catalogue,
-    model: Model,
+    model: LoadedModel,
     columns: Mapping[str, NDArray[Any]],
     contributions: Floats,
     chosen: NDArray[np.int8],

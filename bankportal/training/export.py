@@ -17,7 +17,7 @@ from bankportal.domain.products import PRODUCTS
 from bankportal.files import replacing
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import DTYPES, Forest
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.training.frames import read_frame
 
 
@@ -64,7 +64,7 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return (self.predict_proba(X)[:, 1] >= 0.5).astype(np.int64)
 
 
-def export_model(model: Model, path: Path) -> None:
+def export_model(model: LoadedModel, path: Path) -> None:
     """Write a version to a file that `joblib.load` reads; `OSError` where that fails."""
     arrays = {name: getattr(model.forest, name) for name in DTYPES}
     with replacing(path) as file:

@@ -25,7 +25,7 @@ from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import MAX_REASONS, Catalogue
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON as NO_REASON  # part of what this module offers
 from bankportal.services.scoring import RULE as RULE
@@ -65,7 +65,7 @@ class Work:
     product: Product
     layout: Layout
     mapping: Mapping[str, str]
-    model: Model
+    model: LoadedModel
     catalogue: Catalogue
     policy: LimitPolicy | None
 

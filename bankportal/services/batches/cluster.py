@@ -25,7 +25,7 @@ from bankportal.domain.factors import Phrase
 from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.reasons import Catalogue
-from bankportal.registry.registry import FILES, MANIFEST, Model, Registry, digest
+from bankportal.registry.registry import FILES, MANIFEST, LoadedModel, Registry, digest
 from bankportal.services.batches.chunks import Part, Work, score_block
 from bankportal.version import __version__
 
@@ -90,7 +90,7 @@ class SerializedWork:
             policy=POLICIES[self.policy] if self.policy else None,
         )
 
-    def _model(self) -> Model:
+    def _model(self) -> LoadedModel:
         with TemporaryDirectory() as folder:
             home = Path(folder) / self.product / self.version
             home.mkdir(parents=True)

@@ -25,7 +25,7 @@ from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import Product
 from bankportal.domain.schema import MAX_QUOTED, Customer, validate
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches import results
 from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
 from bankportal.services.batches.replaying import ReplayDiffers
@@ -323,7 +323,7 @@ class Batches:
             file.seek(int(record["at"]))
             return file.read(int(record["length"]))
 
-    def _model(self, job: Job) -> Model:
+    def _model(self, job: Job) -> LoadedModel:
         return self.models.registry.model(job.product, job.model_version or "", job.model_digest or "")
 
     def file(self, job: Job, name: str) -> Path:
