@@ -263,50 +263,54 @@ def migrated_sqlite(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_postgresql() -> Iterator[str]:
-    """The name of a PostgreSQL database with all tables; take it as a template, do not use it."""
+    """The address of a PostgreSQL database with all tables, which `emptied` hands to one test after the other."""
     if not POSTGRES:
         pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
-    from bankportal.store.migrate import upgrade
-
-    with postgresql_database("template1") as database:
-        upgrade(database)
-        database.close()
-        yield str(database.url.database)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    """An empty, migrated database on each back end."""
-    if request.param == "postgresql":
-        with postgresql_database(request.getfixturevalue("migrated_postgresql")) as database:
-            yield database
-        return
-    from bankportal.store.sessions import Database
-
-    database = Database(f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_sqlite'), tmp_path)}")
-    yield database
-    database.close()
-
-
-@contextmanager
-def postgresql_database(template: str) -> Iterator[Database]:
-    """Make a PostgreSQL database after another one, and drop it in the end."""
     from sqlalchemy import create_engine, text
 
+    from bankportal.store.migrate import upgrade
     from bankportal.store.sessions import Database
 
     name = f"bankportal_test_{secrets.token_hex(6)}"
     server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    database = Database(server.url.set(database=name).render_as_string(hide_password=False))
-    try:
-        yield database
-    finally:
-        database.close()
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        server.dispose()
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    address = server.url.set(database=name).render_as_string(hide_password=False)
+    database = Database(address)
+    upgrade(database)
+    database.close()
+    yield address
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """An empty, migrated database on each back end."""
+    from bankportal.store.sessions import Database
+
+    if request.param == "postgresql":
+        database = emptied(request.getfixturevalue("migrated_postgresql"))
+    else:
+        database = Database(f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_sqlite'), tmp_path)}")
+    yield database
+    database.close()
+
+
+def emptied(address: str) -> Database:
+    """Take all rows out of a PostgreSQL database, and the connections of whoever used it before."""
+    from sqlalchemy import text
+
+    from bankportal.store.sessions import Database
+    from bankportal.store.tables import metadata
+
+    database = Database(address)
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with database.write() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 10000) {others}"))
+        connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"))
+    return database
 
 
 @pytest.fixture

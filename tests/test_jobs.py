@@ -1,14 +1,13 @@
 """Jobs and chunks in the database, on each back end: who may work on what, and what a late worker may not."""
 
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Span, Stage, State, Summary
@@ -19,7 +18,7 @@ from bankportal.store.jobs import Finished, JobStore, LeaseLost, Pace, ScoringVe
 from bankportal.store.tables import chunks, jobs
 from tests.conftest import PATIENCE
 
-LONG, SHORT = 60, 0.05  # seconds of a lease
+LEASE = 1000  # seconds: no test takes so long
 ANSWERING = ScoringVersions("v1", "d" * 64, None)
 MAPPING = {"credit_score": "CreditScore"}
 GROUP = ProblemGroup("age", "Age", "too-low", "must be 18 or more", 2, (ProblemExample(3, "1"), ProblemExample(9, "2")))
@@ -45,7 +44,7 @@ def checked(count: int) -> CheckResult:
 def ready(store: JobStore, count: int):
     """A job that was checked, with its chunks."""
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
-    chunk = store.claim("checker", LONG)
+    chunk = store.claim("checker", LEASE)
     assert chunk.step is Stage.CHECK
     store.complete_check(chunk, checked(count), spans(count), {"check.csv": "c" * 64}, None)
     return store.get(job.id)
@@ -61,21 +60,28 @@ def together(store: JobStore, *counts: int):
     return [store.start(job, ANSWERING) for job in [ready(store, count) for count in counts]]
 
 
+def pass_by(store: JobStore, seconds: float) -> None:
+    """Let time pass for leases. The database's clock cannot be set: what was noted by it is put back instead."""
+    noted = {"lease_until": chunks.c.lease_until - seconds, "began": chunks.c.began - seconds}
+    with store.database.write() as connection:
+        connection.execute(update(chunks).values(noted))
+
+
 def test_it_works(store) -> None:
     job = scoring(store, 2)
     assert job.state is State.SCORING
     for _ in range(2):
-        chunk = store.claim("w", LONG)
+        chunk = store.claim("w", LEASE)
         store.complete_score(chunk, 9, 1, {f"{chunk.place}.csv": "e" * 64})
     assert store.get(job.id).rows_done == 20
-    finish = store.claim("w", LONG)
+    finish = store.claim("w", LEASE)
     assert finish.step is Stage.FINISH
-    assert store.claim("w", LONG) is None
+    assert store.claim("w", LEASE) is None
     done = store.complete_finish(finish, Summary(18, 2, 0, {"Loyal": 18}, 0.25), {"scored.csv": "f" * 64}, lambda: None)
     assert done == store.get(job.id)
     assert (done.state, done.summary.scored, done.checked) == (State.DONE, 18, checked(2))
     assert done.mapping == MAPPING
-    assert store.claim("w", LONG) is None
+    assert store.claim("w", LEASE) is None
 
 
 def test_concurrent_claims_never_share_a_chunk(store) -> None:
@@ -84,7 +90,7 @@ def test_concurrent_claims_never_share_a_chunk(store) -> None:
 
     def work(name: str) -> None:
         barrier.wait()
-        while chunk := store.claim(name, LONG):
+        while chunk := store.claim(name, LEASE):
             claimed.append(chunk)
 
     threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(8)]
@@ -97,7 +103,7 @@ def test_concurrent_claims_never_share_a_chunk(store) -> None:
 
 def test_jobs_take_turns(store) -> None:
     first, second = together(store, 3, 3)
-    order = [store.claim("w", LONG).job_number for _ in range(6)]
+    order = [store.claim("w", LEASE).job_number for _ in range(6)]
     assert order == [first.number, second.number] * 3
 
 
@@ -124,9 +130,9 @@ def test_what_is_recorded_as_a_job_goes_on(store) -> None:
     assert (job.message, job.model_version, job.model_digest, job.policy_version) == ("", *astuple(versions))
     assert began <= job.started_at <= datetime.now(UTC)
     assert job.finished_at is None
-    store.complete_score(store.claim("w", LONG), 9, 1, {})
+    store.complete_score(store.claim("w", LEASE), 9, 1, {})
     finished = datetime.now(UTC)
-    done = store.complete_finish(store.claim("w", LONG), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
+    done = store.complete_finish(store.claim("w", LEASE), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
     assert done.started_at == job.started_at
     assert finished <= done.finished_at <= datetime.now(UTC)
     assert done.message == ""
@@ -135,15 +141,15 @@ def test_what_is_recorded_as_a_job_goes_on(store) -> None:
 def test_a_check_may_have_the_file_scored_at_once(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=True)
     assert (job.start_when_checked, job.message, job.checked) == (True, "", None)
-    store.complete_check(store.claim("w", LONG), checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
+    store.complete_check(store.claim("w", LEASE), checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
     job = store.get(job.id)
     assert (job.state, job.model_version, job.message) == (State.SCORING, "v1", "")
-    assert store.claim("w", LONG).job_number == job.number
+    assert store.claim("w", LEASE).job_number == job.number
 
 
 def test_a_chunk_says_what_to_work_on(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
-    check = store.claim("w" * 150, LONG)
+    check = store.claim("w" * 150, LEASE)
     assert vars(check) == {
         "number": check.number,
         "job_number": job.number,
@@ -158,13 +164,13 @@ def test_a_chunk_says_what_to_work_on(store) -> None:
     with store.database.read() as connection:
         assert connection.execute(select(chunks.c.worker)).scalar_one() == "w" * 100
     store.complete_check(check, checked(2), spans(2), {"check.csv": "c" * 64}, ANSWERING)
-    assert [store.claim("w", LONG).span for _ in range(2)] == spans(2)
+    assert [store.claim("w", LEASE).span for _ in range(2)] == spans(2)
     assert store.score_spans(job) == [(span, False) for span in spans(2)]
 
 
 def test_finished_parts_come_in_the_order_of_the_file(store) -> None:
     job, other = together(store, 3, 1)
-    claimed = [store.claim("w", LONG) for _ in range(4)]
+    claimed = [store.claim("w", LEASE) for _ in range(4)]
     held = {chunk.place: chunk for chunk in claimed if chunk.job_number == job.number}
     store.complete_score(held[2], 8, 2, {"2.csv": "e" * 64})
     store.complete_score(held[0], 0, 10, {"0.csv": "f" * 64}, quarantined=True)
@@ -176,18 +182,18 @@ def test_finished_parts_come_in_the_order_of_the_file(store) -> None:
     assert [span for span, _ in store.score_spans(other)] == spans(1)
     store.complete_score(held[1], 10, 0, {})
     assert (store.get(job.id).rows_done, store.get(other.id).rows_done) == (30, 0)
-    finish = store.claim("w", LONG)
+    finish = store.claim("w", LEASE)
     assert (finish.step, finish.job_number, finish.place) == (Stage.FINISH, job.number, 0)
 
 
 def test_a_file_that_cannot_be_read_ends_its_job(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
     before = datetime.now(UTC)
-    store.end(store.claim("w", LONG), State.REFUSED, "May.csv is empty.")
+    store.end(store.claim("w", LEASE), State.REFUSED, "May.csv is empty.")
     ended = store.get(job.id)
     assert (ended.state, ended.message) == (State.REFUSED, "May.csv is empty.")
     assert before <= ended.finished_at <= datetime.now(UTC)
-    assert store.claim("w", LONG) is None
+    assert store.claim("w", LEASE) is None
 
 
 def test_jobs_by_page(store) -> None:
@@ -216,17 +222,17 @@ def test_finished_jobs_of_the_same_file(store) -> None:
 def finished(store: JobStore):
     """A job that is done."""
     scoring(store, 1)
-    store.complete_score(store.claim("w", LONG), 9, 1, {})
-    return store.complete_finish(store.claim("w", LONG), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
+    store.complete_score(store.claim("w", LEASE), 9, 1, {})
+    return store.complete_finish(store.claim("w", LEASE), Summary(9, 1, 0, {}, 0.5), {}, lambda: None)
 
 
 def test_the_rejects_of_a_check_are_named(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
     assert store.rejects_file(job) is None
-    store.complete_check(store.claim("w", LONG), checked(1), spans(1), {"check.csv": "c" * 64}, None)
+    store.complete_check(store.claim("w", LEASE), checked(1), spans(1), {"check.csv": "c" * 64}, None)
     assert store.rejects_file(job) == "check.csv"
     store.start(job, ANSWERING)
-    store.complete_score(store.claim("w", LONG), 9, 1, {"0.csv": "e" * 64})
+    store.complete_score(store.claim("w", LEASE), 9, 1, {"0.csv": "e" * 64})
     assert store.rejects_file(job) == "check.csv"
     assert store.rejects_file(store.add(upload(), None)) is None
 
@@ -244,13 +250,14 @@ def test_an_upload_is_withdrawn_until_its_mapping_is_confirmed(store) -> None:
 
 def test_a_lapsed_lease_is_taken_over_and_the_late_worker_writes_nothing(store) -> None:
     job = scoring(store, 1)
-    late = store.claim("late", SHORT)
-    assert store.claim("other", LONG) is None
-    time.sleep(2 * SHORT)
-    taken = store.claim("other", LONG)
+    late = store.claim("late", LEASE)
+    pass_by(store, LEASE - 10)
+    assert store.claim("other", LEASE) is None
+    pass_by(store, 10)
+    taken = store.claim("other", LEASE)
     assert (taken.number, taken.token, taken.losses) == (late.number, late.token + 1, 1)
     for write in (
-        lambda: store.renew(late, LONG),
+        lambda: store.renew(late, LEASE),
         lambda: store.complete_score(late, 10, 0, {"late.csv": "e" * 64}),
         lambda: store.release(late, at_fault=False),
         lambda: store.end(late, State.FAILED, "late"),
@@ -264,9 +271,9 @@ def test_a_lapsed_lease_is_taken_over_and_the_late_worker_writes_nothing(store) 
 
 def test_a_lease_that_ran_out_cannot_be_used_though_nobody_took_over(store) -> None:
     job = scoring(store, 1)
-    chunk = store.claim("w", SHORT)
-    time.sleep(2 * SHORT)
-    for write in (lambda: store.renew(chunk, LONG), lambda: store.complete_score(chunk, 10, 0, {})):
+    chunk = store.claim("w", LEASE)
+    pass_by(store, LEASE)
+    for write in (lambda: store.renew(chunk, LEASE), lambda: store.complete_score(chunk, 10, 0, {})):
         with pytest.raises(LeaseLost):
             write()
     assert store.get(job.id).rows_done == 0
@@ -274,77 +281,77 @@ def test_a_lease_that_ran_out_cannot_be_used_though_nobody_took_over(store) -> N
 
 def test_a_renewed_lease_holds_and_tells_how_far_it_is(store) -> None:
     job = scoring(store, 1)
-    chunk = store.claim("w", 0.4)
+    chunk = store.claim("w", LEASE)
     for rows in range(4):
-        time.sleep(0.2)
-        store.renew(chunk, 0.4, rows)
-    assert store.claim("other", LONG) is None
+        pass_by(store, LEASE / 2)
+        store.renew(chunk, LEASE, rows)
+    assert store.claim("other", LEASE) is None
     assert store.get(job.id).rows_done == store.pace(job).rows_done == 3
-    assert store.pace(job).seconds > 0.5
+    assert store.pace(job).seconds >= 2 * LEASE
 
 
 def test_pace_is_that_of_the_present_stage_of_one_job(store) -> None:
     assert store.pace(store.add(upload(), None)) == Pace(0, None)
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
-    check = store.claim("w", LONG)
-    store.renew(check, LONG, 7)
+    check = store.claim("w", LEASE)
+    store.renew(check, LEASE, 7)
     assert store.pace(job).rows_done == store.get(job.id).rows_done == 7
-    store.renew(check, LONG)
+    store.renew(check, LEASE)
     assert store.pace(job).rows_done == 0
-    assert 0 <= store.pace(job).seconds < LONG
+    assert 0 <= store.pace(job).seconds < LEASE
     store.complete_check(check, checked(2), spans(2), {}, ANSWERING)
     assert store.pace(job).rows_done == 20  # the job as it was: all its rows are checked
     store.cancel(job)
     job, other = together(store, 1, 1)
     assert store.pace(job) == store.pace(other) == Pace(0, None)
-    given_back = store.claim("w", LONG)
-    store.renew(given_back, LONG, 3)
+    given_back = store.claim("w", LEASE)
+    store.renew(given_back, LEASE, 3)
     store.release(given_back, at_fault=False)
-    time.sleep(2 * SHORT)
-    assert store.claim("w", LONG).number == given_back.number
+    pass_by(store, LEASE)
+    assert store.claim("w", LEASE).number == given_back.number
     assert store.pace(job).rows_done == 0
-    assert 2 * SHORT <= store.pace(job).seconds < LONG  # since it was first claimed
+    assert LEASE <= store.pace(job).seconds < 2 * LEASE  # since it was first claimed
     assert store.pace(other) == Pace(0, None)
 
 
 def test_how_long_no_worker_has_been_heard_of(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=True)
-    assert store.silence(job, LONG) is None
-    checking = store.claim("w", LONG)
-    assert 0 <= store.silence(job, LONG) < LONG
+    assert store.silence(job, LEASE) is None
+    checking = store.claim("w", LEASE)
+    assert 0 <= store.silence(job, LEASE) < LEASE
     assert store.silence(job, 0) < 0  # its lease still runs
     store.complete_check(checking, checked(1), spans(1), {"check.csv": "c" * 64}, ANSWERING)
-    time.sleep(2 * SHORT)
-    assert store.silence(job, LONG) > 2 * SHORT  # since the check began
-    store.claim("w", SHORT)
-    time.sleep(2 * SHORT)
-    assert store.silence(job, SHORT) > 2 * SHORT
+    pass_by(store, LEASE)
+    assert LEASE <= store.silence(job, LEASE) < 2 * LEASE  # since the check began
+    store.claim("w", LEASE)
+    pass_by(store, 3 * LEASE)
+    assert 3 * LEASE <= store.silence(job, LEASE) < 4 * LEASE
 
 
 def test_a_worker_is_heard_of_whatever_job_it_is_at(store) -> None:
     job = scoring(store, 1)
-    assert store.claim("w", LONG).job_number == job.number
+    assert store.claim("w", LEASE).job_number == job.number
     other = store.confirm(store.add(upload("b"), None), MAPPING, start=False)
-    busy = store.claim("elsewhere", LONG)
+    busy = store.claim("elsewhere", LEASE)
     assert busy.job_number == other.number
-    assert store.silence(job, LONG) >= 0
-    store.renew(busy, 2 * LONG)
-    assert store.silence(job, LONG) < 0
+    assert store.silence(job, LEASE) >= 0
+    store.renew(busy, 2 * LEASE)
+    assert store.silence(job, LEASE) < 0
 
 
 def test_finishing_publishes_nothing_without_the_lease(store) -> None:
     scoring(store, 1)
-    store.complete_score(store.claim("w", LONG), 10, 0, {"0.csv": "e" * 64})
-    finish = store.claim("late", SHORT)
-    time.sleep(2 * SHORT)
+    store.complete_score(store.claim("w", LEASE), 10, 0, {"0.csv": "e" * 64})
+    finish = store.claim("late", LEASE)
+    pass_by(store, LEASE)
     with pytest.raises(LeaseLost):
         store.complete_finish(finish, Summary(10, 0, 0, {}, 0.5), {}, lambda: pytest.fail("published"))
 
 
 def test_a_failure_while_publishing_leaves_the_job_as_it_was(store) -> None:
     job = scoring(store, 1)
-    store.complete_score(store.claim("w", LONG), 10, 0, {"0.csv": "e" * 64})
-    finish = store.claim("w", LONG)
+    store.complete_score(store.claim("w", LEASE), 10, 0, {"0.csv": "e" * 64})
+    finish = store.claim("w", LEASE)
     with pytest.raises(ZeroDivisionError):
         store.complete_finish(finish, Summary(10, 0, 0, {}, 0.5), {}, lambda: 1 / 0)
     assert store.get(job.id).state is State.SCORING
@@ -354,43 +361,43 @@ def test_a_failure_while_publishing_leaves_the_job_as_it_was(store) -> None:
 
 def test_the_last_chunks_completed_at_once_make_one_finish(store) -> None:
     scoring(store, 8)
-    held = [store.claim(f"w{n}", LONG) for n in range(8)]
+    held = [store.claim(f"w{n}", LEASE) for n in range(8)]
     threads = [threading.Thread(target=store.complete_score, args=(chunk, 9, 1, {})) for chunk in held]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.claim("w", LONG).step is Stage.FINISH
-    assert store.claim("w", LONG) is None
+    assert store.claim("w", LEASE).step is Stage.FINISH
+    assert store.claim("w", LEASE) is None
 
 
 def test_only_the_first_worker_lost_over_a_chunk_is_held_against_it(store) -> None:
     scoring(store, 1)
     counted = []
     for _ in range(4):
-        chunk = store.claim("w", SHORT)
+        chunk = store.claim("w", LEASE)
         counted.append((chunk.faults, chunk.losses))
-        time.sleep(2 * SHORT)
+        pass_by(store, LEASE)
     assert counted == [(0, 0), (1, 1), (1, 2), (1, 3)]
 
 
 def test_a_chunk_given_back_has_a_fault_more_where_it_was_at_fault(store) -> None:
     scoring(store, 1)
-    store.release(store.claim("w", LONG), at_fault=False)
-    untouched = store.claim("w", LONG)
+    store.release(store.claim("w", LEASE), at_fault=False)
+    untouched = store.claim("w", LEASE)
     assert (untouched.faults, untouched.losses) == (0, 0)
     store.release(untouched, at_fault=True)
-    blamed = store.claim("w", LONG)
+    blamed = store.claim("w", LEASE)
     assert (blamed.faults, blamed.losses) == (1, 0)
 
 
 @pytest.mark.parametrize("held", [0, 1])
 def test_cancelling_takes_the_work_away(store, held) -> None:
     job = scoring(store, 2)
-    chunks = [store.claim("w", LONG) for _ in range(held)]
+    chunks = [store.claim("w", LEASE) for _ in range(held)]
     assert store.cancel(job).state is State.CANCELLED
     assert store.cancel(job).state is State.CANCELLED
-    assert store.claim("w", LONG) is None
+    assert store.claim("w", LEASE) is None
     for chunk in chunks:
         with pytest.raises(LeaseLost):
             store.complete_score(chunk, 10, 0, {})
@@ -401,7 +408,7 @@ def test_cancelling_takes_the_work_away(store, held) -> None:
 def test_cancelling_and_completing_at_once_never_lock_up(store) -> None:
     for _ in range(10):
         job = scoring(store, 1)
-        chunk = store.claim("w", LONG)
+        chunk = store.claim("w", LEASE)
         faults = []
 
         def complete(chunk=chunk, faults=faults) -> None:
@@ -416,20 +423,20 @@ def test_cancelling_and_completing_at_once_never_lock_up(store) -> None:
         for thread in threads:
             thread.join(20)
         assert store.get(job.id).state is State.CANCELLED
-        assert store.claim("w", LONG) is None
+        assert store.claim("w", LEASE) is None
 
 
 def test_starting_is_safe_to_repeat(store) -> None:
     job = scoring(store, 2)
     again = store.start(job, ScoringVersions("v2", "e" * 64, None))
     assert (again.model_version, again.started_at) == (job.model_version, job.started_at)
-    assert [store.claim("w", LONG).place for _ in range(2)] == [0, 1]
+    assert [store.claim("w", LEASE).place for _ in range(2)] == [0, 1]
 
 
 def test_a_file_without_a_good_row_is_not_started(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=True)
     found = CheckResult(10, 0, 10, ())
-    store.complete_check(store.claim("w", LONG), found, spans(1), {}, ANSWERING)
+    store.complete_check(store.claim("w", LEASE), found, spans(1), {}, ANSWERING)
     assert store.get(job.id).state is State.CHECKED
     assert "No row" in store.get(job.id).message
     with pytest.raises(Conflict, match="No row"):
@@ -438,7 +445,7 @@ def test_a_file_without_a_good_row_is_not_started(store) -> None:
 
 def test_the_same_mapping_again_changes_nothing(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
-    check = store.claim("w", LONG)
+    check = store.claim("w", LEASE)
     assert store.confirm(job, MAPPING, start=False) == job
     assert store.confirm(job, MAPPING, start=True) == replace(job, start_when_checked=True)
     assert store.confirm(job, MAPPING, start=False).start_when_checked
@@ -450,17 +457,17 @@ def test_the_same_mapping_again_changes_nothing(store) -> None:
 
 def test_a_mapping_may_change_until_the_start(store) -> None:
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
-    late = store.claim("w", LONG)
+    late = store.claim("w", LEASE)
     with pytest.raises(Conflict, match="checking"):
         store.confirm(job, {"credit": "CreditScore"}, start=False)
     store.complete_check(late, checked(1), spans(1), {}, None)
     changed = store.confirm(job, {"credit": "CreditScore"}, start=False)
     assert (changed.state, changed.checked, changed.mapping) == (State.CHECKING, None, {"credit": "CreditScore"})
-    store.complete_check(store.claim("w", LONG), checked(3), spans(3), {}, None)
+    store.complete_check(store.claim("w", LEASE), checked(3), spans(3), {}, None)
     started = store.start(job, ANSWERING)
     with pytest.raises(Conflict, match="scoring"):
         store.confirm(started, MAPPING, start=False)
-    assert [store.claim("w", LONG).place for _ in range(3)] == [0, 1, 2]
+    assert [store.claim("w", LEASE).place for _ in range(3)] == [0, 1, 2]
 
 
 def test_a_key_is_one_job(store) -> None:
@@ -499,7 +506,7 @@ def test_a_chunk_that_is_being_claimed_is_passed_over(postgresql) -> None:
     first = select(chunks.c.number).where(chunks.c.state == "waiting").order_by(chunks.c.place).limit(1)
     with postgresql.database.write() as connection, ThreadPoolExecutor(1) as pool:
         connection.execute(first.with_for_update())
-        claimed = pool.submit(postgresql.claim, "w", LONG).result(PATIENCE)
+        claimed = pool.submit(postgresql.claim, "w", LEASE).result(PATIENCE)
     assert claimed.place == 1
 
 
@@ -511,5 +518,5 @@ def test_a_transaction_waits_for_others_of_its_own_job_alone(postgresql) -> None
             assert pool.submit(postgresql.cancel, other).result(PATIENCE).state is State.CANCELLED
             waits = pool.submit(postgresql.cancel, job)
             with pytest.raises(TimeoutError):
-                waits.result(10 * SHORT)
+                waits.result(0.5)
         assert waits.result(PATIENCE).state is State.CANCELLED
