@@ -59,9 +59,9 @@ def licences(package: str) -> list[str]:
         fields = metadata(package)
     except PackageNotFoundError:
         return _declared(package)
-    if expression := fields["License-Expression"]:
+    if expression := fields.get("License-Expression"):
         return [expression]
-    name = (fields["License"] or "").strip()
+    name = (fields.get("License") or "").strip()
     classifiers = [each for each in fields.get_all("Classifier", []) if each.startswith("License :: ")]
     names = [name] if 0 < len(name) <= MAX_NAME else []
     names += [classifier.split(" :: ")[-1] for classifier in classifiers]
