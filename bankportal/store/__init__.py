@@ -1,1 +1,1 @@
-"""What the portal keeps in its database: decisions, model versions and which of them was active when."""
+"""What the portal keeps: decisions, receipts, jobs, model versions and keys in the database, uploads in a folder."""

@@ -10,9 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.receipt import ChainEntry, Receipt, RecordedDecision
-from bankportal.store import receipts as end
 from bankportal.store.decisions import decision_from
 from bankportal.store.jobs import read_job
+from bankportal.store.receipts import head
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, jobs, protected_values, receipts
 
@@ -38,7 +38,7 @@ class Chain:
     def head(self) -> Receipt | None:
         """Return the newest receipt; `None` where nothing was recorded."""
         with self.database.read() as connection:
-            return end.head(connection)
+            return head(connection)
 
     def links(self) -> Iterator[Link]:
         """Yield the chain in its order, with `None` for what is missing; then one decision and one batch outside it.

@@ -116,7 +116,7 @@ class JobStore:
                 connection.execute(insert(jobs).values(values))
         except IntegrityError:
             if key and (known := self._with_key(key)):
-                return _the_same(known, upload)
+                return _require_same(known, upload)
             raise
         return self.get(upload.id)
 
@@ -359,7 +359,7 @@ class JobStore:
         return literal_column(CLOCK[self.database.engine.dialect.name], Float)
 
 
-def _the_same(known: Job, upload: Upload) -> Job:
+def _require_same(known: Job, upload: Upload) -> Job:
     if (known.input_digest, known.product) != (upload.input_digest, upload.product):
         raise Conflict("This idempotency key was used before, for another file.")
     return known
@@ -451,5 +451,5 @@ def _plain(value: Any) -> Any:
 
 def _chunk(row: Row[Any]) -> Chunk:
     span = Span(**row.span) if row.span else None
-    where = (row.number, row.job_number, Stage(row.step), row.place, span)
-    return Chunk(*where, row.token, row.faults, row.losses, row.files or {})
+    place = (row.number, row.job_number, Stage(row.step), row.place, span)
+    return Chunk(*place, row.token, row.faults, row.losses, row.files or {})
