@@ -1,6 +1,5 @@
 """The Flask app factory. Reads top to bottom: settings, services, pages, errors, headers."""
 
-import errno
 import hashlib
 import secrets
 import time
@@ -12,11 +11,10 @@ from typing import Any, cast
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask_wtf.csrf import CSRFProtect
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge, SecurityError
 
 from bankportal import cli, logs, web, wiring
+from bankportal.answers import Health
 from bankportal.api import flask_adapter
 from bankportal.api.handlers import state
 from bankportal.config import PREFIX, Config, load, require_secret
@@ -33,6 +31,7 @@ from bankportal.domain.errors import (
 )
 from bankportal.domain.products import PRODUCTS
 from bankportal.origins import is_foreign, origin_of
+from bankportal.outages import DATABASE, DISK_FULL, OUTAGE_ERRORS, STORAGE, Outage, outage_of
 from bankportal.resources import resource
 from bankportal.services.batches.replaying import FilesGone, ReplayDiffers
 from bankportal.services.batches.uploads import upload_limit
@@ -64,6 +63,12 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     Conflict.code: (409, "This cannot be done now"),
     FilesGone.code: (410, "A file of this batch is gone"),
     ReplayDiffers.code: (409, "The recorded answer does not come out again"),
+}
+
+ADVICE = {
+    DATABASE: "Nothing was recorded. If the portal is new, run: flask up.",
+    STORAGE: "Nothing was kept. Whoever runs the portal finds in its log which folder it is.",
+    DISK_FULL: "Nothing was recorded or kept. It works again once whoever runs the portal has made room.",
 }
 
 log = structlog.get_logger()
@@ -106,8 +111,13 @@ def create_app(config: Config | None = None) -> Flask:
 
 
 def healthz() -> tuple[Response, int]:
-    """Say whether the portal can score: its database answers and each product has a model."""
-    health = state(current_app.extensions["bankportal"])
+    """Say whether the portal can score and record: what is written is kept, and each product has a model."""
+    try:
+        health = state(current_app.extensions["bankportal"])
+    except OUTAGE_ERRORS as error:
+        outage = _logged(error)
+        health = Health(status=outage.title, models={}, refused={}, version=__version__)
+        return jsonify(health.model_dump()), outage.status
     return jsonify(health.model_dump()), 200 if all(health.models.values()) else 503
 
 
@@ -186,23 +196,19 @@ def _handle_errors(app: Flask) -> None:
 
 
 def _handle_outages(app: Flask) -> None:
-    @app.errorhandler(DBAPIError)
-    @app.errorhandler(FileNotFoundError)
-    @app.errorhandler(PoolTimeout)
-    def database_error(error: Exception) -> tuple[str, int]:
-        log.error("database", exc_info=error)
-        message = f"Nothing was recorded. If the portal is new, run: flask up. Reference: {g.request_id}"
-        return _error_page(503, "The database does not answer", message)
+    def outage_page(error: Exception) -> tuple[str, int]:
+        outage = _logged(error)
+        return _error_page(outage.status, outage.title, f"{ADVICE[outage]} Reference: {g.request_id}")
 
-    @app.errorhandler(OSError)
-    def storage_error(error: OSError) -> tuple[str, int]:
-        log.error("storage", exc_info=error)
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        title = "The disk is full" if full else "The storage cannot be used"
-        message = (
-            f"Nothing was kept. Whoever runs the portal finds in its log which folder it is. Reference: {g.request_id}"
-        )
-        return _error_page(507 if full else 503, title, message)
+    for kind in OUTAGE_ERRORS:
+        app.register_error_handler(kind, outage_page)
+
+
+def _logged(error: Exception) -> Outage:
+    outage = outage_of(error)
+    assert outage is not None
+    log.error(outage.code, exc_info=error)
+    return outage
 
 
 def _error_page(status: int, title: str, message: str) -> tuple[str, int]:

@@ -67,6 +67,12 @@ def catalogue(config: Config) -> Catalogue:
         raise SettingsRefused(f"{own} is not written in UTF-8.") from error
 
 
+def require_writable(services: Services) -> None:
+    """Raise one of `outages.OUTAGE_ERRORS` where no decision could be recorded or no upload be stored."""
+    services.database.require_writable()
+    services.batches.storage.require_writable()
+
+
 def upgrade(services: Services) -> None:
     """Bring the database to the tables of this release; nothing to do is fine."""
     migrate.upgrade(services.database)

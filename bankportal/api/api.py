@@ -12,7 +12,7 @@ from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal, untrusted_host
 from bankportal.api.reading import parse, too_large
-from bankportal.domain.errors import ForeignOrigin, PortalError, TooLarge
+from bankportal.domain.errors import ForeignOrigin, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
@@ -72,7 +72,7 @@ class Api:
         limit = TooLarge(upload_limit(self.services.config)) if takes_file else None
         return self.turned_away(call, limit or too_large(self.largest(call.method, call.path)))
 
-    def turned_away(self, call: Call, error: PortalError) -> Reply:
+    def turned_away(self, call: Call, error: Exception) -> Reply:
         """Answer a call that is not let in."""
         return self.shared(call, refusal(error, call.request_id))
 

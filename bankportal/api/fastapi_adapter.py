@@ -103,8 +103,11 @@ class Engine:
             call = call_of(request.scope, body, request_id)
             if refused := self.api.refused_unread(call):
                 return refused
-            if _declared(call) > limit or not await _read(request, body, limit):
-                return self.api.too_large(call)
+            try:
+                if _declared(call) > limit or not await _read(request, body, limit):
+                    return self.api.too_large(call)
+            except OSError as error:  # of the disk where large bodies wait
+                return self.api.turned_away(call, error)
             return await self._answer(call)
 
     async def _answer(self, call: Call) -> Reply:

@@ -19,7 +19,7 @@ from bankportal.domain.schema import Customer, validate
 from bankportal.services.audit import ChainBroken
 from bankportal.services.proving import proven
 from bankportal.version import __version__
-from bankportal.wiring import Services
+from bankportal.wiring import Services, require_writable
 
 MAX_ITEMS = 1000
 
@@ -213,8 +213,8 @@ def health(services: Services, request: ParsedRequest[Parameters]) -> Reply:
 
 
 def state(services: Services) -> answers.Health:
-    """Return how the portal is: its database answers, else an error of the database, and each product's model."""
-    services.database.require_writable()
+    """Return each product's model and refused versions; one of `OUTAGE_ERRORS` where nothing can be recorded."""
+    require_writable(services)
     models = {product.key: _loaded(services, product) for product in PRODUCTS.values()}
     refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
     status = "no model" if not all(models.values()) else "an older model serves" if refused else "ok"

@@ -24,7 +24,7 @@ TAGS = {
 FILE = examples.file(CHURN)
 MAX_SCORES_BYTES = 4_000_000  # bytes
 READS = (422, 503)
-WRITES = (400, 403, 413, 415, 422, 503)
+WRITES = (400, 403, 413, 415, 422, 503, 507)
 
 
 def _score(product: Product) -> Operation:
@@ -265,12 +265,12 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{BASE}/health",
         tag=HEALTH,
         summary="Say whether the portal can score and record",
-        help="The database answers and each product has a model.",
+        help="What is written to database and storage is kept, and each product has a model.",
         handler=handlers.health,
         answers=(
             Answer(status=200, help="It can.", model=answers.Health),
             Answer(status=503, help="A product has no model.", model=answers.Health),
         ),
-        errors=READS,
+        errors=(*READS, 507),
     ),
 )

@@ -1,18 +1,16 @@
 """Errors as RFC 9457 problem details: one shape for every refusal of every operation, on every engine."""
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from bankportal import answers
 from bankportal.api.calls import Reply, written
 from bankportal.config import PREFIX
 from bankportal.domain.errors import FieldProblem, InvalidInput, PortalError
+from bankportal.outages import OUTAGES, outage_of
 
 MEDIA = "application/problem+json"
 TYPE = "urn:bankportal:problem:"
@@ -36,12 +34,9 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "key-reused": (422, "The idempotency key was used for another request"),
     "no-active-model": (503, "No model to answer with"),
     "version-refused": (503, "No model to answer with"),
-    "database": (503, "The database does not answer"),
-    "storage": (503, "The storage cannot be used"),
-    "storage-full": (507, "The storage is full"),
+    **{outage.code: (outage.status, outage.title) for outage in OUTAGES},
     "fault": (500, "Something went wrong"),
 }
-UNAVAILABLE = (DBAPIError, PoolTimeout, FileNotFoundError)
 
 log = structlog.get_logger()
 
@@ -73,7 +68,7 @@ def untrusted_host() -> Refused:
 def refusal(error: Exception, request_id: str) -> Reply:
     """Return the reply to what went wrong; what is not a refusal is logged, and told by its reference alone."""
     error = _of_the_server(error)
-    code = error.code if isinstance(error, PortalError) and error.code in KINDS else _fault(error)
+    code = _code(error)
     status, title = KINDS[code]
     detail, instance = str(error), None
     if not isinstance(error, PortalError) or code == "fault":
@@ -99,12 +94,11 @@ def _counted(problems: int) -> str:
     return "One of the values is" if problems == 1 else f"{problems} of the values are"
 
 
-def _fault(error: Exception) -> str:
-    if isinstance(error, UNAVAILABLE):
-        return "database"
-    if isinstance(error, OSError):
-        return "storage-full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "storage"
-    return "fault"
+def _code(error: Exception) -> str:
+    if isinstance(error, PortalError) and error.code in KINDS:
+        return error.code
+    outage = outage_of(error)
+    return outage.code if outage else "fault"
 
 
 def _of_the_server(error: Exception) -> Exception:

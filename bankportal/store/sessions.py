@@ -4,9 +4,25 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    false,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+)
+
+from bankportal.store.storage import ROOM, require_room
+from bankportal.store.tables import decisions
 
 # Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
 WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
@@ -19,6 +35,12 @@ JOURNAL_BYTES = 1_000_000
 ENGINE_OPTIONS = {"hide_parameters": True}
 # The number of PostgreSQL's advisory lock on the chain of receipts.
 CHAIN = 0x62616E6B
+# What PostgreSQL must be able to do, and leaves nothing: write rows, here none, and put 280 kB of work on its disk.
+_POSTGRESQL_TRY = (
+    insert(decisions).from_select(decisions.columns.keys(), select(decisions).where(false())),
+    text("SET LOCAL work_mem = '64kB'"),
+    text("SELECT count(*) FROM generate_series(1, 20000)"),
+)
 # Where SQLite keeps the largest number that a table has ever had.
 _LAST_NUMBER = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 
@@ -70,23 +92,39 @@ class Database:
         return self._file is not None and not self._file.exists()
 
     def require_writable(self) -> None:
-        """Raise an SQLAlchemy error or `OSError` where nothing could be recorded; waits for no other writer."""
+        """Write something and take it back; an error of the database or `OSError` where that is not possible.
+
+        Waits for no other writer: on SQLite, one that is at work finds out by itself.
+        """
         if self._file:
             self._file.stat()  # an open connection would still answer after the file is gone
-        if not self._is_written():
-            with self.write():
-                pass
+            require_room(self._file.parent)
+            self._try_sqlite()
+        elif self.engine.dialect.name == "postgresql":
+            with self.write() as connection:
+                for statement in _POSTGRESQL_TRY:
+                    connection.execute(statement)
 
-    def _is_written(self) -> bool:
-        """Say whether somebody writes to an SQLite file at this moment."""
-        if not self._file:
-            return False
-        with closing(sqlite3.connect(self._file, timeout=0, isolation_level=None)) as connection:
+    def _try_sqlite(self) -> None:
+        """Let a transaction reach the disk before its end, and roll it back.
+
+        With hardly a page of cache, what it writes goes to the file at once, unless somebody reads at this moment.
+        """
+        pooled = self.engine.raw_connection()
+        pooled.detach()  # set up as all others are; what is set here ends with it
+        with closing(pooled):
+            connection = cast(sqlite3.Connection, pooled.dbapi_connection)
+            connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("PRAGMA cache_size=1")
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-        return False
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # the rest says why it is busy
+                    return
+                raise
+            connection.execute("CREATE TABLE room (content)")
+            connection.execute("INSERT INTO room VALUES (zeroblob(?))", [ROOM])
+            connection.execute("ROLLBACK")
 
     @property
     def _file(self) -> Path | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, BinaryIO
 
 from bankportal.domain.batch import INPUT, REJECTS, RESULTS, SCORED, State
@@ -22,6 +23,7 @@ from bankportal.domain.ids import is_id, new_id
 PARTS = "parts"
 KEPT = frozenset({INPUT, SCORED, REJECTS, RESULTS})
 PIECE = 1 << 20  # bytes read at once
+ROOM = 1 << 16  # bytes; more than a decision takes
 ORPHAN_AFTER = 3600.0  # seconds that an upload may take to become a job
 
 
@@ -39,6 +41,10 @@ class Storage:
 
     def __init__(self, folder: Path):
         self.folder = folder
+
+    def require_writable(self) -> None:
+        """Raise `OSError` where no upload could be stored; leaves nothing, a folder that is yet to be made neither."""
+        require_room(next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()))
 
     def home(self, id: str) -> Path:  # noqa: A002  # the field's name
         """Return a job's folder."""
@@ -140,6 +146,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def require_room(folder: Path) -> None:
+    """Write `ROOM` bytes into a folder, durably, in a file without a name; `OSError` where that is not possible."""
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(ROOM))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
