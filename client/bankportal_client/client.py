@@ -1,0 +1,1 @@
+../../bankportal/client.py

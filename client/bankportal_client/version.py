@@ -1,0 +1,1 @@
+../../bankportal/version.py
