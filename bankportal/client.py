@@ -1,4 +1,7 @@
-"""A client of the API: typed answers, and retries that never record twice. `pip install bankportal[client]`.
+"""A client of the API: typed answers, and retries that never record twice.
+
+It is installed with the portal (`pip install bankportal[client]`), or without it as `bankportal_client` (`pip install
+./client`): this file, `answers.py` and `version.py` are all of that distribution, so the imports here are relative.
 
 from bankportal.client import Portal, Problem
 

@@ -29,10 +29,10 @@ Scores with exact reasons, and the record of what was decided.
 - **Lists** come newest first, a page at a time: pass `next` as `before`. What is added meanwhile moves nothing.
 - **Amounts** are in EUR, moments in UTC; scores have every digit.
 
-In Python, with `pip install bankportal[client]`:
+In Python, with the portal's client (`pip install ./client` in its repository; it needs httpx and pydantic alone):
 
 ```python
-from bankportal.client import Portal
+from bankportal_client import Portal
 
 with Portal("http://127.0.0.1:8000") as portal:
     answer = portal.score("{CHURN.key}", {json.dumps(required(CHURN))})

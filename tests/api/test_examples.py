@@ -115,7 +115,7 @@ def printed_by(block: Example, live: Live, folder: Path) -> str:
     if block.language == "js" and not NODE and not CHROMIUM:
         pytest.skip("neither Node nor Chromium to run JavaScript")
     command = [*COMMANDS[block.language], block.code.replace(ADDRESS, live.address), live.address]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
