@@ -48,7 +48,7 @@ SETTINGS = (
     Setting(
         "DATABASE_URL",
         "sqlite:///{instance}/bankportal.sqlite3",
-        "Database, as an SQLAlchemy URL: SQLite or PostgreSQL.",
+        "Database, as an SQLAlchemy URL: SQLite, whose file its owner alone can read, or PostgreSQL.",
     ),
     Setting("PORT", "8000", "Port of the web server, on the loopback interface: there are no accounts yet."),
     Setting("THREADS", "32", "Threads of the web server, from 1 to 64."),

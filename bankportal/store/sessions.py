@@ -1,8 +1,11 @@
 """Connections to the database: SQLite set up for durable writes without deadlocks, PostgreSQL with its defaults."""
 
+import os
 import sqlite3
+import stat
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +38,10 @@ JOURNAL_BYTES = 1_000_000
 ENGINE_OPTIONS = {"hide_parameters": True}
 # The number of PostgreSQL's advisory lock on the chain of receipts.
 CHAIN = 0x62616E6B
+# The database's own file and those that SQLite may keep beside it.
+_BESIDE = ("", "-journal", "-wal", "-shm")
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MAKING = threading.Lock()
 # What PostgreSQL must be able to do, and leaves nothing: write rows, here none, and put 280 kB of work on its disk.
 _POSTGRESQL_TRY = (
     insert(decisions).from_select(decisions.columns.keys(), select(decisions).where(false())),
@@ -51,7 +58,7 @@ class Database:
     def __init__(self, url: str | URL):
         self.url = make_url(url)
         self.engine = (
-            _sqlite_engine(self.url)
+            _sqlite_engine(self.url, self._file)
             if self.url.get_backend_name() == "sqlite"
             else create_engine(self.url, pool_pre_ping=True, **ENGINE_OPTIONS)
         )
@@ -137,11 +144,28 @@ class Database:
         self.engine.dispose()
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, file: Path | None) -> Engine:
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=SQLITE_CONNECTIONS, **ENGINE_OPTIONS)
+    if file:
+        event.listen(engine, "do_connect", lambda *_: _keep_private(file))
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _keep_private(file: Path) -> None:
+    """Let nobody but its owner read a database and what SQLite writes beside it, with the database's own mode.
+
+    A database that is there is not opened: closing it again would end the locks that SQLite holds in this process.
+    """
+    with _MAKING, suppress(OSError):  # SQLite says by itself what it cannot open
+        if not file.exists():
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for path in (file.with_name(file.name + suffix) for suffix in _BESIDE):
+        with suppress(OSError):  # most of them are not there; another owner's are the owner's to close
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & _OTHERS:
+                path.chmod(mode & ~_OTHERS)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
