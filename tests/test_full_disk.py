@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -23,7 +23,7 @@ from bankportal.domain.products import CHURN
 from bankportal.outages import DATABASE, DISK_FULL, STORAGE, outage_of
 from bankportal.store.sessions import Database
 from tests.api.conftest import ENGINES, Engine, running
-from tests.conftest import POSTGRES, config_for, postgresql_database
+from tests.conftest import POSTGRES, config_for
 
 FORM = {"CreditScore": "650", "Age": "42", "Tenure": "5", "Balance": "48200"}
 CSV = b"CreditScore,Age,Tenure,Balance\n650,42,5,48200\n"
@@ -249,23 +249,24 @@ def test_what_is_which_outage(error, outage) -> None:
     assert outage_of(error) is outage
 
 
-def test_a_postgresql_that_only_reads(database) -> None:
-    if database.engine.dialect.name != "postgresql":
-        pytest.skip("PostgreSQL's own")
-    database.require_writable()
-    with database.write() as connection:
-        connection.execute(text(f"ALTER DATABASE {database.url.database} SET default_transaction_read_only = on"))
-    database.engine.dispose()
+def with_setting(address: str, setting: str) -> Database:
+    """A PostgreSQL database whose connections have a setting of their own."""
+    return Database(make_url(address).update_query_dict({"options": f"-c {setting}"}))
+
+
+def test_a_postgresql_that_only_reads(migrated_postgresql) -> None:
+    database = with_setting(migrated_postgresql, "default_transaction_read_only=on")
     with pytest.raises(DBAPIError) as refused:
         database.require_writable()
+    database.close()
     assert outage_of(refused.value) is DATABASE
 
 
 @pytest.fixture
 def postgresql_disk(migrated_postgresql) -> Iterator[tuple[Disk, Database]]:
-    """A database of a PostgreSQL server on this machine, and the small disk on which it puts its temporary files.
+    """A small disk, and a PostgreSQL server on this machine that puts its temporary files there.
 
-    Those alone: a server that finds a table's disk full is of no use to anybody else's tests.
+    Those alone: a server that finds the disk of a table full is of no use to anybody else's tests.
     """
     name = f"bankportal_test_{secrets.token_hex(6)}"
     folder = Path(tempfile.mkdtemp())
@@ -273,7 +274,6 @@ def postgresql_disk(migrated_postgresql) -> Iterator[tuple[Disk, Database]]:
     with ExitStack() as stack:
         stack.callback(folder.rmdir)
         disk = stack.enter_context(mounted(folder, 3))
-        database = stack.enter_context(postgresql_database(migrated_postgresql))
         server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
         stack.callback(server.dispose)
         connection = stack.enter_context(server.connect())
@@ -283,7 +283,8 @@ def postgresql_disk(migrated_postgresql) -> Iterator[tuple[Disk, Database]]:
         except (DBAPIError, LookupError):
             pytest.skip("the PostgreSQL server is elsewhere, or another user's")
         stack.callback(lambda: connection.execute(text(f"DROP TABLESPACE {name}")))
-        connection.execute(text(f"ALTER DATABASE {database.url.database} SET temp_tablespaces = {name}"))
+        database = with_setting(migrated_postgresql, f"temp_tablespaces={name}")
+        stack.callback(database.close)
         yield disk, database
 
 
