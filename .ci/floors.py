@@ -2,7 +2,8 @@
 
 The floors of the package and of the extras that run it are installed into an environment of their own with the oldest
 Python that is admitted. There `tests/smoke.py` runs with Flask on SQLite and with FastAPI on PostgreSQL (on SQLite
-where `BANKPORTAL_TEST_DATABASE_URL` names no server), and a file is scored alone and on a cluster.
+where `BANKPORTAL_TEST_DATABASE_URL` names no server), and a file is scored alone and on a cluster. The client's own
+distribution is imported with its lowest versions.
 """
 
 import os
@@ -37,12 +38,12 @@ def requirements() -> list[Requirement]:
     return [Requirement(line) for text in lists for line in text.splitlines() if line.strip()]
 
 
-def install(environment: Path) -> Path:
-    """Install the package with the lowest versions that its requirements admit together; return the Python."""
+def install(environment: Path, project: str) -> Path:
+    """Install a project with the lowest versions that its requirements admit together; return the Python."""
     python = environment / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", f"--python={PYTHON}", environment], check=True)
     command = [UV, "pip", "install", "--quiet", "--resolution=lowest-direct", f"--python={python}"]
-    subprocess.run([*command, f"{ROOT}[{','.join(EXTRAS)}]"], check=True)
+    subprocess.run([*command, project], check=True)
     return python
 
 
@@ -110,13 +111,14 @@ def resolve_highest() -> None:
 
 def main(folder: Path) -> None:
     """Try the lowest versions, then resolve the highest."""
-    python = install(folder / "environment")
+    python = install(folder / "environment", f"{ROOT}[{','.join(EXTRAS)}]")
     require_floors(folder / "environment")
     smoke = [python, ROOT / "tests" / "smoke.py"]
     run([*smoke, "flask"], folder / "flask")
     score_on_cluster(python, folder / "flask")
     with postgresql() as settings:
         run([*smoke, "fastapi"], folder / "fastapi", **settings)
+    run([install(folder / "client", str(ROOT / "client")), "-c", "import bankportal_client"], folder / "client")
     resolve_highest()
 
 
