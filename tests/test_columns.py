@@ -75,19 +75,19 @@ def same(value: object, wanted: object) -> bool:
 
 
 def check_column(product: Product, entry: ProductFactor, texts: list[str]) -> None:
-    judged = validate_column(entry, texts)
+    validated = validate_column(entry, texts)
     text_like = isinstance(entry.factor.constraint, Choice | Text)
-    assert judged.values.dtype == (object if text_like else np.float64)
-    assert judged.values.shape == (len(texts),)
+    assert validated.values.dtype == (object if text_like else np.float64)
+    assert validated.values.shape == (len(texts),)
     wanted = {text: expected(product, entry, text) for text in set(texts)}
     for row, text in enumerate(texts):
-        broken = judged.broken.get(row)
+        broken = validated.violations.get(row)
         if broken:
             assert (broken.code, broken.message) == wanted[text], text
         else:
-            assert same(judged.values[row], wanted[text]), text
-        if row in judged.broken:
-            assert judged.values[row] is None if text_like else math.isnan(judged.values[row])
+            assert same(validated.values[row], wanted[text]), text
+        if row in validated.violations:
+            assert validated.values[row] is None if text_like else math.isnan(validated.values[row])
 
 
 @pytest.mark.parametrize(("product", "entry"), ENTRIES)
@@ -118,9 +118,9 @@ def test_a_bad_cell_among_many_good_ones_is_found_wherever_it_stands(product, en
 
 @pytest.mark.parametrize("entry", CHURN.factors, ids=lambda entry: entry.factor.name)
 def test_an_empty_column_stays_empty(entry):
-    judged = validate_column(entry, [])
-    assert judged.values.shape == (0,)
-    assert judged.broken == {}
+    validated = validate_column(entry, [])
+    assert validated.values.shape == (0,)
+    assert validated.violations == {}
 
 
 @settings(max_examples=400, deadline=None)
@@ -171,12 +171,12 @@ def tables(seed: int):
 def test_a_block_is_judged_as_row_by_row(seed):
     product, header, mapping, rows = tables(seed)
     block = block_of(rows)
-    judged = validate_block(product, Layout(",", tuple(header), 0, 2), mapping, block)
-    assert list(judged.columns) == [entry.factor.name for entry in product.factors]
+    validated = validate_block(product, Layout(",", tuple(header), 0, 2), mapping, block)
+    assert list(validated.columns) == [entry.factor.name for entry in product.factors]
     column_of = {factor: column for column, factor in mapping.items()}
-    problems = list(judged.problems)
+    problems = list(validated.problems)
     for number, (values, wanted) in enumerate(single_rows(product, header, mapping, block)):
-        assert judged.good[number] == (not wanted)
+        assert validated.good[number] == (not wanted)
         mine, problems = problems[: len(wanted)], problems[len(wanted) :]
         assert [(p.line, p.factor, p.code, p.message) for p in mine] == [
             (block.lines[number], w.field, w.code, w.message) for w in wanted
@@ -185,7 +185,7 @@ def test_a_block_is_judged_as_row_by_row(seed):
             assert problem.column == column_of.get(want.field, "")
             assert not problem.column or problem.text == want.value
         for name, value in values.items():
-            assert same(judged.columns[name][number], value), name
+            assert same(validated.columns[name][number], value), name
     assert problems == []
 
 
@@ -194,20 +194,20 @@ def test_it_works():
     mapping = {"id": "CustomerId", "CreditScore": "CreditScore", "Age": "Age", "Tenure": "Tenure", "Balance": "Balance"}
     rows = [["1", "619", "42", "2", "-0", "x"], ["2", "007", "17", "2", " ", "x"], ["3", "700", "50", "1", "1e3", "x"]]
     block = block_of(rows, (Ragged(1, 3, ["a", "b"]),))
-    judged = validate_block(CHURN, Layout(";", tuple(header), 0, 2), mapping, block)
-    assert judged.good.tolist() == [True, False, True]
-    assert judged.columns["CustomerId"].tolist() == ["1", "2", "3"]
-    assert judged.columns["Balance"][0].hex() == "0x0.0p+0"
-    assert judged.columns["Balance"][2] == 1000.0
-    assert np.isnan(judged.columns["HasLoan"]).all()
-    assert judged.columns["Geography"].tolist() == [None] * 3
-    assert [(p.line, p.column, p.factor, p.code, p.text) for p in judged.problems] == [
+    validated = validate_block(CHURN, Layout(";", tuple(header), 0, 2), mapping, block)
+    assert validated.good.tolist() == [True, False, True]
+    assert validated.columns["CustomerId"].tolist() == ["1", "2", "3"]
+    assert validated.columns["Balance"][0].hex() == "0x0.0p+0"
+    assert validated.columns["Balance"][2] == 1000.0
+    assert np.isnan(validated.columns["HasLoan"]).all()
+    assert validated.columns["Geography"].tolist() == [None] * 3
+    assert [(p.line, p.column, p.factor, p.code, p.text) for p in validated.problems] == [
         (3, "", "", "ragged", "a;b"),
         (4, "CreditScore", "CreditScore", "not-a-number", "007"),
         (4, "Age", "Age", "below", "17"),
         (4, "Balance", "Balance", "required", " "),
     ]
-    assert str(judged.problems[0]) == "line 3: the row has 2 fields where the header has 6 (found: a;b)"
+    assert str(validated.problems[0]) == "line 3: the row has 2 fields where the header has 6 (found: a;b)"
 
 
 @pytest.mark.parametrize(
@@ -222,16 +222,16 @@ def test_a_delimiter_too_many_is_said(fields, said):
 def test_a_required_factor_without_a_column_rejects_every_row():
     header = ["CreditScore", "Age", "Tenure"]
     block = block_of([["619", "42", "2"], ["700", "42", "2"]])
-    judged = validate_block(CHURN, Layout(",", tuple(header), 0, 2), {name: name for name in header}, block)
-    assert not judged.good.any()
-    assert judged.problems == tuple(CellProblem(line, "", "Balance", "required", "is required") for line in (2, 3))
-    assert str(judged.problems[0]) == "line 2: Balance is required"
+    validated = validate_block(CHURN, Layout(",", tuple(header), 0, 2), {name: name for name in header}, block)
+    assert not validated.good.any()
+    assert validated.problems == tuple(CellProblem(line, "", "Balance", "required", "is required") for line in (2, 3))
+    assert str(validated.problems[0]) == "line 2: Balance is required"
 
 
 def test_a_block_of_ragged_rows_alone():
-    judged = validate_block(CHURN, Layout(",", ("Age",), 0, 2), {"Age": "Age"}, block_of([], (Ragged(0, 2, []),)))
-    assert judged.good.shape == (0,)
-    assert [problem.code for problem in judged.problems] == ["ragged"]
+    validated = validate_block(CHURN, Layout(",", ("Age",), 0, 2), {"Age": "Age"}, block_of([], (Ragged(0, 2, []),)))
+    assert validated.good.shape == (0,)
+    assert [problem.code for problem in validated.problems] == ["ragged"]
 
 
 @pytest.mark.parametrize(("plain", "odd"), [("12.5", "12.5\n13.5"), ("12.5", "12,5"), ("12.5", "\u0663")])
@@ -245,9 +245,9 @@ def test_only_what_is_not_plain_is_asked_of_the_constraint(monkeypatch, plain, o
 
     monkeypatch.setattr(type(balance.factor.constraint), "validate", refuse)
     texts = [f"{number}{plain}" for number in range(1, 100)]
-    judged = validate_column(balance, [*texts, odd, odd, *reversed(texts)])
+    validated = validate_column(balance, [*texts, odd, odd, *reversed(texts)])
     assert asked == [odd]
-    assert list(judged.broken) == [99, 100]
+    assert list(validated.violations) == [99, 100]
 
 
 @pytest.mark.parametrize("name", ["Churn.csv", "Final_bank.csv"])
@@ -258,10 +258,10 @@ def test_the_public_files_as_they_are(name):
     shape = layout(path, CHURN, 200)
     mapping = {column: factor for column, factor in recognise(list(shape.header), CHURN).items() if factor != "Churn"}
     read = list(blocks(path, shape, 3000))
-    judged = [validate_block(CHURN, shape, mapping, block) for block in read]
-    assert sum(int(part.good.sum()) for part in judged) == 10_000
-    assert not any(part.problems for part in judged)
-    for block, part in zip(read, judged, strict=True):
+    validated = [validate_block(CHURN, shape, mapping, block) for block in read]
+    assert sum(int(part.good.sum()) for part in validated) == 10_000
+    assert not any(part.problems for part in validated)
+    for block, part in zip(read, validated, strict=True):
         for number in range(0, len(block.rows), 500):
             raw = {mapping[c]: t for c, t in zip(shape.header, block.rows[number], strict=True) if c in mapping}
             values = validate(CHURN, raw, Source.TEXT).all_values()

@@ -9,7 +9,7 @@ import click
 
 from bankportal.cli.common import PRODUCT, console, refuse_overwriting, reported, services
 from bankportal.cli.train import progress_bar
-from bankportal.data.locations import Input, input_at, name, writing
+from bankportal.data.locations import Input, file_name, input_at, writing
 from bankportal.data.reading import recognise
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
@@ -83,11 +83,13 @@ def mapping_of(input_file: Input, product: Product) -> dict[str, str]:
     try:
         factors = recognise(list(input_file.layout.header), product)
     except DataRefused as refused:
-        raise DataRefused(f"{name(input_file.location)} {refused}") from None
+        raise DataRefused(f"{file_name(input_file.location)} {refused}") from None
     mapping = {column: factor for column, factor in factors.items() if factor != product.label.name}
     required = [entry.factor.name for entry in product.factors if entry.required]
     if missing := [factor for factor in required if factor not in mapping.values()]:
-        raise DataRefused(f"{name(input_file.location)} has no column for {', '.join(missing)}: nothing can be scored.")
+        raise DataRefused(
+            f"{file_name(input_file.location)} has no column for {', '.join(missing)}: nothing can be scored."
+        )
     return mapping
 
 

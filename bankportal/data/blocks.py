@@ -1,7 +1,7 @@
-"""Read a CSV file of any size in blocks of rows: as text, never guessing, never holding more than a block.
+"""Read a CSV file of any size as text, in blocks of rows, with memory for one block.
 
-Every record is either a row as wide as the header or a ragged one, named with its line. A block can be read again by
-its span alone, so that many workers read one file. What a file's beginning does not show is found where it stands.
+Every record is either a row as wide as the header, or ragged and named by its line. A block can be read again by its
+span alone, so that several workers can share a file. Faults beyond a file's beginning are raised where they occur.
 """
 
 import csv
@@ -22,9 +22,9 @@ from bankportal.domain.products import Product
 
 DELIMITERS = (",", ";", "\t")
 UTF8_MARK = b"\xef\xbb\xbf"
-# The line with which spreadsheets name the delimiter, in quotes where they write all cells so.
+# The first line in which some spreadsheets name the delimiter; in quotes where they quote every cell.
 HINT = re.compile(rb'(?i:sep=[,;\t]|"sep=[,;\t]")(?:\r\n|\r|\n)')
-# How files begin that people take for CSV.
+# The first bytes of files that are sometimes uploaded as CSV.
 FOREIGN = (
     (b"PK\x03\x04", "is an Excel workbook or a ZIP archive"),
     (b"PK\x05\x06", "is a ZIP archive"),
@@ -48,15 +48,15 @@ FOREIGN = (
     (b"\xfe\xff", "is written in UTF-16"),
 )
 SAVE_AS = 'Save it as "CSV UTF-8" and try again.'
-MAX_RECORD_BYTES = 1 << 20  # bytes, line breaks within quotes included
-MAX_BLOCK_BYTES = 8 << 20  # bytes: a block ends where it holds more, so that wide rows do not cost more memory
+MAX_RECORD_BYTES = 1 << 20  # line breaks within quotes included
+MAX_BLOCK_BYTES = 8 << 20  # a block ends where it holds more, so that wide rows do not cost more memory
 PIECE = 256 << 10  # bytes read at once
 FIRST_ROWS = 1_000  # read along with the header, so that most faults are named before a file is kept
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file's beginning says: its delimiter, its columns' names, where and on which line the first row starts."""
+    """How a file is laid out: delimiter, column names, and the byte and the line at which its first row starts."""
 
     delimiter: str
     header: tuple[str, ...]
@@ -75,9 +75,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Ragged:
-    """A record with another number of fields than the header: kept as it stood, never pressed into columns.
+    """A record with another number of fields than the header, as it stood in the file.
 
-    `added` are the cells of the last columns, where those were not in the file: they are known all the same.
+    `added` are the cells of columns that are not the file's own but known from its folders, the last of the header.
     """
 
     position: int
@@ -88,10 +88,10 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive records.
+    """Consecutive records of a file.
 
-    `rows[i]` is as wide as the header, stands at `positions[i]` among all records (from 0), on line `lines[i]`, and
-    starts at byte `offsets[i]`. `span` covers rows and ragged ones alike.
+    `rows[i]` is as wide as the header; it is number `positions[i]` of all records, counted from 0, stands on line
+    `lines[i]`, and starts at byte `offsets[i]`. `span` covers the rows and the ragged records.
     """
 
     span: Span
@@ -105,9 +105,11 @@ class Block:
 def layout(
     path: Path, product: Product, most_columns: int, name: str = "The file", mapped: Collection[str] = ()
 ) -> Layout:
-    """Read a file's beginning; `DataRefused` where it is no CSV in UTF-8 with a header, `TooLarge` where too wide.
+    """Read how a file is laid out.
 
-    `name` is what messages call the file; `mapped` are columns that are known by a mapping, whatever their names.
+    `mapped` are columns that a mapping names: they are known whatever they are called. Messages call the file `name`.
+    Raises `DataRefused` where the file is not CSV in UTF-8 with a header and a row, `TooLarge` where it has more than
+    `most_columns` columns.
     """
     with _opened(path, name) as file:
         return layout_from(file, product, most_columns, name, mapped)
@@ -129,7 +131,7 @@ def layout_from(
     name: str = "The file",
     mapped: Collection[str] = (),
 ) -> Layout:
-    """Do what `layout` does for an open file that can seek; `None` columns: as many as there are."""
+    """Read the layout of an open, seekable file as `layout` does; no limit where `most_columns` is `None`."""
     with _named(name):
         start, line = _begin(file)
         delimiter = _delimiter(file, _names(product).keys() | set(map(normalised_name, mapped)), start, line)
@@ -137,17 +139,17 @@ def layout_from(
         rows = iter(records)
         _, _, names = next(rows)
         header = tuple(column.strip() for column in names)
-        found = Layout(delimiter, header, records.offset, records.line)
+        layout = Layout(delimiter, header, records.offset, records.line)
         check_header(header, product, most_columns, mapped)
         if not sum(1 for _ in islice(rows, FIRST_ROWS)):
             raise NoRows("has a header and no rows.")
-        return found
+        return layout
 
 
 def blocks_from(
     file: BinaryIO, layout: Layout, size: int, span: Span | None = None, name: str = "The file"
 ) -> Iterator[Block]:
-    """Do what `blocks` does for an open file that can seek."""
+    """Yield the blocks of an open, seekable file as `blocks` does."""
     where = span or Span(layout.start, 0, layout.line, 0, 0)
     with _named(name):
         records = _Records(file, layout.delimiter, where.start, where.line, span.end if span else None)
@@ -163,27 +165,28 @@ def blocks_from(
 
 
 def claims(header: tuple[str, ...] | list[str], product: Product) -> dict[str, list[tuple[int, str]]]:
-    """Return which columns could be which factor (or the label): {its name: [(0 its own name or 1 an alias, column)]}.
+    """Return the columns that match each factor or the label by name: {factor: [(0 for its own name or 1 for an alias,
+    column)]}.
 
-    Case, spaces, `_` and `-` never matter. `DataRefused` where no column means anything.
+    Case, spaces, `_` and `-` never matter. Raises `DataRefused` where no column matches.
     """
     known = _names(product)
-    found: dict[str, list[tuple[int, str]]] = {}
+    matches: dict[str, list[tuple[int, str]]] = {}
     for column in header:
         if meaning := known.get(normalised_name(column)):
-            found.setdefault(meaning[1], []).append((meaning[0], column))
-    if not found:
+            matches.setdefault(meaning[1], []).append((meaning[0], column))
+    if not matches:
         names = ", ".join(factor.name for factor in product.scored[:4])
         raise DataRefused(
             f"names no column that {product.key} knows in its first line ({names}, …): is the header missing? "
             "Columns are separated by commas, semicolons or tabs."
         )
-    return found
+    return matches
 
 
 @cache
 def _names(product: Product) -> dict[str, tuple[int, str]]:
-    """Return for each squeezed name its rank (0 exact, 1 alias) and the factor or label it means."""
+    """Return for each normalised name its rank (0 a factor's own, 1 an alias) and the factor or label it means."""
     known = [(entry.factor.name, entry.factor.aliases) for entry in product.factors]
     known.append((product.label.name, product.label.aliases))
     names = {normalised_name(alias): (1, name) for name, aliases in known for alias in aliases}
@@ -202,7 +205,7 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put the file's name before what is said of it."""
+    """Put the file's name before the message of what is raised."""
     try:
         yield
     except (DataRefused, TooLarge) as refused:
@@ -210,7 +213,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _begin(file: BinaryIO) -> tuple[int, int]:
-    """Refuse what is not CSV; return the byte and line at which the header is to be looked for."""
+    """Refuse a file that is not CSV; return the byte and the line at which its header starts."""
     file.seek(0)
     beginning = file.read(MAX_RECORD_BYTES)
     for magic, what in FOREIGN:
@@ -226,24 +229,24 @@ def _begin(file: BinaryIO) -> tuple[int, int]:
 
 
 def _delimiter(file: BinaryIO, known: Collection[str], start: int, line: int) -> str:
-    """Return the delimiter under which the header names the most known columns, then the most columns."""
-    found: dict[str, tuple[int, int]] = {}
+    """Return the delimiter with which the header has the most known columns; of equal ones, the most columns."""
+    counts: dict[str, tuple[int, int]] = {}
     refused: list[DataRefused] = []
     for delimiter in DELIMITERS:
         try:
             _, _, header = next(iter(_Records(file, delimiter, start, line)))
-            found[delimiter] = sum(normalised_name(name) in known for name in header), len(header)
+            counts[delimiter] = sum(normalised_name(name) in known for name in header), len(header)
         except DataRefused as reason:
             refused.append(reason)
-    if refused and not any(names for names, _ in found.values()):
+    if refused and not any(names for names, _ in counts.values()):
         raise refused[0]
-    return max(found, key=lambda delimiter: found[delimiter])
+    return max(counts, key=lambda delimiter: counts[delimiter])
 
 
 def check_header(
     header: tuple[str, ...], product: Product, most_columns: int | None, mapped: Collection[str] = ()
 ) -> None:
-    """Refuse a header that is too wide, names a column twice, or none that the product or `mapped` knows."""
+    """Refuse a header with too many columns, with a name twice, or without any column known by name or `mapped`."""
     if most_columns is not None and len(header) > most_columns:
         raise TooLarge(
             f"has {len(header):,} columns; at most {most_columns:,} are allowed (setting BANKPORTAL_UPLOAD_COLUMNS)."
@@ -256,15 +259,15 @@ def check_header(
 
 
 class _Records:
-    """The records of an open file from one byte on, empty lines passed over: (byte, line, fields) of each.
+    """Iterates over the records of an open file from a byte on: (byte, line, fields) of each. Empty lines are skipped.
 
-    Between records, `offset` and `line` say where the last one ended.
+    Between two records, `offset` and `line` say where the last one ended.
     """
 
     def __init__(self, file: BinaryIO, delimiter: str, start: int, line: int, end: int | None = None):
         self.offset, self.line = start, line
         self._file, self._end = file, end
-        self._handed = start  # the byte after the last line that the reader was given
+        self._read_to = start  # the byte after the last line that the csv reader has taken
         self._first = line
         self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
 
@@ -273,28 +276,28 @@ class _Records:
         try:
             for fields in reader:
                 offset, line = self.offset, self.line
-                if self._handed - offset > MAX_RECORD_BYTES:
+                if self._read_to - offset > MAX_RECORD_BYTES:
                     raise self._too_long()
-                self.offset, self.line = self._handed, first + reader.line_num
+                self.offset, self.line = self._read_to, first + reader.line_num
                 if fields:
                     yield offset, line, fields
         except csv.Error as error:
             raise self._out_of_place(str(error)) from None
 
     def _lines(self) -> Iterator[str]:
-        """Yield lines with their ends; csv asks for no more of them than the record it is at needs."""
-        self._file.seek(self._handed)
+        """Yield lines with their ends. The csv reader takes only as many as the record it reads needs."""
+        self._file.seek(self._read_to)
         rest = b""
-        while piece := self._file.read(self._most()):
+        while piece := self._file.read(self._next_size()):
             lines = (rest + piece).splitlines(keepends=True)
-            rest = lines.pop()  # goes on in the next piece, or is CR with its LF still to come
+            rest = lines.pop()  # it may go on in the next piece, or be a CR whose LF is still to come
             yield from self._texts(lines)
-            if self._handed + len(rest) - self.offset > MAX_RECORD_BYTES:
+            if self._read_to + len(rest) - self.offset > MAX_RECORD_BYTES:
                 raise self._too_long()
         if rest:
             yield from self._texts([rest])
 
-    def _most(self) -> int:
+    def _next_size(self) -> int:
         return PIECE if self._end is None else min(PIECE, self._end - self._file.tell())
 
     def _texts(self, lines: list[bytes]) -> Iterator[str]:
@@ -302,18 +305,18 @@ class _Records:
             for line, text in zip(lines, map(bytes.decode, lines), strict=True):
                 if "\x00" in text:
                     raise DataRefused(
-                        f"holds a NUL byte in line {self._given}: it is not CSV, or written in UTF-16. {SAVE_AS}"
+                        f"holds a NUL byte in line {self._next_line}: it is not CSV, or written in UTF-16. {SAVE_AS}"
                     )
-                self._handed += len(line)
+                self._read_to += len(line)
                 yield text
         except UnicodeDecodeError:
             raise DataRefused(
-                f"is not UTF-8 from line {self._given} on; it may be Windows-1252 or Latin-1. {SAVE_AS}"
+                f"is not UTF-8 from line {self._next_line} on; it may be Windows-1252 or Latin-1. {SAVE_AS}"
             ) from None
 
     @property
-    def _given(self) -> int:
-        """The line that the reader is about to be given."""
+    def _next_line(self) -> int:
+        """The line that the csv reader takes next."""
         return self._first + self._reader.line_num
 
     def _too_long(self) -> DataRefused:

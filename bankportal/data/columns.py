@@ -1,8 +1,8 @@
-"""Judge whole columns of text at once: the verdicts and values of the single-row model, from the same constraints.
+"""Validate whole columns of text at once: the values and errors that `domain.schema` gives a single row.
 
-Where a column has few different texts, each is judged once. Where it has many, its texts are joined, and one search
-says that all of them are plain: written so that the constraint's own pattern takes them. Whatever is not plain, or not
-within the bounds, goes through the constraint by itself, so that only the constraint ever says what is wrong.
+Where a column has few different texts, each is validated once. Where it has many, all of them are first matched
+against the constraint's own pattern in one search. Only a text that does not match, or whose number is out of bounds,
+is validated by the constraint itself: every error comes from there.
 """
 
 import re
@@ -28,17 +28,17 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, ProductFactor
 from bankportal.domain.schema import MAX_QUOTED, is_blank
 
-# A number or nothing in each line. Possessive: a line that was taken is never tried another way.
+# A number or nothing in each line. Possessive quantifiers: a line that matched is never tried another way.
 PLAIN_NUMBERS = re.compile(rf"(?:(?:{NUMBER.pattern})?+\n)*+(?:{NUMBER.pattern})?+")
-FEW_VALUES = 1 / 8  # different texts, as a share of all
+FEW_VALUES = 1 / 8  # the share of different texts up to which each is validated once
 
 
 @dataclass(frozen=True)
 class CellProblem:
-    """Why a row was rejected: one bad cell, or the whole row (`column` and `factor` are empty).
+    """Why a row was rejected: one bad cell, or the whole row, with `column` and `factor` empty.
 
-    `line` counts from 1, the header's; `column` is the file's own name, empty where the file has no column for the
-    factor; `message` has no subject; `text` is what stood there, cut short.
+    `line` is the line in the file, counted from 1; `column` is the file's own name for the factor, empty where it has
+    no such column; `message` is a sentence without its subject; `text` is the cell's text, shortened.
     """
 
     line: int
@@ -55,17 +55,19 @@ class CellProblem:
 
 @dataclass(frozen=True)
 class ValidatedColumn:
-    """A column: `values` as `Table.columns` holds them (NaN or `None` where unknown or bad), what is broken, by row."""
+    """A column's `values` (rows,) as `Table.columns` holds them, NaN or `None` where unknown or bad; errors by row."""
 
     values: NDArray[Any]
-    broken: Mapping[int, ConstraintViolation]
+    violations: Mapping[int, ConstraintViolation]
 
 
 @dataclass(frozen=True)
 class ValidatedBlock:
-    """A block judged. `columns` maps a factor's name to its values, (rows of the block,): every factor of the product,
-    unknown throughout where the mapping has no column for it. `good` (rows,) says which rows can be scored. `problems`
-    are those of the others and of the ragged ones, in the file's order: what the single-row model says of each.
+    """A block with its values.
+
+    `columns` maps the name of every factor of the product to its values (rows,), all unknown where the mapping has no
+    column for it. `good` (rows,) says which rows can be scored. `problems` are those of the other rows and of ragged
+    records, in the file's order.
     """
 
     block: Block
@@ -75,7 +77,7 @@ class ValidatedBlock:
 
 
 def validate_block(product: Product, layout: Layout, mapping: Mapping[str, str], block: Block) -> ValidatedBlock:
-    """Judge a block's rows; `mapping` maps the file's columns to factors, others are not looked at.
+    """Validate a block's rows; `mapping` maps columns of the file to factors, other columns are ignored.
 
     A required factor without a column rejects every row. Raises `KeyError` where the file lacks a mapped column.
     """
@@ -88,15 +90,15 @@ def validate_block(product: Product, layout: Layout, mapping: Mapping[str, str],
         factor = entry.factor.name
         column = column_of.get(factor, "")
         cells = texts[column] if column else ("",) * len(block.rows)
-        judged = validate_column(entry, cells) if column else _unknown(entry, len(cells))
-        columns[factor] = judged.values
-        good[list(judged.broken)] = False
-        problems += cell_problems(judged, column, factor, cells, block.lines)
-    return ValidatedBlock(block, columns, good, in_order(problems))
+        validated = validate_column(entry, cells) if column else _absent_column(entry, len(cells))
+        columns[factor] = validated.values
+        good[list(validated.violations)] = False
+        problems += cell_problems(validated, column, factor, cells, block.lines)
+    return ValidatedBlock(block, columns, good, by_line(problems))
 
 
 def validate_column(entry: ProductFactor, texts: Sequence[str]) -> ValidatedColumn:
-    """Judge the cells of one factor's column."""
+    """Validate the cells of one factor's column."""
     constraint = entry.factor.constraint
     different = set(texts)
     if len(different) > FEW_VALUES * len(texts):
@@ -104,23 +106,23 @@ def validate_column(entry: ProductFactor, texts: Sequence[str]) -> ValidatedColu
             return _validate_numbers(entry, constraint, texts)
         if isinstance(constraint, Text):
             return _validate_texts(entry, constraint, texts)
-    return validate_each(texts, different, verdict_of(entry), _dtype(entry))
+    return validate_each(texts, different, validator_of(entry), _dtype(entry))
 
 
 def validate_each(
     texts: Sequence[str], different: set[str], validate: Callable[[str], Value], dtype: type
 ) -> ValidatedColumn:
-    """Judge each different text once, by a function that returns its value or raises `ConstraintViolation`."""
-    verdicts = {text: _verdict(text, validate) for text in different}
-    bad = {text: verdict for text, verdict in verdicts.items() if isinstance(verdict, ConstraintViolation)}
-    values: NDArray[Any] = np.array([None if text in bad else verdicts[text] for text in verdicts], dtype=dtype)
-    value_of = dict(zip(verdicts, values.tolist(), strict=True)).__getitem__
-    broken = {row: bad[text] for row, text in enumerate(texts) if text in bad} if bad else {}
-    return ValidatedColumn(np.fromiter(map(value_of, texts), dtype=dtype, count=len(texts)), broken)
+    """Validate each different text once, by a function that returns its value or raises `ConstraintViolation`."""
+    results = {text: _value_or_violation(text, validate) for text in different}
+    bad = {text: result for text, result in results.items() if isinstance(result, ConstraintViolation)}
+    values: NDArray[Any] = np.array([None if text in bad else results[text] for text in results], dtype=dtype)
+    value_of = dict(zip(results, values.tolist(), strict=True)).__getitem__
+    violations = {row: bad[text] for row, text in enumerate(texts) if text in bad} if bad else {}
+    return ValidatedColumn(np.fromiter(map(value_of, texts), dtype=dtype, count=len(texts)), violations)
 
 
-def verdict_of(entry: ProductFactor) -> Callable[[str], Value]:
-    """Return what gives one text its value as the single-row model does, or raises `ConstraintViolation`."""
+def validator_of(entry: ProductFactor) -> Callable[[str], Value]:
+    """Return a function of a cell's text: it returns the value, or raises `ConstraintViolation`."""
     constraint, required = entry.factor.constraint, entry.required
 
     def validate(text: str) -> Value:
@@ -134,17 +136,17 @@ def verdict_of(entry: ProductFactor) -> Callable[[str], Value]:
 
 
 def by_column(header: Sequence[str], rows: Sequence[list[str]]) -> dict[str, tuple[str, ...]]:
-    """Return the cells under each of the header's names."""
+    """Return the cells of each column, (rows,), by its name in the header."""
     cells = zip(*rows, strict=True) if rows else ((),) * len(header)
     return dict(zip(header, cells, strict=True))
 
 
 def cell_problems(
-    judged: ValidatedColumn, column: str, factor: str, texts: Sequence[str], lines: Sequence[int]
+    validated: ValidatedColumn, column: str, factor: str, texts: Sequence[str], lines: Sequence[int]
 ) -> Iterator[CellProblem]:
-    """Name each broken cell of a column."""
-    for row, broken in judged.broken.items():
-        yield CellProblem(lines[row], column, factor, broken.code, broken.message, cut(texts[row]))
+    """Yield the problem of each bad cell of a column."""
+    for row, violation in validated.violations.items():
+        yield CellProblem(lines[row], column, factor, violation.code, violation.message, shortened(texts[row]))
 
 
 def ragged_problem(layout: Layout, ragged: Ragged) -> CellProblem:
@@ -153,16 +155,16 @@ def ragged_problem(layout: Layout, ragged: Ragged) -> CellProblem:
     message = f"has {len(ragged.fields)} fields where the header has {width}"
     if len(ragged.fields) > width and not any(map(str.strip, ragged.fields[width:])):
         message += ", those beyond it blank: is there a delimiter too many at its end?"
-    return CellProblem(ragged.line, "", "", "ragged", message, cut(layout.delimiter.join(ragged.fields)))
+    return CellProblem(ragged.line, "", "", "ragged", message, shortened(layout.delimiter.join(ragged.fields)))
 
 
-def in_order(problems: list[CellProblem]) -> tuple[CellProblem, ...]:
-    """Sort by line; those of one line stay as they are."""
+def by_line(problems: list[CellProblem]) -> tuple[CellProblem, ...]:
+    """Sort by line; problems of one line keep their order."""
     return tuple(sorted(problems, key=lambda problem: problem.line))
 
 
-def cut(text: str) -> str:
-    """Cut a found text short."""
+def shortened(text: str) -> str:
+    """Cut a text to the length that messages quote."""
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
@@ -170,45 +172,48 @@ def _dtype(entry: ProductFactor) -> type:
     return object if isinstance(entry.factor.constraint, Choice | Text) else np.float64
 
 
-def _unknown(entry: ProductFactor, rows: int) -> ValidatedColumn:
-    """Return the column of a factor that the file does not have."""
+def _absent_column(entry: ProductFactor, rows: int) -> ValidatedColumn:
+    """Return the column of a factor for which the file has none."""
     missing = dict.fromkeys(range(rows), ConstraintViolation("required", "is required")) if entry.required else {}
     return ValidatedColumn(np.full(rows, None, dtype=_dtype(entry)), missing)
 
 
 def _validate_numbers(entry: ProductFactor, constraint: Number, texts: Sequence[str]) -> ValidatedColumn:
-    rest = _not_plain(texts, _plain_numbers)
-    plain = list(texts)
-    for row in rest:
-        plain[row] = ""
-    values = np.fromiter(map(float, [text or "nan" for text in plain]), dtype=np.float64, count=len(plain))
+    unmatched = _unmatched(texts, _all_plain_numbers)
+    matched = list(texts)
+    for row in unmatched:
+        matched[row] = ""
+    values = np.fromiter(map(float, [text or "nan" for text in matched]), dtype=np.float64, count=len(matched))
     values += 0.0  # -0.0 becomes 0.0
     outside = (values < constraint.minimum) | (values > constraint.maximum)
     if constraint.whole:
         outside |= (values != np.trunc(values)) & ~np.isnan(values)
     if entry.required:
         outside |= np.isnan(values)
-    rest = sorted({*rest, *np.flatnonzero(outside).tolist()})
-    return _with_rest(values, rest, texts, entry)
+    singly = sorted({*unmatched, *np.flatnonzero(outside).tolist()})
+    return _validate_singly(values, singly, texts, entry)
 
 
 def _validate_texts(entry: ProductFactor, constraint: Text, texts: Sequence[str]) -> ValidatedColumn:
     stripped = [text.strip() for text in texts]
-    rest = set(_not_plain(stripped, lambda some: _plain_texts(some, constraint.longest)))
+    singly = set(_unmatched(stripped, lambda some: _all_plain_texts(some, constraint.longest)))
     if entry.required:
-        rest |= {row for row, text in enumerate(stripped) if not text}
-    return _with_rest(np.array([text or None for text in stripped], dtype=object), sorted(rest), texts, entry)
+        singly |= {row for row, text in enumerate(stripped) if not text}
+    values = np.array([text or None for text in stripped], dtype=object)
+    return _validate_singly(values, sorted(singly), texts, entry)
 
 
-def _with_rest(values: NDArray[Any], rest: list[int], texts: Sequence[str], entry: ProductFactor) -> ValidatedColumn:
-    """Put into a column the values of the cells that the constraint has to validate_block by itself."""
-    odd = [texts[row] for row in rest]
-    judged = validate_each(odd, set(odd), verdict_of(entry), _dtype(entry))
-    values[rest] = judged.values
-    return ValidatedColumn(values, {rest[place]: broken for place, broken in judged.broken.items()})
+def _validate_singly(
+    values: NDArray[Any], rows: list[int], texts: Sequence[str], entry: ProductFactor
+) -> ValidatedColumn:
+    """Validate the cells of some rows by the constraint itself, and put their values into the column."""
+    cells = [texts[row] for row in rows]
+    validated = validate_each(cells, set(cells), validator_of(entry), _dtype(entry))
+    values[rows] = validated.values
+    return ValidatedColumn(values, {rows[place]: error for place, error in validated.violations.items()})
 
 
-def _plain_numbers(texts: Sequence[str]) -> bool:
+def _all_plain_numbers(texts: Sequence[str]) -> bool:
     joined = "\n".join(texts)
     return (
         max(map(len, texts)) <= MAX_NUMBER_LENGTH
@@ -217,28 +222,28 @@ def _plain_numbers(texts: Sequence[str]) -> bool:
     )
 
 
-def _plain_texts(texts: Sequence[str], longest: int) -> bool:
+def _all_plain_texts(texts: Sequence[str], longest: int) -> bool:
     return max(map(len, texts)) <= longest and not INVISIBLE.search("".join(texts))
 
 
-def _not_plain(texts: Sequence[str], plain: Callable[[Sequence[str]], bool], first: int = 0) -> list[int]:
-    """Return the rows, counted from `first`, of the texts that are not plain, by halving what holds some."""
-    if not texts or plain(texts):
+def _unmatched(texts: Sequence[str], all_match: Callable[[Sequence[str]], bool], first: int = 0) -> list[int]:
+    """Return the rows, counted from `first`, of the texts that do not match: halves that hold one are halved again."""
+    if not texts or all_match(texts):
         return []
     if len(texts) == 1:
         return [first]
     half = len(texts) // 2
-    return _not_plain(texts[:half], plain, first) + _not_plain(texts[half:], plain, first + half)
+    return _unmatched(texts[:half], all_match, first) + _unmatched(texts[half:], all_match, first + half)
 
 
-def _verdict(text: str, validate: Callable[[str], Value]) -> Value | ConstraintViolation:
+def _value_or_violation(text: str, validate: Callable[[str], Value]) -> Value | ConstraintViolation:
     try:
         return validate(text)
-    except ConstraintViolation as broken:
-        return broken.with_traceback(None)  # which would keep every text alive that was in sight
+    except ConstraintViolation as violation:
+        return violation.with_traceback(None)  # a traceback would keep all texts of the column in memory
 
 
 def blank(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say for each of a factor's values whether it is unknown: `None` among objects, NaN among numbers."""
+    """Say which of a factor's values (rows,) are unknown: `None` among objects, NaN among numbers."""
     unknown = values == np.array(None) if values.dtype == object else np.isnan(values)
     return np.asarray(unknown, dtype=np.bool_)

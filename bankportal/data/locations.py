@@ -1,7 +1,7 @@
-"""Files to score and files to write, wherever they lie: on this machine, or at any location that fsspec knows.
+"""Files to score and files to write, at paths of this machine or at any location that fsspec knows.
 
-What is scored is one file, or the parts of a folder or a pattern, one after the other. A file is cut into spans, each
-read by itself, here or on another machine. Plain values, so that it travels.
+The input is one file, or the files of a folder or a pattern one after the other. A file is cut into spans that can be
+read on their own, here or on another machine: inputs hold plain values, so that they can be sent there.
 """
 
 import secrets
@@ -24,30 +24,30 @@ from bankportal.domain.errors import DataRefused, NoRows, PortalError
 from bankportal.domain.products import Product
 from bankportal.files import replacing
 
-ROWS = 5_000  # of a block: enough for the kernels' threads, little to hold
+ROWS = 5_000  # of a block: enough for the kernels' threads, and little memory
 PARQUET = b"PAR1"
-FIRST_LINE = 2  # of a table's rows in a file whose header is one line
+FIRST_LINE = 2  # the line of the first row in a CSV file, below the header
 BOOLEANS = {True: "1", False: "0", None: ""}
 EXTRA = "pip install bankportal[dask]"
 READ_AHEAD = 1 << 20  # bytes
-MAGIC = frozenset("*?[")  # in the name of many files
-FILE = "file"  # the column that tells of which part a row is
-NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # in a folder's name
-LOOKS_AT_ONCE = 8
+WILDCARDS = frozenset("*?[")  # they make a location a pattern for several files
+FILE_COLUMN = "file"  # the column that names each row's file, where there are several
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes a missing value into a folder's name
+OPENED_AT_ONCE = 8
 
 
 def is_url(location: str) -> bool:
-    """Say whether a location is fsspec's to open; others are paths on this machine."""
+    """Say whether fsspec opens a location; others are paths on this machine."""
     return "://" in location
 
 
 def absolute(location: str) -> str:
-    """Return a location that means the same whoever opens it: a file of this machine by its whole path."""
+    """Return a location with the absolute path where it is one of this machine."""
     return location if is_url(location) else str(Path(location).absolute())
 
 
-def name(location: str) -> str:
-    """Return what messages call a file: its last part."""
+def file_name(location: str) -> str:
+    """Return the last part of a location, by which messages name the file."""
     return location.rpartition("/")[2]
 
 
@@ -64,8 +64,8 @@ def file_system(location: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _worded(location: str, what: str) -> Iterator[None]:
-    """Word whatever keeps a file from being read or written; stores' packages raise classes of their own."""
+def _refusals_for(location: str, what: str) -> Iterator[None]:
+    """Raise `DataRefused` for whatever keeps a file from being read or written: each store raises its own classes."""
     try:
         yield
     except PortalError:
@@ -82,7 +82,7 @@ def _worded(location: str, what: str) -> Iterator[None]:
 @contextmanager
 def reading(location: str) -> Iterator[BinaryIO]:
     """Open a file at any location; `DataRefused` where that cannot be, or it fails while it is read."""
-    with _worded(location, "read"), _opened(location) as file:
+    with _refusals_for(location, "read"), _opened(location) as file:
         yield file
 
 
@@ -90,32 +90,32 @@ def _opened(location: str) -> BinaryIO:
     if not is_url(location):
         return Path(location).open("rb")
     system, path = file_system(location)
-    # A span is read by itself: no more than its bytes and a little.
+    # Each span is read on its own: fetch little more than its bytes.
     return system.open(path, "rb", block_size=READ_AHEAD)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def writing(location: str) -> Iterator[Callable[[bytes], object]]:
-    """Write a file at any location, seen when the block ends well and not before; `DataRefused` where that fails.
+    """Write a file at any location; it appears when the block ends without an error, not before.
 
-    That a location cannot be written at all is found at once.
+    Raises `DataRefused` where it cannot be written, at the start of the block if the location is refused as a whole.
     """
     with ExitStack() as stack:
-        with _worded(location, "written"):
+        with _refusals_for(location, "written"):
             write = stack.enter_context((_replacing_url if is_url(location) else _replacing_path)(location))
 
-        def worded(content: bytes) -> None:
-            with _worded(location, "written"):
+        def write_or_refuse(content: bytes) -> None:
+            with _refusals_for(location, "written"):
                 write(content)
 
-        yield worded  # what goes wrong in the block is not this file's fault, and stays as it is
-        with _worded(location, "written"):
+        yield write_or_refuse  # errors of the caller's block pass as they are
+        with _refusals_for(location, "written"):
             stack.close()
 
 
 @contextmanager
 def _replacing_path(location: str) -> Iterator[Callable[[bytes], object]]:
-    path = Path(location).resolve()  # a link stays one
+    path = Path(location).resolve()  # so that a symbolic link is kept
     if path.exists() and not path.is_file():
         raise DataRefused(f"{location} cannot be written: it is there already, and no ordinary file.")
     with replacing(path) as file:
@@ -124,17 +124,17 @@ def _replacing_path(location: str) -> Iterator[Callable[[bytes], object]]:
 
 @contextmanager
 def _replacing_url(location: str) -> Iterator[Callable[[bytes], object]]:
-    """Write aside and rename, as `files.replacing` does; where a store has no renaming, fsspec copies there."""
+    """Write to another name and rename, as `files.replacing` does; fsspec copies where a store cannot rename."""
     system, path = file_system(location)
     folder, _, name = path.rpartition("/")
     aside = f"{folder}/.{name}.{secrets.token_hex(4)}.part"
     try:
-        system.pipe_file(aside, b"")  # stores tell only with the last byte what they refuse
+        system.pipe_file(aside, b"")  # a refusal shows now; with the content it would show only at the end
         with system.open(aside, "wb") as file:
             yield file.write
         system.mv(aside, path)
     finally:
-        with suppress(Exception):  # what went wrong before is what matters
+        with suppress(Exception):  # an error that is being raised must not be replaced
             if system.exists(aside):
                 system.rm(aside)
 
@@ -146,41 +146,41 @@ class CsvInput:
     location: str
     layout: Layout
     size: int
-    added: tuple[str, ...] = ()  # cells of every row, beside the file's own
+    added: tuple[str, ...] = ()  # cells that every row gets after the file's own
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows in order, `ROWS` at a time."""
         with reading(self.location) as file:
-            for block in blocks.blocks_from(file, self.layout, ROWS, name=name(self.location)):
+            for block in blocks.blocks_from(file, self.layout, ROWS, name=file_name(self.location)):
                 yield _with(block, self.added)
 
     def spans(self) -> Iterator[Span]:
-        """Yield where blocks begin and end: only reading tells a line's end from a line break within quotes."""
+        """Yield the blocks' spans; the file is read for it, as line breaks within quotes end no record."""
         return (block.span for block in self.blocks())
 
     def block(self, span: Span) -> Block:
         """Read one span again."""
         with reading(self.location) as file:
-            (block,) = blocks.blocks_from(file, self.layout, span.rows, span, name(self.location))
+            (block,) = blocks.blocks_from(file, self.layout, span.rows, span, file_name(self.location))
         return _with(block, self.added)
 
 
 @dataclass(frozen=True)
 class ParquetInput:
-    """A Parquet file, its cells as the text that a CSV file would hold (`_texts`).
+    """A Parquet file. Its cells become the text that a CSV file would hold (`_texts`).
 
-    Its row groups are the partitions, large ones cut further; a span's `start` and `end` count rows, as does `size`.
-    A row's line is the one it would have in a CSV file of one line a row: its position from 0, and 2.
+    Spans are row groups, cut further where they are large; their `start` and `end` count rows, as does `size`. A row's
+    line is the one it would have in a CSV file.
     """
 
     location: str
     layout: Layout
     groups: tuple[int, ...]  # the rows of each row group
-    added: tuple[str, ...] = ()  # cells of every row, beside the file's own
+    added: tuple[str, ...] = ()  # cells that every row gets after the file's own
 
     @property
     def size(self) -> int:
-        """Rows of the file."""
+        """The number of rows."""
         return sum(self.groups)
 
     def spans(self) -> Iterator[Span]:
@@ -198,7 +198,7 @@ class ParquetInput:
                 start += len(batch)
 
     def block(self, span: Span) -> Block:
-        """Read one span; what stands before it in its row group is decoded and passed over."""
+        """Read one span; the rows before it in its row group are decoded and skipped."""
         group = max(number for number, start in enumerate(self._starts) if start <= span.start)
         here, pieces = self._starts[group], []
         for batch in self._batches(group):
@@ -222,7 +222,7 @@ AnyInput = CsvInput | ParquetInput
 
 @dataclass(frozen=True)
 class Input:
-    """What is scored: a file, or many as one. `layout.header` names their columns and those added."""
+    """The input of one run: a file, or several as one. `layout.header` names the files' columns and those added."""
 
     location: str
     layout: Layout
@@ -230,17 +230,17 @@ class Input:
 
     @property
     def size(self) -> int:
-        """Of all parts."""
+        """The parts' sizes together."""
         return sum(part.size for part in self.parts)
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
-        """Yield the rows in order, each block with how much of `size` is read."""
+        """Yield the blocks in order, each with how much of `size` is read after it."""
         for part, before in zip(self.parts, self._starts, strict=True):
             for block in part.blocks():
                 yield before + block.span.end, block
 
     def spans(self) -> Iterator[tuple[int, AnyInput, Span]]:
-        """Yield where blocks begin and end, and of which part, each with how much of `size` is read."""
+        """Yield the spans in order, each with its part and with how much of `size` is read after it."""
         for part, before in zip(self.parts, self._starts, strict=True):
             for span in part.spans():
                 yield before + span.end, part, span
@@ -251,67 +251,67 @@ class Input:
 
 
 def input_at(location: str, product: Product, *targets: str) -> Input:
-    """Look at a file, or at all files of a folder or a pattern, in the order of their names.
+    """Return the input at a location: a file, or all files of a folder or a pattern in the order of their names.
 
-    Of many, each row gets a column that tells its file, and one for each folder named like `Geography=Spain`. Names
-    that begin with `.` or `_` and files without rows are passed over. `DataRefused` where files do not fit
-    together, or one of `targets` would be among them.
+    Where there are several, each row gets a column that names its file, and one for each folder named like
+    `Geography=Spain`. Names that begin with `.` or `_` and files without rows are skipped. Raises `DataRefused` where
+    files have different columns, or one of `targets` would be among the files.
     """
     location = absolute(location)
-    found = _many(location)
-    if not found:
+    files = _files_of(location)
+    if not files:
         source = source_at(location, product)
         return Input(location, source.layout, (source,))
-    pattern = location if MAGIC.intersection(location) else f"{location.rstrip('/')}/*"
+    pattern = location if WILDCARDS.intersection(location) else f"{location.rstrip('/')}/*"
     for target in targets:
         if fnmatchcase(absolute(target), pattern):
             raise DataRefused(f"{target} would lie among the files of {location}: write it elsewhere.")
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        parts = [part for part in pool.map(partial(_part_of_many, product), found, found.values()) if part]
+    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+        parts = [part for part in pool.map(partial(_part, product), files, files.values()) if part]
     if not parts:
         raise NoRows(f"{location} has no rows.")
-    _refuse_unlike(location, parts)
-    header = (*parts[0].layout.header, *_folder_columns(parts[0]), FILE)
+    _refuse_different_columns(location, parts)
+    header = (*parts[0].layout.header, *_folder_columns(parts[0]), FILE_COLUMN)
     return Input(location, replace(parts[0].layout, header=header), tuple(parts))
 
 
-def _many(location: str) -> dict[str, str]:
-    """Return a folder's or a pattern's files: {name below the folder: location}; none for a file's own location."""
-    with _worded(location, "read"):
-        found = _listed_urls(location) if is_url(location) else _listed_paths(location)
-    return {file: found[file] for file in sorted(found) if not any(step[:1] in {".", "_"} for step in file.split("/"))}
+def _files_of(location: str) -> dict[str, str]:
+    """Return the files of a folder or a pattern: {name below the folder: location}; none for a single file."""
+    with _refusals_for(location, "read"):
+        files = _listed_urls(location) if is_url(location) else _listed_paths(location)
+    return {file: files[file] for file in sorted(files) if not any(step[:1] in {".", "_"} for step in file.split("/"))}
 
 
 def _listed_paths(location: str) -> dict[str, str]:
     path = Path(location)
     if path.is_dir():
         files = [str(file) for file in path.rglob("*") if file.is_file()]
-    elif MAGIC.intersection(location) and not path.exists():
+    elif WILDCARDS.intersection(location) and not path.exists():
         files = [file for file in glob(location, recursive=True) if Path(file).is_file()]
     else:
         return {}
-    return {file.removeprefix(_fixed(location)): file for file in files}
+    return {file.removeprefix(_fixed_folder(location)): file for file in files}
 
 
 def _listed_urls(location: str) -> dict[str, str]:
     system, path = file_system(location)
     if system.isfile(path):
         return {}
-    if MAGIC.intersection(path):
+    if WILDCARDS.intersection(path):
         files = [file for file, facts in system.glob(path, detail=True).items() if facts["type"] == "file"]
     else:
-        files = [file for file in system.find(path) if file.startswith(_fixed(path))]
+        files = [file for file in system.find(path) if file.startswith(_fixed_folder(path))]
     _, chain, rest = location.partition("::")
-    return {file.removeprefix(_fixed(path)): f"{system.unstrip_protocol(file)}{chain}{rest}" for file in files}
+    return {file.removeprefix(_fixed_folder(path)): f"{system.unstrip_protocol(file)}{chain}{rest}" for file in files}
 
 
-def _fixed(location: str) -> str:
-    """Return the folder that all files of a pattern lie below; a folder itself."""
-    places = [place for place, letter in enumerate(location) if letter in MAGIC]
+def _fixed_folder(location: str) -> str:
+    """Return the folder below which all files of a pattern lie; for a folder, itself."""
+    places = [place for place, letter in enumerate(location) if letter in WILDCARDS]
     return location[: location.rfind("/", 0, places[0]) + 1] if places else f"{location.rstrip('/')}/"
 
 
-def _part_of_many(product: Product, file: str, location: str) -> AnyInput | None:
+def _part(product: Product, file: str, location: str) -> AnyInput | None:
     try:
         part = source_at(location, product)
     except NoRows:
@@ -320,13 +320,13 @@ def _part_of_many(product: Product, file: str, location: str) -> AnyInput | None
 
 
 def _folder_columns(part: AnyInput) -> dict[str, str]:
-    """Return the columns that a file's folders name, as Hive writes them; the file's own come first."""
+    """Return the columns that a file's folders name in Hive's way, but for those that the file has itself."""
     named = [step.partition("=") for step in PurePosixPath(part.location.partition("::")[0]).parts[:-1] if "=" in step]
-    found = {unquote(column): "" if value == NO_VALUE else unquote(value) for column, _, value in named}
-    return {column: value for column, value in found.items() if column and column not in part.layout.header}
+    values = {unquote(column): "" if value == HIVE_NULL else unquote(value) for column, _, value in named}
+    return {column: value for column, value in values.items() if column and column not in part.layout.header}
 
 
-def _refuse_unlike(location: str, parts: list[AnyInput]) -> None:
+def _refuse_different_columns(location: str, parts: list[AnyInput]) -> None:
     first = parts[0]
     if len({type(part) for part in parts}) > 1:
         raise DataRefused(f"{location} has CSV and Parquet files: name those to score by a pattern such as *.csv.")
@@ -344,18 +344,18 @@ def _with(block: Block, added: tuple[str, ...]) -> Block:
 
 
 def source_at(location: str, product: Product) -> AnyInput:
-    """Look at a file's beginning; `DataRefused` where it is neither CSV nor Parquet, or names no factor."""
+    """Return the input of one file; `DataRefused` where it is neither CSV nor Parquet, or names no factor."""
     with reading(location) as file:
         if file.read(len(PARQUET)) == PARQUET:
             return _parquet_source(location, file, product)
         size = file.seek(0, 2)
-        return CsvInput(location, blocks.layout_from(file, product, None, name(location)), size)
+        return CsvInput(location, blocks.layout_from(file, product, None, file_name(location)), size)
 
 
 def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetInput:
     with _parquet(location, file) as parquet:
         for field in parquet.schema_arrow:
-            _refuse_unfit(field)
+            _refuse_type(field)
         header = tuple(column.strip() for column in parquet.schema_arrow.names)
         blocks.check_header(header, product, None)
         metadata = parquet.metadata
@@ -367,22 +367,22 @@ def _parquet_source(location: str, file: BinaryIO, product: Product) -> ParquetI
 
 @contextmanager
 def _parquet(location: str, file: BinaryIO) -> Iterator[Any]:
-    """Open a Parquet file, and put its name before what is wrong with it."""
+    """Open a Parquet file; what it is refused for begins with its name."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise DataRefused(f"{name(location)} is a Parquet file, which needs pyarrow: {EXTRA}") from None
+        raise DataRefused(f"{file_name(location)} is a Parquet file, which needs pyarrow: {EXTRA}") from None
     try:
         yield ParquetFile(file)
     except DataRefused as refused:
-        raise type(refused)(f"{name(location)} {refused}") from None
+        raise type(refused)(f"{file_name(location)} {refused}") from None
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         why = " ".join(str(error).split()).rstrip(".")
-        raise DataRefused(f"{name(location)} cannot be read as Parquet: {why}.") from None
+        raise DataRefused(f"{file_name(location)} cannot be read as Parquet: {why}.") from None
 
 
-def _refuse_unfit(field: Any) -> None:
+def _refuse_type(field: Any) -> None:
     from pyarrow import types
 
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
@@ -393,7 +393,7 @@ def _refuse_unfit(field: Any) -> None:
 
 
 def _block(batches: list[Any], start: int) -> Block:
-    """Return rows of text; a row's place stands for the byte that it would start at."""
+    """Return a block of text; a row's number stands for the byte at which it would start."""
     columns = [
         [text for batch in batches for text in _texts(batch.column(number))] for number in range(batches[0].num_columns)
     ]
@@ -404,7 +404,9 @@ def _block(batches: list[Any], start: int) -> Block:
 
 
 def _texts(column: Any) -> list[str]:
-    """Write a column's values: nothing and NaN blank, yes 1 and no 0, numbers with the digits that tell them apart."""
+    """Return a column's cells as text: null and NaN blank, true 1, false 0, floats in the fewest digits that give them
+    back.
+    """
     import pyarrow
     from pyarrow import types
 

@@ -1,8 +1,8 @@
-"""Read a CSV data file for training: as text, then every cell through the constraint that also checks the form.
+"""Read a CSV data file for training: as text, each cell then validated by the constraint that also checks the form.
 
-No cell is guessed at: `007`, `NA` and `1_000` get the verdict the form gives them, a row with a bad cell is rejected
-and named by its line, and a row with too many or too few fields never shifts a column. A bad cell in a column that is
-never scored is named as well, but counts as unknown: nothing is learned from it, so the row is kept.
+Nothing is guessed: `007`, `NA` and `1_000` are refused as the form refuses them. A row with a bad cell is rejected and
+named by its line, and a row with too many or too few fields never shifts a column. A bad cell in a column that is never
+scored is named as well, but the row is kept and the cell counts as unknown, since nothing is learned from it.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bankportal.data.blocks import blocks_from, claims, layout_from
 from bankportal.data.columns import CellProblem as CellProblem  # part of what this module offers
-from bankportal.data.columns import by_column, cell_problems, in_order, ragged_problem, validate_column, validate_each
+from bankportal.data.columns import by_column, by_line, cell_problems, ragged_problem, validate_column, validate_each
 from bankportal.domain import constraints
 from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.errors import DataRefused
@@ -31,7 +31,7 @@ LABEL = constraints.YesNo()
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A data file's good rows, column by column.
+    """A data file's good rows by column.
 
     `columns` maps a factor's name to an array (rows,): float64 with NaN for numbers and flags, objects (`str` or
     `None`) for choices and text. `label` (rows,) is 0.0 or 1.0, `None` where the file has no label column. `lines`
@@ -76,8 +76,8 @@ class Table:
 class TextRows:
     """A file's rows as text, all as wide as the header.
 
-    `recognised` maps columns to factor names (or the label's); `lines` and `positions` are those of the rows kept, as
-    in `Table`; `problems` are the ragged rows.
+    `recognised` maps columns to factor names (or the label's); `lines` and `positions` are those of the rows, as in
+    `Table`; `problems` are those of the ragged records, which are not among the rows.
     """
 
     header: list[str]
@@ -92,15 +92,15 @@ class TextRows:
 def read(path: str | Path, product: Product) -> Table:
     """Read a data file for a product.
 
-    Raises `DataRefused` where the file is not CSV in UTF-8 with a usable header and at least one row. Single bad rows
-    are left out of the table and stand in its `problems`; a blank or bad label rejects its row.
+    Raises `DataRefused` where the file is not CSV in UTF-8 with a usable header and at least one row. Bad rows are left
+    out of the table and named in its `problems`; a row with a blank or bad label is a bad row.
     """
     path = Path(path)
     return read_bytes(_content(path), path.name, product)
 
 
 def read_bytes(content: bytes, name: str, product: Product) -> Table:
-    """Do what `read` does for a file's content; `name` is used in messages."""
+    """Read a file's content as `read` does; messages call the file `name`."""
     rows = _read_rows(content, name, product)
     return _table(rows, product, name, hashlib.sha256(content).hexdigest())
 
@@ -136,19 +136,19 @@ def recognise(header: list[str], product: Product) -> dict[str, str]:
     Case, spaces, `_` and `-` never matter; a factor's own name wins over its aliases. `DataRefused` where two columns
     mean the same, or none means anything.
     """
-    found = claims(header, product)
-    for name, claim in found.items():
+    claimed = claims(header, product)
+    for name, claim in claimed.items():
         best = [column for rank, column in claim if rank == min(claim)[0]]
         if len(best) > 1:
             raise DataRefused(f"has two columns that mean {name}: {' and '.join(best)}. Keep one.")
-    chosen = {min(claim)[1]: name for name, claim in found.items()}
+    chosen = {min(claim)[1]: name for name, claim in claimed.items()}
     return {column: chosen[column] for column in header if column in chosen}
 
 
 def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
     recognised = raw.recognised
     entries = {entry.factor.name: entry for entry in product.factors}
-    beside = {name for name, entry in entries.items() if entry.role in {Role.IDENTIFIER, Role.PROTECTED}}
+    never_scored = {name for name, entry in entries.items() if entry.role in {Role.IDENTIFIER, Role.PROTECTED}}
     texts = by_column(raw.header, raw.rows)
     problems = list(raw.problems)
     columns: dict[str, NDArray[Any]] = {}
@@ -156,11 +156,11 @@ def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
     for column, meaning in recognised.items():
         cells = texts[column]
         entry = entries.get(meaning)
-        judged = validate_column(entry, cells) if entry else validate_each(cells, set(cells), _label, np.float64)
-        columns[meaning] = judged.values
-        if meaning not in beside:
-            good[list(judged.broken)] = False
-        problems += cell_problems(judged, column, meaning, cells, raw.lines)
+        validated = validate_column(entry, cells) if entry else validate_each(cells, set(cells), _label, np.float64)
+        columns[meaning] = validated.values
+        if meaning not in never_scored:
+            good[list(validated.violations)] = False
+        problems += cell_problems(validated, column, meaning, cells, raw.lines)
     label = columns.pop(product.label.name, None)
     table = Table(
         product=product,
@@ -173,7 +173,7 @@ def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
         recognised=recognised,
         unknown=_unknown(raw.header, recognised),
         missing=_missing(product, columns),
-        problems=in_order(problems),
+        problems=by_line(problems),
         rows_in_file=raw.rows_in_file,
     )
     return table if good.all() else table.take(good)

@@ -1,4 +1,4 @@
-"""Judge a data file before anything learns from it: what it holds, what is wrong with it, what gives the label away.
+"""Report on a data file before a forest is trained on it: what it holds, what is wrong with it, which factors leak.
 
 NumPy and the domain only.
 """
@@ -16,18 +16,18 @@ from bankportal.data.measures import area_under_curve
 from bankportal.data.reading import CellProblem, Table
 from bankportal.domain.errors import DataRefused
 
-# A factor that alone separates the label better than this was made from it, or is the label by another name.
+# A factor that alone separates the label better than this was derived from it, or is the label by another name.
 LEAK_ABOVE = 0.85
-# A number with more values than this is judged by ranges with equally many rows.
+# A number with more different values than this is cut into ranges with equally many rows.
 MAX_LEVELS = 10
-# With less a held-out fifth says nothing.
+# With fewer, a held-out fifth is too small to evaluate on.
 MIN_ROWS = 200
 MIN_OF_EACH_LABEL = 50
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """How many cells of one column were bad in one way, with the first of them. No column: the whole row."""
+    """How many cells of one column were bad for one reason, and the first of them; `column` is empty for whole rows."""
 
     column: str
     code: str
@@ -44,12 +44,12 @@ class Separation:
 
     @property
     def leaks(self) -> bool:
-        """Say whether that is too good to be true."""
+        """Say whether the AUC is above `LEAK_ABOVE`: the factor knows the label."""
         return self.auc > LEAK_ABOVE
 
     @property
     def warning(self) -> str:
-        """Say what is wrong with a forest that learned from a leak."""
+        """Return the warning that is recorded with a forest trained in spite of the leak."""
         return f"{self.factor} alone separates the label with an AUC of {self.auc:.3f}: the data give the label away."
 
 
@@ -57,7 +57,7 @@ class Separation:
 class Report:
     """What `check` found.
 
-    `rows` can be learned from: none where a required column or the label is missing, and repeated ones count once;
+    `rows` are usable for training: none where the label or a required column is missing, and repeated ones count once.
     `missing_required` is part of `missing`. `duplicates` counts rows that repeat an earlier one in every recognised
     column, `same_factors` those that repeat one in every scored factor and the label,
     `same_customer` those whose CustomerId stood in an earlier row. `label_rate` is the share of label 1, `None` without
@@ -86,17 +86,17 @@ class Report:
     @property
     def leaks(self) -> tuple[Separation, ...]:
         """The factors that give the label away."""
-        return tuple(found for found in self.separations if found.leaks)
+        return tuple(separation for separation in self.separations if separation.leaks)
 
     @property
     def fit_for_training(self) -> bool:
-        """Say whether nothing here speaks against training: what `train` would refuse is not fit."""
+        """Say whether training would take the file: there is enough to learn from, and no leak."""
         return not self.unfit and not self.leaks
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data, with what it concludes."""
+        """Return the report as plain data, with its conclusions."""
         return asdict(self) | {
-            "leaks": [asdict(found) for found in self.leaks],
+            "leaks": [asdict(leak) for leak in self.leaks],
             "leak_above": LEAK_ABOVE,
             "fit_for_training": self.fit_for_training,
         }
@@ -107,8 +107,8 @@ class Report:
 
     def _about_rows(self) -> Iterator[str]:
         yield f"{self.file}: {self.rows:,} usable rows of {self.rows_in_file:,}."
-        for found in self.rejected:
-            yield f"Bad cells: {found.count:,} × {found.column or 'the row'} {found.code}; first {found.example}."
+        for bad in self.rejected:
+            yield f"Bad cells: {bad.count:,} × {bad.column or 'the row'} {bad.code}; first {bad.example}."
         if self.duplicates:
             yield f"Duplicates: {self.duplicates:,} rows repeat an earlier row; training drops them."
         if self.same_factors > self.duplicates:
@@ -131,9 +131,9 @@ class Report:
             yield f"Label {self.label}: none, so nothing can be learned from this file."
         else:
             yield f"Label {self.label}: 1 in {self.label_rate:.1%} of the rows."
-        for found in self.leaks:
+        for leak in self.leaks:
             yield (
-                f"Leak: {found.factor} alone separates {self.label} with an AUC of {found.auc:.3f} "
+                f"Leak: {leak.factor} alone separates {self.label} with an AUC of {leak.auc:.3f} "
                 f"(above {LEAK_ABOVE}): it gives the label away."
             )
         yield from (f"Not enough: {reason}" for reason in self.unfit)
@@ -143,7 +143,7 @@ class Report:
 
 
 def check(table: Table) -> Report:
-    """Judge a table as `read` gives it."""
+    """Report on a table."""
     product = table.product
     required = {factor.name for factor in product.required}
     duplicates = int(repeated(table).sum())
@@ -204,7 +204,7 @@ def _too_few(table: Table) -> Iterator[str]:
 
 
 def customer_numbers(table: Table) -> NDArray[np.int64]:
-    """Number the customers, (rows,); rows alike in every scored factor are one's where there is no CustomerId.
+    """Number the customers, (rows,). Without a column CustomerId, rows alike in every scored factor are one customer.
 
     A row with a blank CustomerId is a customer of its own.
     """
@@ -218,13 +218,13 @@ def customer_numbers(table: Table) -> NDArray[np.int64]:
 
 def leaks(table: Table) -> tuple[Separation, ...]:
     """Return the factors that alone give the label away."""
-    return tuple(found for found in separations(table) if found.leaks)
+    return tuple(separation for separation in separations(table) if separation.leaks)
 
 
-def refuse_leaks(found: Sequence[Separation], table: Table) -> None:
+def refuse_leaks(leaking: Sequence[Separation], table: Table) -> None:
     """Raise `DataRefused` where there are leaks."""
-    if found:
-        named = ", ".join(f"{leak.factor} (AUC {leak.auc:.3f})" for leak in found)
+    if leaking:
+        named = ", ".join(f"{leak.factor} (AUC {leak.auc:.3f})" for leak in leaking)
         raise DataRefused(
             f"{table.name} gives the label {table.product.label.name} away. Alone above AUC {LEAK_ABOVE}: {named}. "
             "A forest trained on it would look excellent and fail on new customers."
@@ -240,12 +240,12 @@ def _rejected(table: Table) -> tuple[Rejected, ...]:
 
 
 def repeated(table: Table) -> NDArray[np.bool_]:
-    """Say for each row (rows,) whether it repeats an earlier one in every recognised column, the label included.
+    """Say which rows (rows,) repeat an earlier one in every recognised column, the label included.
 
-    What is kept apart does not count: protected values must not decide what a forest learns from.
+    Protected values do not count: they must not decide what a forest learns from.
     """
-    apart = {factor.name for factor in table.product.protected}
-    return _repeats(table, [name for name in table.columns if name not in apart])
+    protected = {factor.name for factor in table.product.protected}
+    return _repeats(table, [name for name in table.columns if name not in protected])
 
 
 def _repeats(table: Table, names: list[str]) -> NDArray[np.bool_]:
@@ -253,9 +253,9 @@ def _repeats(table: Table, names: list[str]) -> NDArray[np.bool_]:
 
 
 def row_keys(table: Table, names: list[str], *, label: bool = True) -> NDArray[np.int64]:
-    """Return a number for each row (rows,), equal where rows agree in the named columns and, if asked, the label.
+    """Return a number for each row (rows,), the same for rows that agree in the named columns and, by default, label.
 
-    Columns that the table does not have are passed over; blank equals blank.
+    Columns that the table does not have are ignored; blank equals blank.
     """
     codes = [_codes(table.columns[name]) for name in names if name in table.columns]
     if label and table.label is not None:
@@ -279,7 +279,7 @@ def _customer_ids(table: Table) -> NDArray[Any] | None:
 
 
 def _first(keys: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say for each key (rows,) whether it stands there for the first time."""
+    """Say which keys (rows,) occur for the first time."""
     first = np.zeros(len(keys), dtype=np.bool_)
     first[np.unique(keys, return_index=True)[1]] = True
     return first
@@ -290,31 +290,31 @@ def separations(table: Table) -> tuple[Separation, ...]:
     if table.label is None or len(np.unique(table.label)) < 2:
         return ()
     names = [factor.name for factor in table.product.scored if factor.name in table.columns]
-    found = [Separation(name, separation(table.columns[name], table.label)) for name in names]
-    return tuple(sorted(found, key=lambda one: -one.auc))
+    unsorted = [Separation(name, separation(table.columns[name], table.label)) for name in names]
+    return tuple(sorted(unsorted, key=lambda one: -one.auc))
 
 
 def separation(values: NDArray[Any], label: NDArray[np.float64]) -> float:
-    """Return the best AUC of one factor alone, whichever way it points.
+    """Return the best AUC of one factor alone, whether the label rises or falls with it.
 
     A number is tried in its order, blanks lowest or highest, and as levels; a choice as levels. Levels are ranked by
-    their share of label 1, blank is a level of its own: what blanks or a middle range give away is found as well.
+    their share of label 1, and blank is a level of its own. So a leak through blanks or a middle range shows as well.
     """
-    found = [area_under_curve(LevelRates.fit(values, label).score(values), label)]
+    areas = [area_under_curve(LevelRates.fit(values, label).score(values), label)]
     if values.dtype != object:
         unknown = blank(values)
         for stand_in in (-np.inf, np.inf):
             area = area_under_curve(np.where(unknown, stand_in, values), label)
-            found.append(max(area, 1 - area))
-    return max(found)
+            areas.append(max(area, 1 - area))
+    return max(areas)
 
 
 @dataclass(frozen=True, eq=False)
 class LevelRates:
     """A rule on one factor: the share of label 1 at each of its levels, or in ranges of a number.
 
-    `levels` are sorted: options, single numbers, or the ranges' upper ends. `rates` (levels,) holds the shares,
-    `rate_unknown` that of the blanks; what was never seen gets the overall share.
+    `levels` are sorted: options, single numbers, or the ranges' upper ends. `rates` (levels,) are their shares,
+    `rate_unknown` is that of the blanks. A level that was not among the values fitted on gets the overall share.
     """
 
     levels: NDArray[Any]

@@ -18,7 +18,7 @@ from typing import Any
 
 from bankportal.config import HOST
 from bankportal.data.blocks import Layout
-from bankportal.data.locations import EXTRA, AnyInput, Input, name
+from bankportal.data.locations import EXTRA, AnyInput, Input, file_name
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import PortalError
 from bankportal.domain.factors import Phrase
@@ -144,9 +144,9 @@ def _arrived(client: Any, done: int, source: AnyInput, span: Span, future: Any) 
     except PortalError:
         raise
     except Exception as error:  # whatever was raised on another machine, or of the cluster itself
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        file, why = file_name(source.location), " ".join(f"{type(error).__name__}: {error}".split())
         raise ClusterFailed(
-            f"The rows of {name(source.location)} from line {span.line:,} on could not be scored on the cluster: {what}"
+            f"The rows of {file} from line {span.line:,} on could not be scored on the cluster: {why}"
         ) from error
 
 
