@@ -4,6 +4,7 @@
 
 const DEBOUNCE = 150;
 const REST = 1000;
+const GAP = 8; // pixels between the panel over the form and the field that has the focus
 
 // --- theme ---------------------------------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ class LiveForm {
   constructor(form) {
     this.form = form;
     this.preview = document.querySelector("[data-preview]");
-    this.status = document.querySelector("[data-status]");
+    this.panel = this.preview.closest(".result");
     this.live = document.querySelector("[data-announce]");
     this.left = new Set();
     this.problems = {};
@@ -88,6 +89,7 @@ class LiveForm {
     this.pending = true; // until the first answer, what the server wrote beside the fields stands
     for (const field of form.querySelectorAll("[data-field].wrong")) this.left.add(field.dataset.field);
     form.addEventListener("input", () => this.later());
+    form.addEventListener("focusin", () => this.uncover());
     form.addEventListener("focusout", (event) => this.leave(event));
     form.addEventListener("submit", (event) => this.submit(event));
     form.addEventListener("keydown", step);
@@ -97,10 +99,26 @@ class LiveForm {
     this.fold();
   }
 
+  get status() {
+    return this.preview.querySelector("[data-status]");
+  }
+
   // Where the panel lies over the form (the style sheet says so), the reasons begin folded.
   fold() {
     if (!getComputedStyle(this.preview).getPropertyValue("--folded").trim()) return;
     for (const details of this.preview.querySelectorAll("[data-fold]")) details.open = false;
+  }
+
+  // Where the panel lies over the form, the field that has the focus is moved out from under it, once the browser has
+  // done its own scrolling.
+  uncover() {
+    requestAnimationFrame(() => {
+      const field = document.activeElement.closest(".sheet [data-field], .sheet button");
+      if (!field) return;
+      const [panel, box] = [this.panel.getBoundingClientRect(), field.getBoundingClientRect()];
+      const covered = panel.bottom + GAP - box.top;
+      if (covered > 0 && box.bottom > panel.top && box.left < panel.right && panel.left < box.right) scrollBy(0, -covered);
+    });
   }
 
   later() {
@@ -140,6 +158,7 @@ class LiveForm {
     const next = parsed(`<div data-preview>${answer.html}</div>`).firstElementChild;
     next.normalize();
     morph(this.preview, next);
+    this.uncover();
     this.showProblems();
     this.resting = setTimeout(() => this.announce(answer.announcement), REST);
   }
@@ -180,7 +199,7 @@ class LiveForm {
 
   lock(on) {
     this.sent = on;
-    for (const button of this.form.querySelectorAll("button")) button.setAttribute("aria-disabled", String(on));
+    for (const button of this.form.elements) if (button.type === "submit") button.setAttribute("aria-disabled", String(on));
   }
 }
 
