@@ -74,7 +74,7 @@ def make_decisions(client: FlaskClient) -> dict[str, str]:
     """Record decisions; return the addresses of some of them by name."""
     with (DATA / "Churn.csv").open(encoding="utf-8", newline="") as file:
         rows = list(islice(csv.DictReader(file), LEAVERS))
-    names = [entry.factor.name for entry in PRODUCTS["churn"].entries]
+    names = [entry.factor.name for entry in PRODUCTS["churn"].factors]
     places = [client.post("/churn/", data={name: row[name] for name in names if name in row}).location for row in rows]
     applicants = {
         name: client.post("/allowance/", data=form_values("allowance", **changes)).location

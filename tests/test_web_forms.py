@@ -91,7 +91,35 @@ def test_every_factor_has_one_labelled_field(client, product) -> None:
         assert page.count(f'name="{name}"') == 1
         assert f'<label for="{name}">{html.escape(entry.factor.label)}' in page
         assert html.escape(entry.factor.help, quote=False) in page.replace("&#39;", "'")
-    assert page.count("(optional)") == sum(not entry.required for entry in product.factors)
+
+
+@EACH_PRODUCT
+@pytest.mark.parametrize("path", ["", "compare"])
+def test_required_fields_are_marked_and_it_is_said_how(client, product, examples, path) -> None:
+    address = f"/{product.key}/"
+    if path:
+        address = f"{client.post(address, data=examples[product.key]).location}/compare"
+    page = client.get(address).text
+    assert "optional)" not in page
+    for factor in product.required:
+        assert re.search(
+            rf'<label for="{factor.name}">[^<]*(<span class="unit">[^<]*</span>)? <span class="required"', page
+        )
+        assert re.search(
+            rf'<input[^>]*id="{factor.name}"[^>]* required|<select[^>]*id="{factor.name}"[^>]* required', page
+        )
+    assert page.count('<span class="required" aria-hidden="true">*</span>') == len(product.required)
+    note = page.index('<p class="required-note" id="required-note">Fields marked')
+    assert note < page.index("<fieldset")
+    assert re.search(r'<fieldset [^>]*aria-describedby="required-note"', page).start() == page.index("<fieldset")
+
+
+@EACH_PRODUCT
+def test_the_gauge_card_submits_the_form(client, product) -> None:
+    page = client.get(f"/{product.key}/?example=1").text
+    card = page[page.index("<aside") : page.index("</aside>")]
+    assert re.search(r'<button [^>]*type="submit" form="score-form"[^>]*>Score and record</button>', card)
+    assert f'<form method="post" action="/{product.key}/" novalidate class="sheet" id="score-form"' in page
 
 
 @EACH_PRODUCT

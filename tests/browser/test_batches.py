@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.browser.test_pages import serious
+from bankportal.domain.products import PRODUCTS
+from tests.browser.test_pages import serious, whole
 from tests.conftest import REAL_DATA, config_for, listening, make_app
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -237,3 +238,18 @@ def test_no_page_scrolls_sideways_and_each_has_its_landmarks(steps, new_page, wi
         landmarks = [page.locator(each).count() for each in ("h1", "main", "nav[aria-label=Main]", "[style]")]
         assert landmarks == [1, 1, 1, 0], name
     assert wide == {}
+
+
+def test_on_a_phone_the_result_shows_outcome_and_reason_and_can_be_sorted(
+    portal, csrf_app, new_page, some_customers
+) -> None:
+    services = csrf_app.extensions["bankportal"]
+    job = services.batches.receive(PRODUCTS["churn"], "customers.csv", io.BytesIO(some_customers.read_bytes()))
+    services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
+    work(services)
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{portal}/batches/{job.id}")
+    for cell in (".cell-outcome .badge", ".reason-cell", ".cell-customer", "th"):
+        assert whole(page.locator(f"table.scored tbody {cell}")) == [], cell
+    page.get_by_role("columnheader", name="Score").get_by_role("link").click()
+    page.wait_for_url("**sort=score**")

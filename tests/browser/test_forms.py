@@ -11,7 +11,7 @@ from bankportal.domain.schema import validate
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 ALL = list(PRODUCTS.values())
-MOST_STOPS = 60  # of the Tab key on a form's page
+MAX_STOPS = 60  # of the Tab key on a form's page
 EACH_PRODUCT = pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
 
 
@@ -124,7 +124,7 @@ def test_keyboard_alone(portal, new_page, examples, recorded) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/#main")
     wanted = {factor.name: examples["churn"][factor.name] for factor in PRODUCTS["churn"].required}
-    for _ in range(MOST_STOPS):
+    for _ in range(MAX_STOPS):
         page.keyboard.press("Tab")
         if (name := page.evaluate("document.activeElement.id")) in wanted:
             page.keyboard.type(wanted.pop(name))
@@ -207,3 +207,76 @@ def test_on_a_phone_the_form_has_the_full_width_and_the_gauge_stays_in_sight(sha
     assert page.locator("#CreditScore").bounding_box()["width"] > 300
     page.evaluate("scrollTo(0, 1500)")
     expect(page.locator(".gauge-value")).to_be_in_viewport()
+
+
+# Says what lies over the middle or the top of what has the focus; blank where nothing does.
+COVERING = """async () => {
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const focused = document.activeElement;
+    const box = focused.getBoundingClientRect();
+    const covers = (x, y) => {
+        const top = document.elementFromPoint(x, y);
+        if (top === null) return "outside the window";
+        return focused.contains(top) || top.contains(focused) ? "" : top.outerHTML;
+    };
+    return covers(box.left + box.width / 2, box.top + 2) || covers(box.left + box.width / 2, box.top + box.height / 2);
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 820, 1440])
+@EACH_PRODUCT
+def test_no_field_is_under_the_gauge_when_tabbing_back(shared_portal, new_page, product, width) -> None:
+    page = new_page(viewport={"width": width, "height": 844})
+    page.goto(f"{shared_portal}/{product.key}/?example=1")
+    page.wait_for_load_state()
+    page.get_by_role("button", name="Score and record").last.focus()
+    first, covered = next(iter(product.factors)).factor.name, {}
+    for _ in range(MAX_STOPS):
+        page.keyboard.press("Shift+Tab")
+        name = page.evaluate("document.activeElement.id")
+        if covering := page.evaluate(COVERING):
+            covered[name] = covering[:80]
+        if name == first:
+            break
+    assert name == first
+    assert covered == {}
+
+
+def test_a_gauge_card_that_grows_does_not_cover_the_field_that_is_typed_in(shared_portal, new_page) -> None:
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{shared_portal}/churn/?example=1")
+    page.wait_for_load_state()
+    page.locator("#NumOfProducts").evaluate("""field => {
+        scrollBy(0, field.getBoundingClientRect().top - document.querySelector(".result").offsetHeight - 90);
+        field.focus({ preventScroll: true });
+    }""")
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#Balance")).to_be_focused()
+    assert page.evaluate(COVERING) == ""
+    before = page.locator(".result").bounding_box()["height"]
+    with page.expect_response("**/preview"):
+        page.keyboard.type("999000000")  # what had the focus is selected
+    expect(page.locator(".preview-note.flagged").first).to_be_visible()
+    assert page.locator(".result").bounding_box()["height"] > before
+    assert page.evaluate(COVERING) == ""
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_the_button_of_the_gauge_card_records(portal, new_page, recorded, script) -> None:
+    page = new_page(java_script_enabled=script)
+    page.goto(f"{portal}/churn/?example=1")
+    button = page.locator(".result").get_by_role("button", name="Score and record")
+    expect(button).to_be_in_viewport()
+    button.click()
+    page.wait_for_url("**/decisions/*")
+    assert recorded() == 1
+
+
+def test_how_required_fields_are_marked_reaches_a_screen_reader(shared_portal, new_page) -> None:
+    page = new_page()
+    page.goto(f"{shared_portal}/churn/")
+    group = page.get_by_role("group").first
+    expect(group).to_have_accessible_description(re.compile("^Fields marked \\* are required"))
+    expect(page.locator("#CreditScore")).to_have_accessible_name("Credit score · points")
+    assert page.locator("#CreditScore").evaluate("field => field.required")
+    assert not page.locator("#HasLoan").evaluate("field => field.required")

@@ -124,6 +124,45 @@ def test_every_part_of_the_navigation_is_in_sight(shared_portal, new_page, width
         assert box["height"] >= 24
 
 
+# --- tables on a phone ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "cells"),
+    [
+        ("/decisions/", (".cell-customer", ".cell-time", ".badge")),
+        ("/", (".cell-customer", ".cell-time", ".badge")),
+        ("decision/compare?CreditScore=560", ("[data-label=Before]", "[data-label=After]", ".points")),
+        ("/models/", ("[data-label=Trained]", "[data-label=Brier]")),
+        ("/models/allowance/v1", ("[data-label=Brier]", "[data-label=Recall]")),
+    ],
+)
+def test_on_a_phone_tables_are_stacked_and_hide_nothing(shared_portal, new_page, decision, path, cells) -> None:
+    page = new_page(viewport={"width": 390, "height": 844})
+    page.goto(shared_portal + address(path, decision))
+    page.locator("table.stacked").first.wait_for()
+    for cell in cells:
+        assert whole(page.locator(f"table.stacked tbody {cell}")) == [], cell
+    for table in page.get_by_role("region").all():
+        assert table.evaluate("region => region.scrollWidth <= region.clientWidth")
+    assert page.get_by_role("table").first.get_by_role("row").count() > 1, "a screen reader still finds a table"
+
+
+def whole(cells) -> list[str]:
+    """Return the texts of the cells that do not lie within the width of a phone, whole; there must be some cells."""
+    assert cells.count()
+    return [
+        cell.inner_text()
+        for cell in cells.all()
+        if not (box := cell.bounding_box())
+        or box["x"] < 0
+        or box["x"] + box["width"] > 390
+        or cell.evaluate(
+            "cell => cell.scrollWidth > cell.clientWidth + 1 && getComputedStyle(cell).overflow !== 'visible'"
+        )
+    ]
+
+
 # --- paper ----------------------------------------------------------------------------------------------------------
 
 LUMINANCE = """element => {
