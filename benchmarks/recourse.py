@@ -109,8 +109,8 @@ def describe(bank: Bank, answers: list[Recourse]) -> str:
     tried = [candidates(ALLOWANCE, bank.forest, bank.encoding, one, bank.seen.ranges) for one in bank.declined]
     factors = np.median([len(sides) for sides in tried])
     most = max(len(side.values) for sides in tried for side in sides)
-    found = np.mean([bool(answer.found) for answer in answers])
-    pairs = np.mean([any(len(one.changes) > 1 for one in answer.found) for answer in answers])
+    found = np.mean([bool(answer.suggestions) for answer in answers])
+    pairs = np.mean([any(len(one.changes) > 1 for one in answer.suggestions) for answer in answers])
     return (
         f"{len(bank.forest.roots)} trees of depth {bank.forest.depth}, {len(bank.declined)} declined applicants, "
         f"{factors:g} changeable factors (median) of up to {most:,} candidates. A better band is in reach for "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
-from bankportal.explanation.cells import Ladder, last_left
+from bankportal.explanation.cells import Multiples, last_left
 from bankportal.explanation.curve import curve
 from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import Forest
@@ -161,18 +161,22 @@ def test_last_left(threshold, small):
 
 
 @given(st.sampled_from([0.1, 0.25, 0.5, 1, 5, 10, 100, 2.5]), st.floats(-1e6, 1e6), st.booleans())
-def test_ladder(step, value, whole):
-    ladder = Ladder.of(Number(minimum=0, maximum=1, whole=whole), step)
-    below, above = float(ladder.at_most(np.array([value]))[0]), float(ladder.at_least(np.array([value]))[0])
+def test_multiples(step, value, whole):
+    multiples = Multiples.of(Number(minimum=0, maximum=1, whole=whole), step)
+    below, above = float(multiples.at_most(np.array([value]))[0]), float(multiples.at_least(np.array([value]))[0])
     assert below <= value <= above
     assert above - below <= (max(step, 10 * step if whole else 0)) * (1 + 1e-6)
-    for rung in (below, above):
-        assert float(ladder.at_most(np.array([rung]))[0]) == rung == float(ladder.at_least(np.array([rung]))[0])
-        assert not whole or rung == int(rung)
-        assert round(rung, 6) == rung
+    for multiple in (below, above):
+        assert (
+            float(multiples.at_most(np.array([multiple]))[0])
+            == multiple
+            == float(multiples.at_least(np.array([multiple]))[0])
+        )
+        assert not whole or multiple == int(multiple)
+        assert round(multiple, 6) == multiple
 
 
 @pytest.mark.parametrize("step", [0, -1, math.nan])
 def test_a_step_that_leads_nowhere_is_refused(step):
     with pytest.raises(ValueError, match="above 0"):
-        Ladder.of(Number(minimum=0, maximum=1), step)
+        Multiples.of(Number(minimum=0, maximum=1), step)

@@ -107,7 +107,7 @@ def test_it_works(path):
     explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
     contributions = explainer.explain(matrix)
     assert contributions.shape == (400, len(SMALL.factors))
-    assert explainer.exact_to == 1e-9
+    assert explainer.tolerance == 1e-9
     assert explainer.base == pytest.approx(forest.score(matrix).mean(), abs=1e-15)
     np.testing.assert_allclose(explainer.base + contributions.sum(axis=1), forest.score(matrix), rtol=0, atol=1e-12)
 
@@ -225,7 +225,7 @@ def test_32_bit_tables_add_up_to_1e_6(path, monkeypatch):
     monkeypatch.setattr("bankportal.explanation.plan.MAX_BYTES", 1000)
     explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
     plan.cache_clear()
-    assert explainer.exact_to == 1e-6
+    assert explainer.tolerance == 1e-6
     contributions = explainer.explain(matrix)
     assert (explainer.explain_row(matrix[7]) == contributions[7]).all()
     np.testing.assert_allclose(explainer.base + contributions.sum(axis=1), forest.score(matrix), rtol=0, atol=1e-6)

@@ -135,7 +135,7 @@ def test_a_decisions_curve_recourse_and_standing(services, customers) -> None:
         assert curve.score == decision.outcome.score
         recourse = services.explaining.recourse(decision)
         assert recourse.score == decision.outcome.score
-        for suggestion in recourse.found:
+        for suggestion in recourse.suggestions:
             changed = found[0].scored | {change.factor.name: change.new for change in suggestion.changes}
             model = services.models.serving(PRODUCTS[key])
             score = model.forest.score(model.encoding.row(changed)[None, :])[0]

@@ -16,7 +16,7 @@ from bankportal.domain.factors import Changeability, Direction, Factor, Group
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
 from bankportal.explanation import recourse as module
 from bankportal.explanation import recourse_kernels
-from bankportal.explanation.recourse import CHEAPER, SINGLES, recourse
+from bankportal.explanation.recourse import MAX_SINGLES, MIN_SAVING, recourse
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
 from bankportal.model.seen_ranges import SeenRanges
@@ -124,14 +124,14 @@ class Brute:
         ranks = {BAD: 0, FAIR: 1, GOOD: 2}
         own_rank = ranks[product.band(self.score).tone]
         self.better = np.array([ranks[band.tone] > own_rank for band in product.bands])
-        self.sides = []
+        self.tried = []
         for one in product.scored:
             own = values.get(one.name)
             if one.change and not isinstance(one.constraint, Choice) and own is not None:
                 column = encoding.positions(one.name)[0]
                 legal = legal_values(one, own, limits)
                 legal = one_a_cell(legal, own, forest.threshold[forest.feature == column]) if thin else legal
-                self.sides.append((one.name, column, legal, np.abs(legal - own) * one.change.effort))
+                self.tried.append((one.name, column, legal, np.abs(legal - own) * one.change.effort))
 
     def is_better(self, columns, grids):
         rows = np.repeat(self.row[None, :], grids[0].size, axis=0)
@@ -141,17 +141,17 @@ class Brute:
         return self.better[bands]
 
     def singles(self):
-        found = []
-        for name, column, legal, effort in self.sides:
+        suggestions = []
+        for name, column, legal, effort in self.tried:
             good = self.is_better([column], [legal])
             if good.any():
                 best = np.where(good, effort, np.inf).argmin()
-                found.append((effort[best], ((name, legal[best]),)))
-        return sorted(found, key=lambda suggestion: suggestion[0])
+                suggestions.append((effort[best], ((name, legal[best]),)))
+        return sorted(suggestions, key=lambda suggestion: suggestion[0])
 
     def pair(self, limit):
         best = None
-        for (name, column, legal, effort), (name2, column2, legal2, effort2) in combinations(self.sides, 2):
+        for (name, column, legal, effort), (name2, column2, legal2, effort2) in combinations(self.tried, 2):
             efforts = (effort[:, None] + effort2[None, :]).ravel()
             cheap = efforts < limit
             first, second = (grid.ravel()[cheap] for grid in np.meshgrid(legal, legal2, indexing="ij"))
@@ -162,26 +162,29 @@ class Brute:
                 best = (limit, ((name, first[number]), (name2, second[number])))
         return best
 
-    def found(self):
+    def suggestions(self):
         singles = self.singles()
-        pair = self.pair(singles[0][0] - CHEAPER if singles else np.inf)
-        return [*([pair] if pair else []), *singles[:SINGLES]]
+        pair = self.pair(singles[0][0] - MIN_SAVING if singles else np.inf)
+        return [*([pair] if pair else []), *singles[:MAX_SINGLES]]
 
 
-def plain(found):
+def plain(answer):
     """Suggestions as brute force gives them."""
-    return [(one.effort, tuple((change.factor.name, change.new) for change in one.changes)) for one in found.found]
+    return [
+        (suggestion.effort, tuple((change.factor.name, change.new) for change in suggestion.changes))
+        for suggestion in answer.suggestions
+    ]
 
 
-def check_promises(product, forest, encoding, values, found):
+def check_promises(product, forest, encoding, values, answer):
     """What must hold of any suggestion, whatever brute force says."""
     ranks = {BAD: 0, FAIR: 1, GOOD: 2}
-    for one in found.found:
-        changed = dict(values) | {change.factor.name: change.new for change in one.changes}
-        assert one.score == forest.score(encoding.row(changed)[None, :])[0]
-        assert one.band is product.band(one.score)
-        assert ranks[one.band.tone] > ranks[found.band.tone]
-        for change in one.changes:
+    for suggestion in answer.suggestions:
+        changed = dict(values) | {change.factor.name: change.new for change in suggestion.changes}
+        assert suggestion.score == forest.score(encoding.row(changed)[None, :])[0]
+        assert suggestion.band is product.band(suggestion.score)
+        assert ranks[suggestion.band.tone] > ranks[answer.band.tone]
+        for change in suggestion.changes:
             assert change.factor in product.scored
             assert change.old == values[change.factor.name]
             assert change.factor.change is not None
@@ -236,10 +239,10 @@ def test_it_works(bank, path):
     declined = matrix[forest.score(matrix) < 0.8][:20]
     for row in declined:
         values = values_of(encoding, row)
-        found = recourse(ALLOWANCE, forest, encoding, values, limits)
-        assert found.band.name == "Ineligible"
-        assert plain(found) == Brute(ALLOWANCE, forest, encoding, values, limits, thin=True).found()
-        check_promises(ALLOWANCE, forest, encoding, values, found)
+        answer = recourse(ALLOWANCE, forest, encoding, values, limits)
+        assert answer.band.name == "Ineligible"
+        assert plain(answer) == Brute(ALLOWANCE, forest, encoding, values, limits, thin=True).suggestions()
+        check_promises(ALLOWANCE, forest, encoding, values, answer)
 
 
 def test_as_brute_force_on_declined_applicants(bank):
@@ -249,10 +252,12 @@ def test_as_brute_force_on_declined_applicants(bank):
     kinds = set()
     for row in declined:
         values = values_of(encoding, row)
-        found = recourse(ALLOWANCE, forest, encoding, values, limits)
-        assert plain(found) == Brute(ALLOWANCE, forest, encoding, values, limits, thin=True).found()
-        check_promises(ALLOWANCE, forest, encoding, values, found)
-        kinds |= {len(one.changes) for one in found.found} | ({"nothing"} if found.nothing else set())
+        answer = recourse(ALLOWANCE, forest, encoding, values, limits)
+        assert plain(answer) == Brute(ALLOWANCE, forest, encoding, values, limits, thin=True).suggestions()
+        check_promises(ALLOWANCE, forest, encoding, values, answer)
+        kinds |= {len(suggestion.changes) for suggestion in answer.suggestions} | (
+            {"nothing"} if answer.nothing else set()
+        )
     assert kinds == {1, 2, "nothing"}
 
 
@@ -274,9 +279,9 @@ def test_as_brute_force_on_a_forest_of_full_size(key, trained):
         values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
         brute = Brute(product, forest, encoding, values, limits, thin=True)
         if checked < 5 and product.band(brute.score).tone is BAD:
-            found = recourse(product, forest, encoding, values, limits)
-            assert plain(found) == brute.found()
-            check_promises(product, forest, encoding, values, found)
+            answer = recourse(product, forest, encoding, values, limits)
+            assert plain(answer) == brute.suggestions()
+            check_promises(product, forest, encoding, values, answer)
             checked += 1
     assert checked == 5
 
@@ -313,16 +318,18 @@ def test_as_brute_force_on_any_forest(seed, values, limits, tones):
     encoding = Encoding.of(product)
     forest = forest_of(encoding, seed)
     brute = Brute(product, forest, encoding, values, limits)
-    expected = brute.found() if brute.better.any() else []
+    expected = brute.suggestions() if brute.better.any() else []
     for off in ("1", "0"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BANKPORTAL_NO_NUMBA", off)
-            found = recourse(product, forest, encoding, values, limits)
-        assert plain(found) == expected
-        assert (found.score, found.best) == (brute.score, not brute.better.any())
-        assert found.nothing == (brute.better.any() and not expected)
-        check_promises(product, forest, encoding, values, found)
-        assert all(values[change.factor.name] is not None for one in found.found for change in one.changes)
+            answer = recourse(product, forest, encoding, values, limits)
+        assert plain(answer) == expected
+        assert (answer.score, answer.best) == (brute.score, not brute.better.any())
+        assert answer.nothing == (brute.better.any() and not expected)
+        check_promises(product, forest, encoding, values, answer)
+        assert all(
+            values[change.factor.name] is not None for suggestion in answer.suggestions for change in suggestion.changes
+        )
 
 
 # ---- one rule at a time ---------------------------------------------------------------------------------------------
@@ -372,41 +379,41 @@ def ask(forest, values=START, limits=None):
     ],
 )
 def test_direction_step_and_what_never_changes(path, name, threshold, rising, expected):
-    found = ask(stumps(stump(name, threshold, *((0.1, 0.5) if rising else (0.5, 0.1)))))
-    assert [(c.factor.name, c.new) for one in found.found for c in one.changes] == (
+    answer = ask(stumps(stump(name, threshold, *((0.1, 0.5) if rising else (0.5, 0.1)))))
+    assert [(c.factor.name, c.new) for suggestion in answer.suggestions for c in suggestion.changes] == (
         [] if expected is None else [(name, expected)]
     )
-    assert found.nothing == (expected is None)
+    assert answer.nothing == (expected is None)
 
 
 def test_unknown_stays_unknown(path):
     forest = stumps(stump("Halves", 7.5, 0.5, 0.1, missing_left=False))
-    assert ask(forest).found
+    assert ask(forest).suggestions
     assert ask(forest, START | {"Halves": None}).nothing
 
 
 def test_limits_hold_and_a_factor_without_limits_stays(path):
     forest = stumps(stump("Whole", 16.5, 0.1, 0.5))
-    assert ask(forest, limits={"Whole": (0, 18)}).found[0].changes[0].new == 18
+    assert ask(forest, limits={"Whole": (0, 18)}).suggestions[0].changes[0].new == 18
     assert ask(forest, limits={"Whole": (0, 17)}).nothing
-    assert ask(forest, limits={"Whole": (19.5, 25)}).found[0].changes[0].new == 20
+    assert ask(forest, limits={"Whole": (19.5, 25)}).suggestions[0].changes[0].new == 20
     assert ask(forest, limits={}).nothing
 
 
 def test_a_pair_where_no_single_does(path):
     forest = stumps(stump("Whole", 16.5, 0.1, 0.5), stump("Either", 0.5, 0.4, 0.0))
-    (found,) = ask(forest).found
-    assert [(change.factor.name, change.old, change.new) for change in found.changes] == [
+    (suggestion,) = ask(forest).suggestions
+    assert [(change.factor.name, change.old, change.new) for change in suggestion.changes] == [
         ("Whole", 10, 18),
         ("Either", 1, 0),
     ]
-    assert (found.score, found.effort) == (0.45, 8 * (1 / 3) + 1)
-    assert found.band.name == "0.4"
+    assert (suggestion.score, suggestion.effort) == (0.45, 8 * (1 / 3) + 1)
+    assert suggestion.band.name == "0.4"
 
 
 def test_a_pair_comes_first_where_it_is_cheaper(path):
     forest = stumps(stump("Whole", 29.5, 0.2, 1.0), stump("Either", 0.5, 0.5, 0.1), stump("Raised", 0.5, 0.2, 0.6))
-    pair, single = ask(forest).found
+    pair, single = ask(forest).suggestions
     assert [change.factor.name for change in pair.changes] == ["Raised", "Either"]
     assert pair.effort < single.effort
     assert single.changes[0].new == 30
@@ -416,35 +423,35 @@ def test_a_pair_comes_first_where_it_is_cheaper(path):
 def test_a_pair_no_cheaper_than_a_single_is_left_out(path, threshold, sizes):
     """Raised alone costs 2; Either costs 1, and so does moving Tenths from 0 to 1.4."""
     others = stump("Either", 0.5, 0.6, 0.15), stump("Tenths", threshold, 0.15, 0.6)
-    found = ask(stumps(stump("Raised", 0.5, 0.1, 1.0), *others), START | {"Tenths": 0.0}).found
-    assert [len(one.changes) for one in found] == sizes
-    assert found[-1].effort == 2
+    suggestions = ask(stumps(stump("Raised", 0.5, 0.1, 1.0), *others), START | {"Tenths": 0.0}).suggestions
+    assert [len(suggestion.changes) for suggestion in suggestions] == sizes
+    assert suggestions[-1].effort == 2
 
 
 def test_three_singles_at_most_cheapest_first(path):
     names = ("Whole", "Raised", "Lowered", "Either", "Halves")
     rising = {"Whole": (16.5, 0.0, 1.0), "Raised": (0.5, 0.0, 1.0), "Lowered": (0.5, 1.0, 0.0)}
     falling = {"Either": (0.5, 1.0, 0.0), "Halves": (7.5, 1.0, 0.0)}
-    found = ask(stumps(*(stump(name, *(rising | falling)[name]) for name in names), *[stump("Fixed", -3, 1, 1)] * 2))
-    assert found.score == pytest.approx(2 / 7)
-    assert [one.changes[0].factor.name for one in found.found] == ["Either", "Raised", "Whole"]
+    answer = ask(stumps(*(stump(name, *(rising | falling)[name]) for name in names), *[stump("Fixed", -3, 1, 1)] * 2))
+    assert answer.score == pytest.approx(2 / 7)
+    assert [suggestion.changes[0].factor.name for suggestion in answer.suggestions] == ["Either", "Raised", "Whole"]
 
 
 def test_of_equal_efforts_the_earlier_factor_and_the_lower_value(path):
-    found = ask(stumps(stump("Tenths", 0.15, 0.0, 0.9), stump("Tenths", -0.15, 0.9, 0.0)), START | {"Tenths": 0.0})
-    assert [one.changes[0].new for one in found.found] == [-0.2]
+    answer = ask(stumps(stump("Tenths", 0.15, 0.0, 0.9), stump("Tenths", -0.15, 0.9, 0.0)), START | {"Tenths": 0.0})
+    assert [suggestion.changes[0].new for suggestion in answer.suggestions] == [-0.2]
 
 
 def test_the_best_band_has_nothing_to_suggest(path):
-    found = ask(stumps(stump("Whole", 16.5, 0.7, 0.9)))
-    assert (found.best, found.nothing, found.found) == (True, False, ())
+    answer = ask(stumps(stump("Whole", 16.5, 0.7, 0.9)))
+    assert (answer.best, answer.nothing, answer.suggestions) == (True, False, ())
 
 
 def test_a_cut_off_met_exactly_is_met(path):
     """0.1 + 0.3 in floating point, halved and halved again, on either side of what the whole numbers round to."""
     for high in (0.4, np.nextafter(0.4, 1), np.nextafter(0.4, 0)):
-        found = ask(stumps(stump("Raised", 0.5, 0.1, high)))
-        assert bool(found.found) == (high >= 0.4)
+        answer = ask(stumps(stump("Raised", 0.5, 0.1, high)))
+        assert bool(answer.suggestions) == (high >= 0.4)
 
 
 def test_the_same_question_has_the_same_answer(bank, path):

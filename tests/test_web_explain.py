@@ -97,10 +97,10 @@ def test_every_suggestion_tried_gives_what_it_promised(app, client, decided, pro
     location = decided(product.key, **CHANGES[product.key])
     page, decision = html.unescape(client.get(location).text), latest(app)
     recourse = app.extensions["bankportal"].explaining.recourse(decision)
-    assert recourse.found
+    assert recourse.suggestions
     tries = re.findall(rf'href="(/{product.key}/\?from=[^"]*&[^"]*)"', page)
-    assert len(tries) == len(recourse.found)
-    for link, suggestion in zip(tries, recourse.found, strict=True):
+    assert len(tries) == len(recourse.suggestions)
+    for link, suggestion in zip(tries, recourse.suggestions, strict=True):
         form = client.get(link).text
         assert float(re.search(r'data-score="([^"]+)"', form)[1]) == suggestion.score
         assert explanations.advice(product, suggestion).words in page

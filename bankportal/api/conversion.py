@@ -70,7 +70,7 @@ def recourse(explaining: Explaining, about: Decision) -> answers.Recourse:
     return answers.Recourse(
         best=worked_out.best,
         nothing=worked_out.nothing,
-        suggestions=tuple(map(suggestion, worked_out.found)),
+        suggestions=tuple(map(suggestion, worked_out.suggestions)),
         lifts=tuple(map(suggestion, explaining.lifts(about))),
     )
 

@@ -1,1 +1,1 @@
-"""Why a score is what it is, and what would change it: contributions, effects, recourse, curves."""
+"""Explanations of a score: contributions, effects, recourse, curves."""

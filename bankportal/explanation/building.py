@@ -1,4 +1,4 @@
-"""Making the tables of contributions, once for each forest, against its reference population."""
+"""Building a forest's tables of contributions against its reference population."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,34 +13,35 @@ from bankportal.explanation.tables import FORMAT, Tables, aligned, encoding_dige
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import LEAF, Forest
 
-# Shapley weights of up to eight players are whole multiples of 1/840: counts times weights are exact in any order.
-COMMON = 840
-# Leaves whose contributions are worked out at once.
-BATCH = 64
+# Shapley weights of up to eight players are whole multiples of 1/840. So sums of counts times weights are exact in any
+# order.
+COMMON_DENOMINATOR = 840
+# Leaves whose contributions are computed at once.
+BLOCK_LEAVES = 64
 # Reference rows that are looked up at once.
-BLOCK = 128
+BLOCK_ROWS = 128
 
 
 def build(forest: Forest, encoding: Encoding, reference: Floats) -> Tables:
-    """Make the tables for contributions against a reference population, (rows, columns) with NaN for unknown.
+    """Return the tables for contributions against a reference population, (rows, columns) with NaN for unknown.
 
-    All rows weigh the same. Counts are whole numbers and so are the weights (`COMMON`): the tables have the same bits
-    on every machine. Raises `ValueError` where the reference is empty or does not have the encoding's columns, or where
-    a leaf's path has more than eight factors.
+    All reference rows have the same weight. Counts and weights (times `COMMON_DENOMINATOR`) are whole numbers, so the
+    tables have the same bits on every machine. Raises `ValueError` where the reference is empty or does not have the
+    encoding's columns, or where a leaf's path has more than eight factors.
     """
     reference = checked_matrix(reference, encoding)
     if not len(reference):
         raise ValueError("the reference population is empty")
-    made = plan(forest, encoding)
-    counts = np.zeros(made.rows, dtype=np.int64)
-    for start in range(0, len(reference), BLOCK):
-        cells = table_rows(made, reference[start : start + BLOCK])
-        counts += np.bincount(cells.ravel(), minlength=made.rows)
-    values = aligned(np.zeros((made.rows, LANES)))
-    _fill(values, counts, made, Shape(forest, encoding), forest.value)
-    values /= COMMON * len(reference) * len(forest.roots)
+    lookup = plan(forest, encoding)
+    counts = np.zeros(lookup.rows, dtype=np.int64)
+    for start in range(0, len(reference), BLOCK_ROWS):
+        cells = table_rows(lookup, reference[start : start + BLOCK_ROWS])
+        counts += np.bincount(cells.ravel(), minlength=lookup.rows)
+    values = aligned(np.zeros((lookup.rows, LANES)))
+    _fill(values, counts, lookup, Shape(forest, encoding), forest.value)
+    values /= COMMON_DENOMINATOR * len(reference) * len(forest.roots)
     return Tables(
-        values=values if made.dtype == "float64" else aligned(values.astype(np.float32)),
+        values=values if lookup.dtype == "float64" else aligned(values.astype(np.float32)),
         base=np.array([fsum(forest.score(reference)) / len(reference)]),
         reference=np.array([len(reference)], dtype=np.int64),
         forest=np.frombuffer(forest_digest(forest), dtype=np.uint8),
@@ -51,7 +52,10 @@ def build(forest: Forest, encoding: Encoding, reference: Floats) -> Tables:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A leaf in its group's table: the table's rows, the leaf's pattern of failing factors at each, and their lanes."""
+    """A leaf of a group: the rows of the group's table, the leaf's failing factors at each row, and their lanes.
+
+    `pattern` (table rows,) has a bit for each factor of the leaf's path, set where its conditions fail.
+    """
 
     table: slice
     pattern: NDArray[np.int64]
@@ -59,18 +63,20 @@ class _Leaf:
     value: float
 
 
-def _fill(values: Floats, counts: NDArray[np.int64], made: Plan, shape: Shape, value: Floats) -> None:
-    """Add all leaves to the tables; `counts` says how often each table row occurs in the reference.
+def _fill(values: Floats, counts: NDArray[np.int64], lookup: Plan, shape: Shape, value: Floats) -> None:
+    """Add all leaves' contributions to the tables, times `COMMON_DENOMINATOR` and the number of reference rows.
 
-    Contributions come times COMMON and the reference's rows. Leaves with as many players are worked out together.
+    `counts` says how often each table row occurs in the reference. Leaves with equally many players are computed
+    together.
     """
     waiting: dict[int, list[_Leaf]] = {players: [] for players in range(1, LANES + 1)}
-    for root, offset, held in zip(made.roots, made.groups[2].tolist(), made.groups[3].tolist(), strict=True):
-        for leaf in _leaves(shape, root, offset, held, value):
+    _, _, offsets, lane_factors = (array.tolist() for array in lookup.groups)
+    for root, offset, factors in zip(lookup.roots, offsets, lane_factors, strict=True):
+        for leaf in _leaves(shape, root, offset, factors, value):
             players = len(leaf.lanes)
             if players:  # a tree of one leaf gives everyone the same score
                 waiting[players].append(leaf)
-                if len(waiting[players]) == BATCH:
+                if len(waiting[players]) == BLOCK_LEAVES:
                     _add_leaves(values, counts, waiting[players])
                     waiting[players] = []
     for leaves in waiting.values():
@@ -78,7 +84,7 @@ def _fill(values: Floats, counts: NDArray[np.int64], made: Plan, shape: Shape, v
             _add_leaves(values, counts, leaves)
 
 
-def _leaves(shape: Shape, root: int, offset: int, held: list[int], value: Floats) -> Iterator[_Leaf]:
+def _leaves(shape: Shape, root: int, offset: int, lane_factors: list[int], value: Floats) -> Iterator[_Leaf]:
     inside = shape.inside(root)
     index = np.arange(1 << shape.bits(root))
     known = len(shape.path[root])
@@ -91,7 +97,7 @@ def _leaves(shape: Shape, root: int, offset: int, held: list[int], value: Floats
             pattern = np.zeros_like(index)
             for place, failed in enumerate(fails.values()):
                 pattern |= failed << place
-            lanes = [held.index(factor) for factor in fails]
+            lanes = [lane_factors.index(factor) for factor in fails]
             yield _Leaf(slice(offset, offset + len(index)), pattern, lanes, float(value[node]))
             continue
         before = fails.get(factor, 0)
@@ -112,21 +118,25 @@ def _add_leaves(values: Floats, counts: NDArray[np.int64], leaves: list[_Leaf]) 
 def _weights(players: int) -> Floats:
     """Return 840 x each player's Shapley value in a leaf's game, (reference pattern, row pattern, player).
 
-    A pattern has a bit a player who fails the leaf's conditions. Whole numbers.
+    A pattern has a bit for each player, set where the player fails the leaf's conditions. All are whole numbers.
     """
     patterns = np.arange(1 << players)
     fails = (patterns[:, None] >> np.arange(players)) & 1
     reference, row = fails[:, None, :], fails[None, :, :]
-    for_row, against = reference.sum(axis=2), row.sum(axis=2)  # players only the row, only the reference satisfies
+    # The number of players that only the row, and that only the reference satisfies.
+    for_row, against = reference.sum(axis=2), row.sum(axis=2)
     counts = (reference & row).sum(axis=2) == 0
-    helps = np.array([[_share(a, b) for b in range(players + 1)] for a in range(players + 1)])
-    gain, loss = helps[for_row, against], helps[against, for_row]
+    shares = np.array([[_share(own, others) for others in range(players + 1)] for own in range(players + 1)])
+    gain, loss = shares[for_row, against], shares[against, for_row]
     weights = np.where(reference == 1, gain[..., None], np.where(row == 1, -loss[..., None], 0))
     return np.where(counts[..., None], weights, 0).astype(np.float64)
 
 
-def _share(mine: int, others: int) -> int:
-    """Return 840 (mine - 1)! others! / (mine + others)!, the share of one of `mine`; 0 where there is none."""
-    if not 1 <= mine <= LANES - others:
+def _share(own: int, others: int) -> int:
+    """Return 840 (own - 1)! others! / (own + others)!, each player's share where `own` players play against `others`.
+
+    0 where there is no such game.
+    """
+    if not 1 <= own <= LANES - others:
         return 0
-    return COMMON * factorial(mine - 1) * factorial(others) // factorial(mine + others)
+    return COMMON_DENOMINATOR * factorial(own - 1) * factorial(others) // factorial(own + others)

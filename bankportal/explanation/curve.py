@@ -1,7 +1,7 @@
-"""What a customer's score would be at every value of one factor: a step function, exact at every threshold.
+"""What-if curves: a customer's score at every value of one factor, as a step function.
 
-The forest is scored once in each cell between the thresholds that the customer can reach, so a step's score has the
-bits of `Forest.score` for any value in it.
+The forest scores once in each cell between the thresholds that the customer can reach. So a step's score has the same
+bits as `Forest.score` for every value in it.
 """
 
 import math
@@ -24,10 +24,10 @@ from bankportal.model.seen_ranges import SeenRanges
 
 @dataclass(frozen=True)
 class Step:
-    """One score over a range of a number, or at one value of a flag or choice (`start` and `end` alike).
+    """A range of a number with the same score, or one value of a yes/no factor or choice (`start` equals `end`).
 
-    Of a number's step the `end` belongs to it and the `start` to the step before; only the first step has both. For a
-    whole number both are whole. `end` is the very last float64 that has this score.
+    A number's step includes its `end` but not its `start`; only the first step includes both. `end` is the largest
+    float64 with this score. For a whole number both are whole.
     """
 
     start: float | str
@@ -37,11 +37,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """The score as a function of one factor over its whole declared range, all other factors as they are.
+    """The score as a function of one factor over its declared range; all other factors are the customer's.
 
-    `steps` are in the order of the range (of the options), without gaps; neighbouring steps of a number differ in
-    score. `own` and `score` are the customer's; `score_unknown` is the score were the factor blank, `None` where it is
-    required. `seen` is the training data's (lowest, highest), or its options, where they were given.
+    `steps` are in the order of the range or of the options, without gaps; neighbouring steps of a number have different
+    scores. `own` and `score` are the customer's value and score. `score_unknown` is the score if the factor were blank,
+    `None` where it is required. `seen` is the training data's (lowest, highest) or its options, where known.
     """
 
     factor: Factor
@@ -73,8 +73,8 @@ def curve(
 ) -> Curve:
     """Return a customer's exact what-if curve of one factor.
 
-    `values` are validated, by factor name, absent or `None` unknown. `KeyError` where the product does not score a
-    factor of that name.
+    `values` are validated values by factor; absent or `None` is unknown. Raises `KeyError` where the product does not
+    score the factor.
     """
     declared = {scored.name: scored for scored in product.scored}[factor]
     ends = _ends(forest, encoding, values, declared)
@@ -92,7 +92,7 @@ def curve(
 
 
 def _ends(forest: Forest, encoding: Encoding, values: Mapping[str, Value], factor: Factor) -> Sequence[float | str]:
-    """Return each cell's last value, or each flag's or choice's."""
+    """Return the last value of each cell, or each value of a yes/no factor or choice."""
     if isinstance(factor.constraint, YesNo):
         return (0, 1)
     if isinstance(factor.constraint, Choice):
@@ -104,11 +104,12 @@ def _ends(forest: Forest, encoding: Encoding, values: Mapping[str, Value], facto
 
 
 def _within(ends: Floats, number: Number) -> list[float]:
+    """Return the ends within a number's range, whole for a whole number, and the end of the range."""
     if number.whole:
         ends = np.unique(np.floor(ends))
     ends = ends[(ends >= number.minimum) & (ends < number.maximum)]
-    found: list[float] = [*ends.tolist(), number.maximum]
-    return found
+    all_ends: list[float] = [*ends.tolist(), number.maximum]
+    return all_ends
 
 
 def _rows(encoding: Encoding, values: Mapping[str, Value], factor: Factor, changed: Iterable[Value]) -> Floats:
@@ -116,9 +117,9 @@ def _rows(encoding: Encoding, values: Mapping[str, Value], factor: Factor, chang
     columns = encoding.positions(factor.name)
     choice = isinstance(factor.constraint, Choice)
     blank, dtype = (None, np.object_) if choice else (math.nan, np.float64)
-    given = np.array([blank if value is None else value for value in changed], dtype=dtype)
-    rows = np.repeat(encoding.row(values)[None, :], len(given), axis=0)
-    rows[:, columns] = encoding.matrix({factor.name: given})[:, columns]
+    column = np.array([blank if value is None else value for value in changed], dtype=dtype)
+    rows = np.repeat(encoding.row(values)[None, :], len(column), axis=0)
+    rows[:, columns] = encoding.matrix({factor.name: column})[:, columns]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Compiled kernels for effects. They add whole numbers, so that every order of adding gives the same bits."""
+"""Compiled kernels for effects. They add whole numbers, so that every order of additions gives the same bits."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from bankportal.model.compiling import available as available  # part of what th
 from bankportal.model.compiling import compiled
 from bankportal.model.compiling import run_in_parallel as run_in_parallel
 
-# Rows walked down a tree together, one bit each: four words, the width of a vector register.
+# Rows that go down a tree together, one bit each: four words, the width of a vector register.
 WORDS = 4
-TOGETHER = 64 * WORDS
-# A 64-bit word with one bit set, times this: its top six bits are where `BIT` holds the bit's number (de Bruijn).
+BLOCK_ROWS = 64 * WORDS
+# The top six bits of DE_BRUIJN times a word with one bit set are the index in `BIT` of that bit's number (de Bruijn
+# sequence).
 DE_BRUIJN = 0x03F79D71B4CB0A89
 BIT = np.argsort([(1 << number) * DE_BRUIJN % 2**64 >> 58 for number in range(64)]).astype(np.uint64)
 
@@ -21,10 +22,10 @@ BIT = np.argsort([(1 << number) * DE_BRUIJN % 2**64 >> 58 for number in range(64
 def effects_of_one(
     matrix: Any, total: Any, cells: Any, nodes: Any, child: Any, roots: Any, gain: Any, loss: Any, widest: int
 ) -> None:
-    """Add up a matrix's only row, (1, factors) int64: all trees a level at a time, only where one factor fails at most.
+    """Add the effects of a matrix's only row, in units, to `total` (1, factors) int64.
 
-    Nothing is jumped over that the row itself decides: a child that is not followed is written all the same, and the
-    next one over it.
+    All trees are walked at once, one level after the other, along the paths on which at most one factor fails. The loop
+    has no branches that depend on the row: a child that is not followed is written and then overwritten.
     """
     thresholds, starts = cells
     column, code, factor, leaf = nodes
@@ -42,46 +43,46 @@ def effects_of_one(
         following = np.uint64(0)
         for number in range(count):
             node, before = np.uint64(here[np.uint64(number)]), failed[np.uint64(number)]
-            asked = factor[node]
-            inner = np.uint64(asked >= 0)
+            split_factor = factor[node]
+            inner = np.uint64(split_factor >= 0)
             right = np.uint64(codes[np.uint64(column[node]), 0] > code[node])
             met[leaves], missed[leaves] = node, before
             leaves += one - inner
             below[following], fails_below[following] = child[np.uint64(2) * node + right], before
             following += inner
-            below[following], fails_below[following] = child[np.uint64(2) * node + (one - right)], asked
-            following += inner & np.uint64((before < 0) | (before == asked))
+            below[following], fails_below[following] = child[np.uint64(2) * node + (one - right)], split_factor
+            following += inner & np.uint64((before < 0) | (before == split_factor))
         count, side = following, 1 - side
     for number in range(leaves):
         place = np.uint64(leaf[met[number]])
         if missed[number] < 0:
-            for each in range(total.shape[1]):
-                total[0, each] += gain[place, each]
+            for gaining in range(total.shape[1]):
+                total[0, gaining] += gain[place, gaining]
         else:
             total[0, missed[number]] -= loss[place, np.uint64(missed[number])]
 
 
 @compiled
-def effects_of_each(
+def effects_of_few(
     matrix: Any, total: Any, cells: Any, nodes: Any, child: Any, roots: Any, gain: Any, loss: Any, widest: int
 ) -> None:
-    """Add up a few rows, (rows, factors) int64, one after the other: faster for so few than side by side."""
+    """Add the effects of a few rows, in units, to `total` (rows, factors) int64, one row after the other."""
     for row in range(len(matrix)):
         effects_of_one(matrix[row : row + 1], total[row : row + 1], cells, nodes, child, roots, gain, loss, widest)
 
 
 @compiled
 def send_right(codes: Any, first: int, here: int, starts: Any, right: Any) -> None:
-    """Write for each threshold (twice: blanks left, blanks right) which rows lie above it, a bit each."""
+    """Write for each threshold which rows are above it, one bit each; once with blanks left, once blanks right."""
     none = np.uint64(0)
     right[:] = none
     for column in range(len(starts) - 1):
         count = starts[column + 1] - starts[column]
         for blanks in range(2):
             start = 2 * starts[column] + blanks * count
-            own = codes[2 * column + blanks]
+            column_codes = codes[2 * column + blanks]
             for row in range(here):
-                above = min(np.int64(own[first + row]), count)
+                above = min(np.int64(column_codes[first + row]), count)
                 if above:
                     right[start + above - 1, row >> 6] |= np.uint64(1) << np.uint64(row & 63)
             for threshold in range(start + count - 2, start - 1, -1):
@@ -90,8 +91,8 @@ def send_right(codes: Any, first: int, here: int, starts: Any, right: Any) -> No
 
 
 @compiled
-def take(rows: Any, amount: int, sums: Any) -> None:
-    """Add an amount to the sums of the rows whose bits are set, (words,)."""
+def add_to_rows(rows: Any, amount: int, sums: Any) -> None:
+    """Add an amount to the sums of the rows whose bits are set in `rows` (words,)."""
     one = np.uint64(1)
     for word in range(WORDS):
         bits = rows[word]
@@ -102,34 +103,34 @@ def take(rows: Any, amount: int, sums: Any) -> None:
 
 
 @compiled
-def step_down(before: Any, now: Any, sent: Any, is_left: bool, own: int, is_new: bool, known: int) -> None:
-    """Write the states at a child; `own` is the place of the factor its parent asks for."""
-    everyone, none = ~np.uint64(0), np.uint64(0)
-    flip = everyone if is_left else none
-    kept = none if is_new else everyone
-    for each in range(known + 1):
+def step_down(before: Any, now: Any, sent: Any, is_left: bool, place: int, is_new: bool, known: int) -> None:
+    """Write the rows' states at a child; `place` is that of the parent's factor on the path."""
+    all_rows, none = ~np.uint64(0), np.uint64(0)
+    flip = all_rows if is_left else none
+    kept = none if is_new else all_rows
+    for failing in range(known + 1):
         for word in range(WORDS):
-            now[each, word] = before[each, word] & (sent[word] ^ flip)
+            now[failing, word] = before[failing, word] & (sent[word] ^ flip)
     for word in range(WORDS):
-        now[own, word] = before[0, word] & ~(sent[word] ^ flip) | before[own, word] & kept
+        now[place, word] = before[0, word] & ~(sent[word] ^ flip) | before[place, word] & kept
 
 
 @compiled
-def effects_of_rows(matrix: Any, total: Any, cells: Any, visits: Any, held: Any, gain: Any, loss: Any) -> None:
-    """Add up a matrix's rows, (rows, factors) int64, walking each tree once for `TOGETHER` rows.
+def effects_of_rows(matrix: Any, total: Any, cells: Any, visits: Any, path_factors: Any, gain: Any, loss: Any) -> None:
+    """Add the effects of a matrix's rows, in units, to `total` (rows, factors) int64.
 
-    On the way `state[level, 0]` has a bit for each row that meets all conditions so far, `state[level, place]` for each
-    that fails those on one factor alone, the one `held` at that place.
+    Each tree is walked once for `BLOCK_ROWS` rows. `state[level, 0]` has a bit for each row that meets all conditions
+    so far. `state[level, place]` has one for each row that fails only conditions on the path's factor at that place.
     """
     thresholds, starts = cells
-    depth, condition, is_left, own, is_new, known, leaf = visits
+    depth, condition, is_left, place_of_parent, is_new, known, leaf = visits
     codes = np.empty((2 * matrix.shape[1], len(matrix)), np.uint16)
     code_rows(matrix, thresholds, starts, codes)
     right = np.empty((2 * len(thresholds), WORDS), np.uint64)
     state = np.zeros((depth.max() + 1, known.max() + 1, WORDS), np.uint64)
-    sums = np.empty((total.shape[1], TOGETHER), np.int64)
-    for first in range(0, len(matrix), TOGETHER):
-        here = min(TOGETHER, len(matrix) - first)
+    sums = np.empty((total.shape[1], BLOCK_ROWS), np.int64)
+    for first in range(0, len(matrix), BLOCK_ROWS):
+        here = min(BLOCK_ROWS, len(matrix) - first)
         send_right(codes, first, here, starts, right)
         sums[:] = 0
         for word in range(WORDS):
@@ -140,12 +141,13 @@ def effects_of_rows(matrix: Any, total: Any, cells: Any, visits: Any, held: Any,
             now = state[level]
             if level:
                 sent = right[condition[visit]]
-                step_down(state[level - 1], now, sent, is_left[visit], own[visit], is_new[visit], known[visit])
+                place = place_of_parent[visit]
+                step_down(state[level - 1], now, sent, is_left[visit], place, is_new[visit], known[visit])
             if number >= 0:
-                for place in range(known[visit]):
-                    factor = held[number, place]
-                    take(now[0], gain[number, factor], sums[factor])
-                    take(now[1 + place], -loss[number, factor], sums[factor])
+                for rank in range(known[visit]):
+                    factor = path_factors[number, rank]
+                    add_to_rows(now[0], gain[number, factor], sums[factor])
+                    add_to_rows(now[1 + rank], -loss[number, factor], sums[factor])
         for row in range(here):
             for factor in range(total.shape[1]):
                 total[first + row, factor] = sums[factor, row]

@@ -1,6 +1,6 @@
-"""How a forest's rows find their places in the tables that explain them: derived from forest and encoding alone.
+"""The plan of a forest's tables of contributions, and the look-up of rows in them.
 
-`explainer.py` says why tables suffice and what a group is.
+It is derived from the forest and the encoding alone. `explainer.py` says why tables suffice and what a group is.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import LEAF, Forest
 
-# Factors in one table: a look-up of 64-bit numbers is one cache line.
+# Factors in one table: a look-up reads one cache line of 64-bit numbers.
 LANES = 8
 # Bits of a table's index at most.
 MAX_BITS = 12
-# What a table's entry costs in look-ups, from the fastest tables to the smallest; the first whose tables fit is taken.
+# The price of a number in a table, in look-ups, from the fastest tables to the smallest. The first one is taken whose
+# tables fit into `MAX_BYTES`.
 PRICES = (0.002, 0.008, 0.03, 0.1)
-# Tables that would be larger than this in 64-bit numbers are kept in 32-bit ones.
+# Tables that would be larger than this with 64-bit numbers have 32-bit numbers.
 MAX_BYTES = 64 * 1024 * 1024
-# A blank's code where blanks go right: above every threshold's number.
+# The code of a blank where blanks go right: larger than the number of every threshold.
 BLANK_RIGHT = 65535
 
 Floats = NDArray[np.float64]
@@ -32,14 +33,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a forest's rows find their places in the tables; derived from forest and encoding alone.
+    """The arrays by which rows are looked up in the tables.
 
-    `cells`: all columns' thresholds, each column's rising, and where each column starts (columns + 1). `visits`: the
-    nodes down to the groups in each tree's preorder, as depth, column (2c, or 2c + 1 where blanks go right), number of
-    the threshold, bit, whether it is a left child, and group or -1; its bit is set where the way's condition fails.
-    `groups`: first and last + 1 of the group's nodes, its first table row, and the factor each lane holds (groups,
-    LANES), the number of factors where none yet. `inner`: the groups' nodes as column, number of the threshold and bit,
-    set where the row goes right.
+    `cells`: the thresholds of all columns, rising within each column; and where each column starts (columns + 1,).
+    `visits`: the nodes above the groups and the groups' roots, in each tree's preorder. They are given as depth; the
+    parent's column (2c, or 2c + 1 where blanks go right); the number of the parent's threshold in its column; the bit
+    that is set where the condition fails; whether the node is a left child; and the group, or -1.
+    `groups`: each group's first node in `inner` and last + 1; its first table row; and the factor of each lane (groups,
+    LANES), which is the number of factors while a lane has none.
+    `inner`: the groups' inner nodes as column, number of the threshold, and the bit that is set where a row goes right.
     """
 
     factors: int
@@ -54,36 +56,36 @@ class Plan:
 
     @cached_property
     def parents(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """The visits of each depth from 1 on, and the visit before each on its way."""
+        """For each depth from 1 on: its visits, and the visit of each one's parent."""
         depth = self.visits[0]
         last: dict[int, int] = {}
         parent = np.zeros(len(depth), dtype=np.int64)
         for visit, level in enumerate(depth.tolist()):
             parent[visit] = last.get(level - 1, 0)
             last[level] = visit
-        chosen = (np.flatnonzero(depth == level) for level in range(1, int(depth.max()) + 1))
-        return [(visits, parent[visits]) for visits in chosen]
+        by_level = (np.flatnonzero(depth == level) for level in range(1, int(depth.max()) + 1))
+        return [(visits, parent[visits]) for visits in by_level]
 
     @cached_property
     def ranks(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """The first node of each group that has one with the group's number, then the second of each, and so on."""
+        """The groups that have a first inner node, with these nodes; those with a second one, and so on."""
         first, last = self.groups[:2]
-        chosen = (np.flatnonzero(last - first > rank) for rank in range(int((last - first).max())))
-        return [(groups, first[groups] + rank) for rank, groups in enumerate(chosen)]
+        by_rank = (np.flatnonzero(last - first > rank) for rank in range(int((last - first).max())))
+        return [(groups, first[groups] + rank) for rank, groups in enumerate(by_rank)]
 
     @cached_property
     def runs(self) -> list[tuple[int, int, slice]]:
-        """Factor, lane and groups wherever a lane holds one factor without a break, in the order in which they end."""
-        held = self.groups[3]
-        found = []
+        """The runs of groups for which a lane has the same factor: factor, lane, groups; in the order of their ends."""
+        lane_factors = self.groups[3]
+        runs = []
         for lane in range(LANES):
-            ends = [0, *(np.flatnonzero(np.diff(held[:, lane])) + 1).tolist(), len(held)]
-            found += [(int(held[first, lane]), lane, slice(first, last)) for first, last in pairwise(ends)]
-        return sorted((run for run in found if run[0] < self.factors), key=lambda run: run[2].stop)
+            ends = [0, *(np.flatnonzero(np.diff(lane_factors[:, lane])) + 1).tolist(), len(lane_factors)]
+            runs += [(int(lane_factors[first, lane]), lane, slice(first, last)) for first, last in pairwise(ends)]
+        return sorted((run for run in runs if run[0] < self.factors), key=lambda run: run[2].stop)
 
 
 class Shape:
-    """A forest as Python lists, its nodes' paths, and which subtrees become groups."""
+    """A forest as Python lists, the factors on the path to each node, and the choice of groups."""
 
     def __init__(self, forest: Forest, encoding: Encoding) -> None:
         number = {name: number for number, name in enumerate(encoding.factors)}
@@ -96,7 +98,7 @@ class Shape:
         self.lanes, self.nodes = self._sizes()
 
     def _paths(self) -> list[tuple[int, ...]]:
-        """Return the factors on the way to each node, in the order in which they come up."""
+        """Return the factors on the path to each node, in the order in which they come up."""
         path: list[tuple[int, ...]] = [()] * len(self.feature)
         for node, factor in enumerate(self.factor):  # parents come before their children
             if factor != LEAF:
@@ -107,7 +109,7 @@ class Shape:
         return path
 
     def _sizes(self) -> tuple[list[int], list[int]]:
-        """Return how many factors each subtree has with the way to it, and how many inner nodes."""
+        """Return for each node how many factors its subtree and its path have, and how many inner nodes its subtree."""
         masks = [sum(1 << factor for factor in path) for path in self.path]
         nodes = [0] * len(masks)
         for node in range(len(masks) - 1, -1, -1):
@@ -118,53 +120,53 @@ class Shape:
         return [mask.bit_count() for mask in masks], nodes
 
     def bits(self, node: int) -> int:
-        """Return the bits of a table's index, were the node's subtree a group."""
+        """Return the bits that the table's index would need if the node's subtree were a group."""
         return len(self.path[node]) + self.nodes[node]
 
     def grouped(self, price: float) -> list[bool]:
-        """Say of each node whether it is cheaper as one group than in parts; a price is for each table row."""
+        """Return for each node whether its subtree is cheaper as one group than in parts (dynamic programming)."""
         cost = [0.0] * len(self.feature)
-        whole = [False] * len(cost)
+        is_group = [False] * len(cost)
         for node in range(len(cost) - 1, -1, -1):
             fits = self.bits(node) <= MAX_BITS and self.lanes[node] <= LANES
             own = 2 + self.lanes[node] + price * LANES * 2 ** self.bits(node) if fits else inf
             parts = cost[self.left[node]] + cost[self.right[node]] if self.factor[node] != LEAF else inf
-            cost[node], whole[node] = min(own, parts), own <= parts
-        return whole
+            cost[node], is_group[node] = min(own, parts), own <= parts
+        return is_group
 
-    def walk(self, root: int, whole: list[bool]) -> Iterator[tuple[int, int, int]]:
-        """Yield the nodes down to the groups in preorder, each with its parent (or -1) and its depth."""
+    def walk(self, root: int, is_group: list[bool]) -> Iterator[tuple[int, int, int]]:
+        """Yield a tree's nodes down to the groups' roots in preorder, with parent (or -1) and depth."""
         todo = [(root, LEAF, 0)]
         while todo:
             node, parent, depth = todo.pop()
             yield node, parent, depth
-            if not whole[node]:
+            if not is_group[node]:
                 todo += [(self.right[node], node, depth + 1), (self.left[node], node, depth + 1)]
 
     def inside(self, root: int) -> list[int]:
         """Return a group's inner nodes in preorder."""
-        found, todo = [], [root]
+        inner, todo = [], [root]
         while todo:
             node = todo.pop()
             if self.factor[node] != LEAF:
-                found.append(node)
+                inner.append(node)
                 todo += [self.right[node], self.left[node]]
-        return found
+        return inner
 
     def factors_of(self, root: int, inside: list[int]) -> list[int]:
-        """Return a group's factors: those of the way to it, then new ones as they come up."""
+        """Return a group's factors: those on the path to it, then the others as they come up."""
         return list(dict.fromkeys([*self.path[root], *(self.factor[node] for node in inside)]))
 
 
 @lru_cache(maxsize=4)
 def plan(forest: Forest, encoding: Encoding) -> Plan:
-    """Work out how rows find their places in the tables; `ValueError` where the forest is too deep or too large."""
+    """Return the plan of a forest's tables; `ValueError` where the forest is too deep or too large for tables."""
     shape = Shape(forest, encoding)
     roots = forest.roots.tolist()
     for price in PRICES:
-        whole = shape.grouped(price)
-        order = [step for root in roots for step in shape.walk(root, whole)]
-        groups = [node for node, _, _ in order if whole[node]]
+        is_group = shape.grouped(price)
+        order = [step for root in roots for step in shape.walk(root, is_group)]
+        groups = [node for node, _, _ in order if is_group[node]]
         rows = sum(2 ** shape.bits(node) for node in groups)
         if rows * LANES * 8 <= MAX_BYTES:
             break
@@ -184,17 +186,17 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
 
 
 def codes(forest: Forest, columns: int) -> tuple[Floats, NDArray[np.int64], list[int]]:
-    """Return each column's thresholds, where each column starts, and each node's threshold's number in its column."""
+    """Return the columns' thresholds, where each column starts, and each node's threshold's number in its column."""
     code = np.zeros(len(forest.feature), dtype=np.int64)
-    found = []
+    by_column = []
     for column in range(columns):
         nodes = np.flatnonzero(forest.feature == column)
         thresholds, code[nodes] = np.unique(forest.threshold[nodes], return_inverse=True)
-        found.append(thresholds)
-    lengths = [len(thresholds) for thresholds in found]
+        by_column.append(thresholds)
+    lengths = [len(thresholds) for thresholds in by_column]
     if max(lengths) >= BLANK_RIGHT or 2 * columns > BLANK_RIGHT:
         raise ValueError("there are too many columns, or thresholds of one column, to be explained")
-    return np.concatenate(found), np.cumsum([0, *lengths]), code.tolist()
+    return np.concatenate(by_column), np.cumsum([0, *lengths]), code.tolist()
 
 
 def _visits(
@@ -214,30 +216,30 @@ def _visits(
 def _groups(shape: Shape, groups: list[int], factors: int) -> tuple[NDArray[Any], ...]:
     ends = np.cumsum([0, *(shape.nodes[node] for node in groups)], dtype=np.int32)
     offsets = np.cumsum([0, *(2 ** shape.bits(node) for node in groups)], dtype=np.int64)
-    held = _lanes([shape.factors_of(node, shape.inside(node)) for node in groups], factors)
-    return ends[:-1].copy(), ends[1:].copy(), offsets[:-1].copy(), held
+    lane_factors = _lane_factors([shape.factors_of(node, shape.inside(node)) for node in groups], factors)
+    return ends[:-1].copy(), ends[1:].copy(), offsets[:-1].copy(), lane_factors
 
 
-def _lanes(wanted: list[list[int]], factors: int) -> NDArray[np.uint16]:
-    """Give each group's factors lanes so that sums stay in theirs for long; return what each lane holds, by group.
+def _lane_factors(group_factors: list[list[int]], factors: int) -> NDArray[np.uint16]:
+    """Return the factor of each lane by group, (groups, LANES), so that a factor keeps its lane for long.
 
-    A lane that is needed is taken from the factor that is wanted again last (Belady), once all are taken.
+    When no lane is empty, a new factor takes the lane of the factor whose next use is farthest away (Belady 1966).
     """
-    uses = np.full((len(wanted) + 1, factors + 1), len(wanted), dtype=np.int64)
-    uses[:, factors] = len(wanted) + 1  # an empty lane goes first
-    for number in range(len(wanted) - 1, -1, -1):
+    uses = np.full((len(group_factors) + 1, factors + 1), len(group_factors), dtype=np.int64)
+    uses[:, factors] = len(group_factors) + 1  # empty lanes are taken first
+    for number in range(len(group_factors) - 1, -1, -1):
         uses[number] = uses[number + 1]
-        uses[number, wanted[number]] = number
+        uses[number, group_factors[number]] = number
     lanes = [factors] * LANES
-    held = np.empty((len(wanted), LANES), dtype=np.uint16)
-    for number, mine in enumerate(wanted):
+    by_group = np.empty((len(group_factors), LANES), dtype=np.uint16)
+    for number, needed in enumerate(group_factors):
         next_use = uses[number].tolist()
-        for factor in mine:
+        for factor in needed:
             if factor not in lanes:
-                latest = max(range(LANES), key=[next_use[other] for other in lanes].__getitem__)
-                lanes[latest] = factor
-        held[number] = lanes
-    return held
+                farthest = max(range(LANES), key=[next_use[in_lane] for in_lane in lanes].__getitem__)
+                lanes[farthest] = factor
+        by_group[number] = lanes
+    return by_group
 
 
 def _inner(shape: Shape, groups: list[int], column: list[int], code: list[int]) -> tuple[NDArray[Any], ...]:
@@ -259,22 +261,22 @@ def table_rows(plan: Plan, matrix: Floats) -> NDArray[np.int64]:
         blank = np.isnan(values)
         codes[2 * column] = np.where(blank, 0, below)
         codes[2 * column + 1] = np.where(blank, BLANK_RIGHT, below)
-    _, on, code, bit, is_left, group = plan.visits
-    path = np.zeros((len(on), len(matrix)), dtype=np.uint16)
+    _, column_of, code, bit, is_left, group = plan.visits
+    path = np.zeros((len(column_of), len(matrix)), dtype=np.uint16)
     for visits, parents in plan.parents:
-        fails = (codes[on[visits]] > code[visits, None]) == is_left[visits, None]
+        fails = (codes[column_of[visits]] > code[visits, None]) == is_left[visits, None]
         path[visits] = path[parents] | np.where(fails, bit[visits, None], np.uint16(0))
     state = path[group >= 0]
     inner_column, inner_code, inner_bit = plan.inner
-    for numbers, nodes in plan.ranks:
+    for groups, nodes in plan.ranks:
         right = codes[inner_column[nodes]] > inner_code[nodes, None]
-        state[numbers] |= np.where(right, inner_bit[nodes, None], np.uint16(0))
+        state[groups] |= np.where(right, inner_bit[nodes, None], np.uint16(0))
     return plan.groups[2][:, None] + state.astype(np.int64)
 
 
 def checked_matrix(matrix: Floats, encoding: Encoding) -> Floats:
-    """Return a (rows, columns) matrix as kernels take it; `ValueError` where it lacks the encoding's columns."""
+    """Return a (rows, columns) matrix as the kernels need it; `ValueError` where it lacks the encoding's columns."""
     if matrix.ndim != 2 or matrix.shape[1] != len(encoding.columns):
         raise ValueError(f"the matrix needs {len(encoding.columns)} columns")
-    # Writable too: a read-only array is another type to the compiler.
+    # Writable, since a read-only array is another type for the compiler.
     return np.require(matrix, np.float64, ["C", "W"])

@@ -1,7 +1,7 @@
 """Compiled search for the cheapest change of two factors. Imported only when first needed.
 
-The same search in NumPy, with the same answers to the last bit, is `recourse`'s own; see there for what the arrays
-mean. The kernels check no bounds: callers pass arrays derived from a checked forest.
+`recourse` has the same search in NumPy, with the same answers to the last bit, and describes the arrays. The kernels
+check no bounds: callers pass arrays derived from a checked forest.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["available", "cheapest"]
 
 @compiled
 def band_of(score: Any, cuts: Any) -> Any:
-    """Return the number of the band that holds a score."""
+    """Return the position of the band that a score is in."""
     band = 0
     while band < len(cuts) and cuts[band] <= score:
         band += 1
@@ -24,9 +24,9 @@ def band_of(score: Any, cuts: Any) -> Any:
 
 @compiled
 def leaves(nodes: Any, first: Any, second: Any, stack: Any, spans: Any, heights: Any) -> Any:
-    """Write the leaves that can be reached: their candidates' spans (start and end of each factor) and heights.
+    """Write the spans and heights of the leaves that can be reached.
 
-    Returns their number, and the sums over the trees of the lowest and of the highest.
+    Returns their number, and the sums over the trees of each tree's lowest and of its highest leaf.
     """
     kind, left, right, roots, _, units, goes_left, code = nodes
     count, lowest, highest = 0, 0, 0
@@ -64,12 +64,13 @@ def leaves(nodes: Any, first: Any, second: Any, stack: Any, spans: Any, heights:
 
 
 @compiled
-def cells(spans: Any, place: Any, side: Any, chosen: Any) -> Any:
-    """Put together candidates that no leaf tells apart: number their cells in place of the spans' ends.
+def cells(spans: Any, place: Any, search_range: Any, nearest: Any) -> Any:
+    """Combine candidates that no leaf separates into cells; write each cell's candidate nearest to the own value.
 
-    `place` is 0 or 2, the spans' columns of the factor; returns each cell's candidate nearest to the customer's own.
+    In `spans` the numbers of cells take the place of the numbers of candidates; `place` is the factor's first column, 0
+    or 2. Returns the number of cells.
     """
-    _, low, high, own, _ = side
+    _, low, high, own, _ = search_range
     number = np.zeros(high - low + 1, np.int64)
     for leaf in range(len(spans)):
         number[spans[leaf, place] - low] = 1
@@ -82,41 +83,41 @@ def cells(spans: Any, place: Any, side: Any, chosen: Any) -> Any:
     for cell in range(len(starts)):
         start = starts[cell] + low
         end = starts[cell + 1] + low if cell + 1 < len(starts) else high
-        chosen[cell] = start if own < start else min(own, end - 1)
+        nearest[cell] = start if own < start else min(own, end - 1)
     return len(starts)
 
 
 @compiled
-def exact(nodes: Any, first: Any, candidate: Any, second: Any, other: Any) -> Any:
-    """Return the score at two candidates, added up as `Forest.score` does."""
+def exact(nodes: Any, first: Any, of_first: Any, second: Any, of_second: Any) -> Any:
+    """Return the score at two candidates, added as in `Forest.score`."""
     kind, left, right, roots, value, _, goes_left, code = nodes
     total = 0.0
     for root in roots:
         node = root
         while kind[node] != -1:
             if kind[node] == first:
-                here = candidate < code[node]
+                to_left = of_first < code[node]
             elif kind[node] == second:
-                here = other < code[node]
+                to_left = of_second < code[node]
             else:
-                here = goes_left[node]
-            node = left[node] if here else right[node]
+                to_left = goes_left[node]
+            node = left[node] if to_left else right[node]
         total += value[node]
     return total / len(roots)
 
 
 @compiled
 def any_better(low: Any, high: Any, cuts: Any, better: Any) -> Any:
-    """Say whether a band from one score to another is better."""
-    found = False
+    """Return whether any band from one score to another is better."""
+    reached = False
     for band in range(band_of(low, cuts), band_of(high, cuts) + 1):
-        found = found or better[band]
-    return found
+        reached = reached or better[band]
+    return reached
 
 
 @compiled
 def settled(score: Any, near: Any, cuts: Any, better: Any) -> Any:
-    """Return 1 or 0 where a score is surely in a better band or surely not, -1 where it is too near to a cut-off."""
+    """Return 1 where a score is certainly in a better band, 0 where not, -1 where it is too near to a cut-off."""
     low, high = band_of(score - near, cuts), band_of(score + near, cuts)
     if low != high:
         return -1
@@ -124,15 +125,15 @@ def settled(score: Any, near: Any, cuts: Any, better: Any) -> Any:
 
 
 @compiled
-def cheapest(nodes: Any, first: Any, second: Any, limit: Any, bands: Any, room: Any) -> Any:
-    """Return the least effort below `limit` that reaches a better band, and the two candidates; -1, -1 for none."""
+def cheapest(nodes: Any, first: Any, second: Any, max_effort: Any, bands: Any, workspace: Any) -> Any:
+    """Return the least effort below `max_effort` that reaches a better band, and both candidates; -1, -1 for none."""
     cuts, better, unit, near = bands
-    stack, all_spans, heights, chosen, others = room
+    stack, all_spans, heights, nearest_of_first, nearest_of_second = workspace
     count, lowest, highest = leaves(nodes, first, second, stack, all_spans, heights)
     if not any_better(lowest * unit - near, highest * unit + near, cuts, better):
-        return limit, -1, -1
+        return max_effort, -1, -1
     spans = all_spans[:count]
-    rows, columns = cells(spans, 0, first, chosen), cells(spans, 2, second, others)
+    rows, columns = cells(spans, 0, first, nearest_of_first), cells(spans, 2, second, nearest_of_second)
     change = np.zeros((rows + 1, columns + 1), np.int64)
     for leaf in range(count):
         a, b, c, d = spans[leaf, 0], spans[leaf, 1], spans[leaf, 2], spans[leaf, 3]
@@ -141,21 +142,21 @@ def cheapest(nodes: Any, first: Any, second: Any, limit: Any, bands: Any, room: 
         change[a, d] -= heights[leaf]
         change[b, d] += heights[leaf]
     column = np.zeros(columns, np.int64)
-    best, found, found_other = limit, -1, -1
+    least, best_of_first, best_of_second = max_effort, -1, -1
     for row in range(rows):
         total = 0
-        candidate = chosen[row]
+        of_first = nearest_of_first[row]
         for number in range(columns):
             column[number] += change[row, number]
             total += column[number]
-            other = others[number]
-            effort = first[4][candidate] + second[4][other]
-            if effort >= best or candidate == first[3] or other == second[3]:
+            of_second = nearest_of_second[number]
+            effort = first[4][of_first] + second[4][of_second]
+            if effort >= least or of_first == first[3] or of_second == second[3]:
                 continue
-            good = settled(total * unit, near, cuts, better)
-            if good < 0:
-                score = exact(nodes, first[0], candidate, second[0], other)
-                good = 1 if better[band_of(score, cuts)] else 0
-            if good == 1:
-                best, found, found_other = effort, candidate, other
-    return best, found, found_other
+            reaches = settled(total * unit, near, cuts, better)
+            if reaches < 0:
+                score = exact(nodes, first[0], of_first, second[0], of_second)
+                reaches = 1 if better[band_of(score, cuts)] else 0
+            if reaches == 1:
+                least, best_of_first, best_of_second = effort, of_first, of_second
+    return least, best_of_first, best_of_second

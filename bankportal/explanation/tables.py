@@ -1,4 +1,4 @@
-"""The tables that contributions are looked up in: plain arrays, checked before they are used."""
+"""The tables of contributions: plain arrays, checked before they are used."""
 
 import hashlib
 import io
@@ -15,26 +15,26 @@ from bankportal.explanation.plan import LANES, Floats, plan
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
 
-# Changes with the layout of the tables or the choice of groups: tables of another format are refused.
+# To be raised when the layout of the tables or the choice of groups changes: tables of another format are refused.
 FORMAT = 1
-# Base + contributions = score to this, by the tables' numbers.
-EXACT_TO = {"float64": 1e-9, "float32": 1e-6}
+# The largest difference between base + contributions and the score, by the dtype of the tables.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-6}
 PIECE = 1 << 20  # bytes of a file read at once
 
-Values = NDArray[np.float64] | NDArray[np.float32]
+TableValues = NDArray[np.float64] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """What a forest's contributions are looked up in. Plain arrays.
+    """A forest's contributions for every possible row, as plain arrays.
 
-    `values` (table rows, LANES), float64 or, where that would be larger than 64 MB, float32: contributions by group,
-    index and lane (see `Plan`), already divided by the number of trees. `base` (1, float64): the mean score of the
-    reference population; `reference` (1, int64): its rows. `forest` and `encoding` (32, uint8): SHA-256 of what the
-    tables belong to. `format` (1, int64).
+    `values` (table rows, LANES): contributions by group, index and lane (see `Plan`), already divided by the number of
+    trees; float64, or float32 where that would be larger than 64 MiB. `base` (1,) float64: the mean score of the
+    reference population. `reference` (1,) int64: the number of its rows. `forest` and `encoding` (32,) uint8: the
+    SHA-256 of the forest and the encoding that the tables belong to. `format` (1,) int64.
     """
 
-    values: Values
+    values: TableValues
     base: Floats
     reference: NDArray[np.int64]
     forest: NDArray[np.uint8]
@@ -42,12 +42,12 @@ class Tables:
     format: NDArray[np.int64]
 
     @property
-    def exact_to(self) -> float:
-        """How close base + contributions come to the score: 1e-9, or 1e-6 with 32-bit tables."""
-        return EXACT_TO[self.values.dtype.name]
+    def tolerance(self) -> float:
+        """The largest difference between base + contributions and the score: 1e-9, or 1e-6 with 32-bit tables."""
+        return TOLERANCE[self.values.dtype.name]
 
     def check(self, forest: Forest, encoding: Encoding) -> None:
-        """Raise `ValueError` unless the tables belong to this forest and encoding and every look-up stays inside."""
+        """Raise `ValueError` unless the tables belong to this forest and encoding; then every look-up stays inside."""
         for name, dtype, shape in (
             ("format", "int64", (1,)),
             ("base", "float64", (1,)),
@@ -77,7 +77,7 @@ class Tables:
 
     @classmethod
     def from_bytes(cls, content: bytes, forest: Forest, encoding: Encoding) -> "Tables":
-        """Read and check what `to_bytes` wrote; `ValueError` where it is anything else. Check its hash first."""
+        """Read and check what `to_bytes` wrote; `ValueError` where it is anything else. Verify its hash before."""
         names = [field.name for field in fields(cls)]
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as members:
@@ -93,7 +93,7 @@ class Tables:
 
 
 def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read one array piece by piece, so that it is in memory once; zipfile compares its checksum at the end."""
+    """Read one array in pieces, so that it is in memory only once; zipfile compares the checksum at the end."""
     with members.open(name) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("an array is of another format")
@@ -101,17 +101,17 @@ def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
         if by_column or dtype.hasobject:
             raise ValueError("an array is not laid out as it should be")
         array = _at_cache_line(shape, dtype)
-        left = array.reshape(-1).view(np.uint8)
+        unread = array.reshape(-1).view(np.uint8)
         while piece := file.read(PIECE):
-            left[: len(piece)] = np.frombuffer(piece, np.uint8)
-            left = left[len(piece) :]
-        if len(left):
+            unread[: len(piece)] = np.frombuffer(piece, np.uint8)
+            unread = unread[len(piece) :]
+        if len(unread):
             raise ValueError("an array is cut short")
     return array
 
 
 def _at_cache_line(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return an array in memory that starts at a cache line."""
+    """Return a new array whose memory starts at a cache line."""
     size = prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, dtype=np.uint8)
     start = -memory.ctypes.data % 64
@@ -120,14 +120,14 @@ def _at_cache_line(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of an array in memory that starts at a cache line."""
-    aligned = _at_cache_line(array.shape, array.dtype)
-    aligned[...] = array
-    return aligned
+    """Return a copy of an array whose memory starts at a cache line."""
+    copy = _at_cache_line(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def forest_digest(forest: Forest) -> bytes:
-    """Return the SHA-256 of the forest's arrays; not of its file, which a newer NumPy may write differently."""
+    """Return the SHA-256 of the forest's arrays, not of its file, which a newer NumPy may write differently."""
     digest = hashlib.sha256()
     for field in fields(forest):
         array = np.ascontiguousarray(getattr(forest, field.name))

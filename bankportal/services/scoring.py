@@ -141,7 +141,7 @@ def limit(customer: Customer, band: Band, policy: LimitPolicy | None) -> Limit |
 
 
 def _check_sum(model: LoadedModel, contributions: Sequence[float], score: float) -> None:
-    if abs(model.explainer.base + math.fsum(contributions) - score) > model.explainer.exact_to:
+    if abs(model.explainer.base + math.fsum(contributions) - score) > model.explainer.tolerance:
         raise ExplanationRefused(
             f"{model.product.title} {model.version}: the contributions do not add up to the score."
         )
@@ -208,7 +208,7 @@ def _known(values: NDArray[Any]) -> list[Any]:
 def _check_sums(model: LoadedModel, contributions: Floats, scores: Floats) -> None:
     off = np.abs(model.explainer.base + contributions.sum(axis=1) - scores)
     # Half of what is allowed: far more than two ways of adding up can differ.
-    for row in np.flatnonzero(~(off < model.explainer.exact_to / 2)).tolist():
+    for row in np.flatnonzero(~(off < model.explainer.tolerance / 2)).tolist():
         _check_sum(model, contributions[row].tolist(), float(scores[row]))
 
 

@@ -51,7 +51,7 @@ def explanation(decision: Decision, factor: str | None) -> Explanation | None:
         recourse = explaining.recourse(decision)
         return Explanation(
             recourse=recourse,
-            advice=all_advice(decision, recourse.found),
+            advice=all_advice(decision, recourse.suggestions),
             lifts=all_advice(decision, explaining.lifts(decision)),
             drawing=factor_drawing(decision, factor or heaviest(decision)),
             histograms=explaining.histograms(decision),
