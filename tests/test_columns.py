@@ -168,7 +168,7 @@ def tables(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_a_block_is_judged_as_row_by_row(seed):
+def test_a_block_is_validated_as_row_by_row(seed):
     product, header, mapping, rows = tables(seed)
     block = block_of(rows)
     validated = validate_block(product, Layout(",", tuple(header), 0, 2), mapping, block)

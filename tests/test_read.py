@@ -252,7 +252,7 @@ def test_problems_name_line_column_and_text():
     assert found.rows_in_file == 3
 
 
-def test_each_distinct_text_is_judged_once(monkeypatch):
+def test_each_distinct_text_is_validated_once(monkeypatch):
     asked = []
 
     def validate_once(self, value, source):

@@ -62,7 +62,7 @@ class Table:
         return self.rows_in_file - len(self)
 
     def take(self, rows: NDArray[Any]) -> "Table":
-        """Return the table of some rows, given by number or by a boolean mask (rows,)."""
+        """Return the table of some rows, by their numbers or by a boolean mask (rows,)."""
         return replace(
             self,
             columns={name: values[rows] for name, values in self.columns.items()},

@@ -55,14 +55,14 @@ class Separation:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found.
+    """The results of `check`.
 
     `rows` are usable for training: none where the label or a required column is missing, and repeated ones count once.
     `missing_required` is part of `missing`. `duplicates` counts rows that repeat an earlier one in every recognised
-    column, `same_factors` those that repeat one in every scored factor and the label,
-    `same_customer` those whose CustomerId stood in an earlier row. `label_rate` is the share of label 1, `None` without
-    labels. `separations` has one entry a scored factor with values, best first, and is empty where the labels are all
-    the same or absent. `unfit` says why nothing can be learned, leaks apart.
+    column, `same_factors` those that repeat one in every scored factor and the label, `same_customer` those with a
+    CustomerId of an earlier row. `label_rate` is the share of label 1, `None` without labels. `separations` has one
+    entry for each scored factor that the file has, best first; it is empty where labels are absent or all the same.
+    `unfit` says why nothing can be learned; leaks are not part of it.
     """
 
     product: str
@@ -169,7 +169,7 @@ def check(table: Table) -> Report:
 
 
 def unfit(table: Table) -> tuple[str, ...]:
-    """Say why nothing can be learned from a table, leaks apart; empty where it can."""
+    """Say why nothing can be learned from a table; empty where it can. Leaks are not looked at."""
     return tuple(_missing(table)) or tuple(_too_few(table))
 
 

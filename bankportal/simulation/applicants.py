@@ -1,4 +1,4 @@
-"""The applicants we simulate for a credit-card allowance, and who of them repays.
+"""The simulated applicants for a credit-card allowance, and which of them repay.
 
 "Allowance" is a credit-limit allowance, never a loan-loss allowance. Applicants are the bank's customers
 (`customers.draw_base`). A latent financial strain, partly visible in the credit score, drives what they owe and how
@@ -7,7 +7,7 @@ balance), behaviour (late payments, card utilisation) and the strain itself. Age
 their own.
 
 Source of the numbers: assumptions; there is no public file behind them. They are chosen so that a fifth does not repay
-and the best forest imaginable still errs, as in credit scoring in the field.
+and even the best model errs, as in real credit scoring.
 """
 
 import math
@@ -32,25 +32,25 @@ from bankportal.simulation.likelihoods import (
     sigmoid,
 )
 
-# The share of the strain that the credit score shows, as a correlation; the rest is the latent state.
+# The correlation of the strain with the credit score; the rest of the strain is the latent state.
 STRAIN_IN_SCORE = 0.5
 STRAIN_HIDDEN = math.sqrt(1 - STRAIN_IN_SCORE**2)
 STRAIN = 0
 
 REPAYING = 2.65
 REPAYING_PER_STRAIN = -0.5
-# Capacity: the share of the monthly salary that is bound weighs between a bearable and a crushing share.
+# Capacity: obligations as a share of the monthly salary count from a bearable share up to a crushing one.
 REPAYING_PER_BURDEN, BURDEN_BEARABLE, BURDEN_CRUSHING = -8.0, 0.35, 0.6
 REPAYING_PER_SCORE_DEVIATION = 0.5
 REPAYING_PER_TENURE_YEAR, TENURE_COUNTED = 0.06, 10
 REPAYING_BY_PRODUCTS = (0.0, 0.2, -0.3, -0.6)
 REPAYING_ACTIVE = 0.25
 REPAYING_WITH_BALANCE, BALANCE_CUSHION = 0.25, 10_000
-# Having been late at all weighs most, as in scorecards; up to three further times add to it.
+# The first late payment weighs most, as in scorecards; up to three more add to it.
 REPAYING_ONCE_LATE, REPAYING_PER_LATE_PAYMENT, LATE_PAYMENTS_COUNTED = -1.5, -0.4, 3
 REPAYING_PER_UTILISATION_POINT, UTILISATION_BEARABLE, UTILISATION_FULL = -0.04, 50, 100
 # Obligations in EUR a month: a floor and a share of the monthly salary.
-OBLIGATIONS_LEAST, OBLIGATIONS_SHARE, OBLIGATIONS_LOAN = 100.0, 0.16, 0.35
+MIN_OBLIGATIONS, OBLIGATIONS_SHARE, OBLIGATIONS_LOAN = 100.0, 0.16, 0.35
 # The request in monthly salaries, in steps of EUR.
 REQUEST_SALARIES, REQUEST_DEVIATION, REQUEST_STEP = 1.2, 0.6, 100
 
@@ -84,12 +84,12 @@ def _utilisation(columns: Columns) -> Floats:
 
 
 def _has_card(columns: Columns) -> Column:
-    """What a customer without a card of this bank does with the cards of others is unknown to it."""
+    """Say who has a card of this bank: it does not know how other banks' cards are used."""
     return number(columns, "HasCrCard") > 0
 
 
 def _obligations(columns: Columns) -> Floats:
-    bound = np.log(OBLIGATIONS_LEAST + OBLIGATIONS_SHARE * _monthly_salary(columns))
+    bound = np.log(MIN_OBLIGATIONS + OBLIGATIONS_SHARE * _monthly_salary(columns))
     return bound + OBLIGATIONS_LOAN * as_floats(columns["HasLoan"]) + 0.25 * _strain_seen(columns)
 
 
@@ -124,14 +124,14 @@ def draw_state(rows: int, generator: np.random.Generator) -> Floats:
 
 
 def draw_request(columns: Columns, generator: np.random.Generator) -> Floats:
-    """Draw the requested limit in EUR: it follows the salary and tells nothing about the strain."""
+    """Draw the requested limit in EUR: it depends on the salary, and not on the strain."""
     usual = np.log(np.maximum(REQUEST_SALARIES * _monthly_salary(columns), REQUEST_STEP))
     request = np.exp(generator.normal(usual, REQUEST_DEVIATION))
     return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, MIN_LIMIT)
 
 
 def repaying_logit(columns: Columns) -> Floats:
-    """Return the scored factors' share of the log odds of repaying, (rows,); unknown utilisation counts as bearable."""
+    """Return the scored factors' part of the log odds of repaying, (rows,); unknown utilisation counts as bearable."""
     return REPAYING + _capacity(columns) + _stability(columns) + _behaviour(columns)
 
 
@@ -170,11 +170,13 @@ def chance_of_repaying(columns: Columns, state: Floats) -> Floats:
 
 
 def best_chance_of_repaying(columns: Columns) -> Floats:
-    """Return the best achievable probability of repaying: what the scored factors tell, (rows,).
+    """Return the best probability of repaying that the scored factors allow, (rows,).
 
     The posterior mean over the hidden strain given the factors, by quadrature on a grid, in blocks of rows.
     """
-    blocks = [_best_chance(customers.cut(columns, start)) for start in range(0, rows_of(columns), customers.BLOCK)]
+    blocks = [
+        _best_chance(customers.block_from(columns, start)) for start in range(0, rows_of(columns), customers.BLOCK)
+    ]
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 

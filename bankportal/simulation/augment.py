@@ -1,7 +1,7 @@
-"""Adding the behavioural factors that a real base file lacks, under the simulator's own model.
+"""Adding the behavioural factors that a real base file lacks, drawn from the simulator's model.
 
-The latent state is drawn given the customer's base factors and label, the behaviours given the latent state. No
-behaviour is drawn from the label: given the latent state, knowing the label adds nothing about a behaviour.
+The latent state is drawn given the customer's base factors and label, and the behaviours given the latent state. Given
+the latent state, a behaviour does not depend on the label.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def augment(columns: Columns, labels: Column, seed: int) -> dict[str, Column]:
 
 
 def augment_known(columns: Columns, labels: Column, seed: int) -> tuple[dict[str, Column], Floats]:
-    """Do what `augment` does, and return each row's probability of leaving given the drawn latent state beside it."""
+    """Augment as `augment` does; return also the probability of leaving given the drawn latent states, (rows,)."""
     known = check_labels(columns, labels)
     generator = np.random.default_rng(seed)
     state = customers.draw_state_given(columns, known, generator)

@@ -1,16 +1,16 @@
-"""The bank we simulate: its customers, the latent state behind what they do, and what makes them leave.
+"""The simulated customers: their base factors, the latent state behind what they do, and what makes them leave.
 
-One generative model, in this order: base factors, latent state, label, behaviours. The simulator draws it forwards;
-augmenting draws the latent state backwards, given factors and label, and the behaviours by the same declarations; the
-best achievable probability weighs the latent state by the behaviours. No behaviour ever reads the label.
+One generative model, drawn in this order: base factors, latent state, label, behaviours. To augment a real file, the
+latent state is drawn from its posterior given factors and label, and the behaviours by the same declarations. The best
+achievable probability averages over the latent state given the behaviours. No behaviour depends on the label itself.
 
 Source of the numbers: the public "Churn_Modelling" bank file (10,000 customers of France, Germany and Spain). Shares
 and quantiles are its marginals, rounded; what makes customers leave is a logistic fit to it (the knots, tables and
-steps below; 5-fold AUC 0.869), rounded to two places. No row of it stands here. Behaviours are not in that file: their
-numbers are assumptions, chosen so that no behaviour alone tells who leaves and all of them together help.
+steps below; 5-fold AUC 0.869), rounded to two places. It contains no row of that file. Behaviours are not in the file:
+their numbers are assumptions, chosen so that no behaviour alone predicts who leaves and all of them together help.
 
-Drawing rule: one generator, every column drawn for all rows before the next one, in the order written here. A new draw
-goes after the last one, so that columns of a given seed stay what they are.
+One generator draws every column for all rows before the next one, in the order of this module. A new draw goes after
+the last one, so that the columns of a seed stay what they are.
 """
 
 import math
@@ -39,7 +39,7 @@ from bankportal.simulation.likelihoods import (
     sigmoid,
 )
 
-# ---- who banks here: marginals of the public file -------------------------------------------------------------------
+# ---- base factors: marginals of the public file -------------------------------------------------------------------
 
 # The base factors as the public file orders them.
 BASE_ORDER = tuple(
@@ -71,17 +71,17 @@ PRODUCT_SHARES = (
 PRODUCT_TILTS = {"France": (1.0, 1.04, 0.85, 0.95), "Germany": (1.05, 0.9, 1.4, 1.5), "Spain": (1.0, 1.03, 1.0, 0.6)}
 ACTIVE_AGES = (20, 35, 47, 53, 60, 67, 75, 85)
 ACTIVE_SHARES = (0.53, 0.50, 0.46, 0.53, 0.68, 0.82, 0.91, 0.92)
-# Between 50 and 65 the number of products held tells more of it.
+# Between 50 and 65 it depends on the number of products held.
 ACTIVE_OLDER, ACTIVE_OLDER_BY_PRODUCTS = (50, 65), (-0.05, 0.12, -0.20, -0.10)
 # Balances of 0 by products held: one to four. German balances are never 0.
 ZERO_BALANCE_SHARES = (0.242, 0.732, 0.57, 0.38)
-BALANCE_MEAN, BALANCE_DEVIATION, BALANCE_LEAST = 119_800.0, 30_100.0, 1_000.0
+BALANCE_MEAN, BALANCE_DEVIATION, MIN_BALANCE = 119_800.0, 30_100.0, 1_000.0
 SCORE_MEAN, SCORE_DEVIATION = 650.5, 96.7
 SCORE_SHARES = (0.0, 0.002, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.977, 1.0)
 SCORE_QUANTILES = (350, 404, 432, 489, 521, 584, 652, 718, 778, 812, 850, 850)
-TENURE_MOST = 10
+MAX_TENURE = 10
 CARD_SHARE = 0.7055
-SALARY_MOST = 200_000.0
+MAX_SALARY = 200_000.0
 FIRST_CUSTOMER = 20_000_001
 # fmt: off
 SURNAMES = (
@@ -114,15 +114,15 @@ LEAVING_POOR_SCORE, POOR_SCORE = 4.4, 404
 LEAVING_PER_SCORE_POINT = -0.0004
 LEAVING_LOW_BALANCE, LOW_BALANCE = 0.64, 57_000
 LEAVING_HIGH_BALANCE, HIGH_BALANCE = 1.02, 183_000
-# Beyond these log odds the fit has seen nobody; files from elsewhere stay within them.
-LEAVING_MOST = 6.0
+# The fit has seen no log odds beyond these; those of other files are cut to them.
+MAX_LEAVING_LOGIT = 6.0
 
 # ---- the latent state: dissatisfaction u and grievance v, standard normal, correlated -------------------------------
 
 STATE_CORRELATION = 0.4
 PUSH_DISSATISFACTION = 1.0
 PUSH_GRIEVANCE = 0.6
-# The dissatisfaction loop: both above average push more than the two apart.
+# Dissatisfaction and grievance both above average push more than the sum of the two.
 PUSH_LOOP = 1.0
 
 DISSATISFACTION, GRIEVANCE = 0, 1
@@ -166,12 +166,12 @@ def _logins(columns: Columns) -> Floats:
 
 
 def _quarter(columns: Columns) -> Floats:
-    """An active member used an account within the last quarter, an inactive one did not."""
+    """Return the days since which an inactive member, by definition, has used no account: a quarter; 0 for others."""
     return np.where(_active(columns) > 0, 0.0, 91.0)
 
 
 def _has_balance(columns: Columns) -> Column:
-    """A change in percent of nothing is unknown."""
+    """Say who has a balance: a change in percent of 0 is unknown."""
     return np.asarray(number(columns, "Balance") != 0)
 
 
@@ -238,9 +238,9 @@ def draw_base(rows: int, generator: np.random.Generator) -> dict[str, Column]:
     active = generator.random(rows) < _active_share(age, products)
     balance = _draw_balance(country, products, generator)
     score = np.round(np.interp(generator.random(rows), SCORE_SHARES, SCORE_QUANTILES))
-    tenure = np.floor(generator.random(rows) * TENURE_MOST + 0.5).astype(np.int64)
+    tenure = np.floor(generator.random(rows) * MAX_TENURE + 0.5).astype(np.int64)
     card = generator.random(rows) < CARD_SHARE
-    salary = np.round(generator.uniform(0.0, SALARY_MOST, rows), 2)
+    salary = np.round(generator.uniform(0.0, MAX_SALARY, rows), 2)
     gender_chance = generator.random(rows)
     customer = FIRST_CUSTOMER + generator.permutation(rows)
     surname = np.array(SURNAMES)[generator.integers(len(SURNAMES), size=rows)]
@@ -270,7 +270,7 @@ def women_share(columns: Columns) -> Floats:
 
 
 def _pick(cumulative: Floats, chance: Floats) -> Column:
-    """Return the index of the share that a chance from 0 to 1 falls in; the last one takes the rounding."""
+    """Return the index of the share in which a number from 0 to 1 falls; rounding at the end counts as the last."""
     return np.minimum(np.searchsorted(cumulative, chance, side="right"), len(cumulative) - 1)
 
 
@@ -302,7 +302,7 @@ def _draw_balance(country: Column, products: Column, generator: np.random.Genera
     zero_share = np.where(country == "Germany", 0.0, np.array(ZERO_BALANCE_SHARES)[products - 1])
     zero = generator.random(len(products)) < zero_share
     balance = np.round(generator.normal(BALANCE_MEAN, BALANCE_DEVIATION, len(products)), 2)
-    return np.where(zero, 0.0, np.maximum(balance, BALANCE_LEAST))
+    return np.where(zero, 0.0, np.maximum(balance, MIN_BALANCE))
 
 
 def draw_state(rows: int, generator: np.random.Generator) -> Floats:
@@ -315,8 +315,8 @@ def draw_state(rows: int, generator: np.random.Generator) -> Floats:
 def draw_state_given(columns: Columns, labels: Floats, generator: np.random.Generator) -> Floats:
     """Draw latent states given base factors and label, exactly: (rows, 2).
 
-    Rejection sampling: a state from the prior is kept with the probability p(label | factors, state) it gives the label
-    that was seen. A blank label (NaN) keeps the first. The fewer rows wait, the more states a round tries for each.
+    Rejection sampling: a state drawn from the prior is kept with probability p(label | factors, state). A blank label
+    (NaN) keeps the first draw. The fewer rows are left, the more states are tried for each at once.
     """
     base = base_logit(columns)
     states = np.empty((len(labels), 2))
@@ -341,7 +341,7 @@ def push(dissatisfaction: Floats, grievance: Floats) -> Floats:
 
 
 def leaving_logit(columns: Columns, *, women: bool | None = None) -> Floats:
-    """Return log odds of leaving given the base factors alone, the latent state averaged out; (rows,).
+    """Return the log odds of leaving given the base factors alone, averaged over the latent state; (rows,).
 
     `women` overrides the Gender column for everybody. Unknown values count as the typical customer's.
     """
@@ -356,7 +356,7 @@ def leaving_logit(columns: Columns, *, women: bool | None = None) -> Floats:
     by_balance = by_balance + LEAVING_HIGH_BALANCE * (balance > HIGH_BALANCE)
     total = by_age + by_score + by_balance + _by_products(columns) + _by_gender(columns, women)
     total = total + _by_country(columns, {"Spain": LEAVING_SPAIN})
-    return as_floats(np.clip(total, -LEAVING_MOST, LEAVING_MOST))
+    return as_floats(np.clip(total, -MAX_LEAVING_LOGIT, MAX_LEAVING_LOGIT))
 
 
 def _by_products(columns: Columns) -> Floats:
@@ -373,7 +373,7 @@ def _by_country(columns: Columns, table: Mapping[str, float]) -> Floats:
 
 
 def _by_gender(columns: Columns, women: bool | None) -> Floats:
-    """An unknown gender counts as the mean customer's."""
+    """Return the effect of gender; an unknown one counts as the average over all customers."""
     if women is not None:
         return np.full(rows_of(columns), LEAVING_WOMEN * women)
     if "Gender" not in columns:
@@ -383,9 +383,9 @@ def _by_gender(columns: Columns, women: bool | None) -> Floats:
 
 
 def base_logit(columns: Columns, *, women: bool | None = None) -> Floats:
-    """Return the base factors' share of the log odds, to which `push` is added.
+    """Return the base factors' part of the log odds, to which `push` is added.
 
-    It is `leaving_logit` shifted so that, with the latent state averaged out, customers leave as often as that says.
+    It is `leaving_logit` shifted so that the average over the latent state is the probability of `leaving_logit`.
     """
     shares, averaged = _averaged()
     return np.interp(leaving_logit(columns, women=women), averaged, shares)
@@ -398,7 +398,7 @@ def chance_of_leaving(columns: Columns, state: Floats) -> Floats:
 
 @cache
 def _prior() -> Floats:
-    """The latent state's prior on the grid: (points, points), dissatisfaction first, adding up to 1."""
+    """Return the latent state's prior on the grid, (points, points), dissatisfaction first; it adds up to 1."""
     first, second = GRID[:, None], GRID[None, :]
     spread = 1 - STATE_CORRELATION**2
     weight = np.exp(-(first**2 - 2 * STATE_CORRELATION * first * second + second**2) / (2 * spread))
@@ -407,7 +407,7 @@ def _prior() -> Floats:
 
 @cache
 def _averaged() -> tuple[Floats, Floats]:
-    """Log odds before and after averaging the latent state out, both rising: a table to look one up by the other."""
+    """Return log odds before and after averaging over the latent state, both rising: a table to interpolate in."""
     shares = np.linspace(-16.0, 16.0, 641)
     pushes = push(GRID[:, None], GRID[None, :])
     chances = np.array([(sigmoid(share + pushes) * _prior()).sum() for share in shares])
@@ -415,16 +415,16 @@ def _averaged() -> tuple[Floats, Floats]:
 
 
 def best_chance_of_leaving(columns: Columns) -> Floats:
-    """Return the best achievable probability of leaving: what the scored factors tell, (rows,).
+    """Return the best probability of leaving that the scored factors allow, (rows,).
 
     The posterior mean over the latent state given the behaviours (Bayes, by quadrature on a grid), and over Gender,
     which is never scored. Rows are taken in blocks.
     """
-    blocks = [_best_chance(cut(columns, start)) for start in range(0, rows_of(columns), BLOCK)]
+    blocks = [_best_chance(block_from(columns, start)) for start in range(0, rows_of(columns), BLOCK)]
     return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def cut(columns: Columns, start: int) -> dict[str, Column]:
+def block_from(columns: Columns, start: int) -> dict[str, Column]:
     """Return the block of rows that begins at `start`."""
     return {name: values[start : start + BLOCK] for name, values in columns.items()}
 
@@ -435,8 +435,8 @@ def _best_chance(columns: Columns) -> Floats:
     weight = first[:, :, None] * second[:, None, :] * _prior()
     pushes = push(GRID[:, None], GRID[None, :])
     chance = np.zeros(len(first))
-    women_among = women_share(columns)
-    for women, share in ((True, women_among), (False, 1 - women_among)):
+    share_of_women = women_share(columns)
+    for women, share in ((True, share_of_women), (False, 1 - share_of_women)):
         leaving = sigmoid(base_logit(columns, women=women)[:, None, None] + pushes)
         chance += share * np.einsum("rij,rij->r", weight, leaving)
     return np.asarray(chance / weight.sum(axis=(1, 2)), dtype=np.float64)

@@ -1,8 +1,8 @@
-"""How one behaviour comes about, given a customer and a latent state: draw it, and say how likely it was.
+"""Behaviours given a customer and a latent state: how they are drawn, and how likely a value was.
 
-Every behaviour is a declaration (`Behaviour`): a family of distributions whose location is
-`location(columns) + slope * state`. Drawing and likelihood read the same declaration, so what the simulator draws is
-what the quadrature weighs.
+Every behaviour is declared once (`Behaviour`): a family of distributions whose location is
+`location(columns) + slope * state`. Simulation draws from the declaration, and the best achievable probability uses
+its likelihood.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ Column = NDArray[Any]
 Columns = Mapping[str, Column]
 OfCustomer = Callable[[Columns], Column]
 
-# What a blank or absent base factor counts as: the median or the most frequent value of the public file.
+# What an unknown base factor counts as: the median or the most frequent value of the public file.
 TYPICAL: dict[str, float] = {
     "CreditScore": 652,
     "Age": 37,
@@ -116,7 +116,7 @@ class Ordinal:
 
 @dataclass(frozen=True)
 class Normal:
-    """Normal around `location`, rounded to `decimals`, which are fine enough for the density to stand for them."""
+    """Normal around `location`, rounded to `decimals`; its likelihood ignores the rounding, which is fine enough."""
 
     deviation: float
     decimals: int
@@ -132,7 +132,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Positive, its logarithm normal around `location`, rounded to `decimals` and at least one unit of them."""
+    """Positive: its logarithm is normal around `location`; rounded to `decimals`, and at least one unit of the last."""
 
     deviation: float
     decimals: int
@@ -149,10 +149,11 @@ class LogNormal:
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """One behavioural factor's declaration.
+    """How one behavioural factor depends on the customer and the latent state.
 
-    `axis` is the latent state's coordinate that drives it, with `slope`; `location` is the rest, from the factors and
-    from behaviours declared before; `origin` is where counting starts; where `known` is false the value is blank.
+    The distribution's location is `location(columns)` plus `slope` times the latent state's coordinate `axis`;
+    `location` may use behaviours that are declared before. `origin(columns)` is added to what was drawn. Where
+    `known(columns)` is false the value is blank.
     """
 
     factor: Factor
@@ -188,15 +189,15 @@ def draw_all(
     behaviours: tuple[Behaviour, ...], columns: Columns, state: Floats, generator: np.random.Generator
 ) -> dict[str, Column]:
     """Return `columns` and, after them, the behaviours they lack; each is drawn for all rows before the next one."""
-    grown = dict(columns)
+    complete = dict(columns)
     for behaviour in behaviours:
-        if behaviour.factor.name not in grown:
-            grown[behaviour.factor.name] = behaviour.draw(grown, state, generator)
-    return grown
+        if behaviour.factor.name not in complete:
+            complete[behaviour.factor.name] = behaviour.draw(complete, state, generator)
+    return complete
 
 
 def log_likelihoods(behaviours: tuple[Behaviour, ...], axis: int, columns: Columns, points: Floats) -> Floats:
-    """Return (rows, points) log likelihoods of all behaviours on one axis together, the best point of a row at 0."""
+    """Return the summed log likelihoods of the behaviours on one axis, (rows, points); each row's largest is 0."""
     total = np.zeros((rows_of(columns), len(points)))
     for behaviour in behaviours:
         if behaviour.axis == axis:

@@ -78,8 +78,8 @@ def recipe_path(path: Path) -> Path:
 def simulate_file(path: Path, product: str, rows: int, seed: int, *, base: bool = False) -> tuple[Simulated, Recipe]:
     """Simulate a product's file, write it with its recipe, and return both.
 
-    `base` asks for a churn file as the public one, without behaviours. Raises `ValueError` where `rows` is not from 1
-    to 1,000,000 or `base` is asked of another product, `KeyError` for an unknown product, `OSError` where writing
+    With `base`, a churn file has the public file's columns, without behaviours. Raises `ValueError` where `rows` is not
+    from 1 to 1,000,000 or another product is to have `base`, `KeyError` for an unknown product, `OSError` where writing
     fails.
     """
     simulated = _simulate(product, rows, seed, base=base)
@@ -113,14 +113,14 @@ def augment_file(source: Path, table: Table, target: Path, seed: int) -> Recipe:
     source_recipe = read_recipe(source)
     if source_recipe and source_recipe.sha256 != table.sha256:
         source_recipe = None
-    grown = augment(in_public_order(table), labels_of(table), seed)
-    sha256 = write_csv(target, grown)
+    augmented = augment(in_public_order(table), labels_of(table), seed)
+    sha256 = write_csv(target, augmented)
     simulated = _augmented(source_recipe, seed, sha256) if source_recipe else None
     recipe = Recipe(
         command="augment",
         product=CHURN.key,
         base=False,
-        rows=rows_of(grown),
+        rows=rows_of(augmented),
         seed=seed,
         sha256=sha256,
         version=__version__,

@@ -1,8 +1,8 @@
-"""Simulated banks: customers, what they do, what becomes of them, and the probability each of them truly had.
+"""Simulated files of customers or applicants, and the true probability of each row's label.
 
-Same rows and seed, same columns to the last byte: one numpy generator from the seed draws every column for all rows
-before the next one: `customers.draw_base`, latent state, label, behaviours (applicants: behaviours, request, label).
-So a bank of more rows is another bank, not a longer one.
+The same number of rows and seed give the same columns to the last byte. One generator draws each column for all rows
+before the next one, in this order: `customers.draw_base`, latent state, label, behaviours (for applicants: behaviours,
+request, label). So a file of more rows has other customers, not some more.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How well a probability tells the labels apart (`auc`, NaN where all labels are equal), and its `brier` score."""
+    """How good probabilities are: their ROC AUC, NaN where all labels are equal, and their Brier score."""
 
     auc: float
     brier: float
@@ -34,9 +34,9 @@ class Ceiling:
 class Simulated:
     """A simulated file.
 
-    `columns` under the factors' names, in the file's order, each of shape (rows,), NaN where blank; `label` is the
-    label column's name and `product` its key. `truth` is each row's probability of label 1 given its factors and its
-    latent state; `achievable` the one given the scored factors in the file: no model can do better on average.
+    `columns` are by name in the file's order, each (rows,), NaN where blank; `label` is the label column's name and
+    `product` the product's key. `truth` (rows,) is the probability of label 1 given a row's factors and latent state;
+    `achievable` the one given the scored factors alone, which no model can better on average.
     """
 
     product: str
@@ -51,15 +51,15 @@ class Simulated:
 
     @cached_property
     def achievable(self) -> Floats:
-        """Bayes-optimal probabilities, (rows,); computed when first asked for: slower than simulating."""
+        """Bayes-optimal probabilities, (rows,); computed on first use, which takes longer than simulating."""
         return BEST[self.product](self.columns)
 
     def true_ceiling(self) -> Ceiling:
-        """How well `truth` does on these rows: what one could do who knew the latent state."""
+        """AUC and Brier score of `truth`: how good a model could be that knew the latent state."""
         return ceiling(self.labels, self.truth)
 
     def achievable_ceiling(self) -> Ceiling:
-        """How well `achievable` does on these rows: the best achievable."""
+        """AUC and Brier score of `achievable`: how good a model can be."""
         return ceiling(self.labels, self.achievable)
 
 
@@ -102,7 +102,7 @@ def _leavers(rows: int, seed: int, label: str) -> tuple[dict[str, Column], Float
 
 
 def allowance(rows: int, seed: int) -> Simulated:
-    """Simulate applicants with all factors, those kept apart included, and the label `Repaid`.
+    """Simulate applicants with all factors, protected ones included, and the label `Repaid`.
 
     Raises `ValueError` where `rows` is not from 1 to 1,000,000.
     """

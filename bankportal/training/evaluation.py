@@ -1,4 +1,4 @@
-"""Judge a forest on customers it never saw: against three plain baselines, and against the ceiling where it is known.
+"""Evaluate a forest on held-out customers: beside three baselines, and the best achievable where that is known.
 
 Training side only: this module imports scikit-learn.
 """
@@ -26,7 +26,7 @@ from bankportal.model.forest import Forest
 BINS = 10
 # Two-sided 95 % of the normal distribution.
 NORMAL_95 = 1.959963984540054
-# Kept so short that the last bits of a sum never make two trainings on equal data differ.
+# So few that the last bits of a sum cannot make two trainings on equal data differ.
 DECIMALS = 6
 
 Numbers = NDArray[np.float64]
@@ -35,7 +35,7 @@ Ceiling = Mapping[str, Numbers]
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A plain way to score, fitted on the training rows; `score` (test rows,) is what it gives on the test rows."""
+    """A simple model, fitted on the training rows; `score` (test rows,) holds its scores on the test rows."""
 
     name: str
     detail: str
@@ -43,7 +43,7 @@ class Baseline:
 
 
 def evaluate(forest: Forest, encoding: Encoding, train: Table, test: Table, ceiling: Ceiling | None) -> dict[str, Any]:
-    """Judge a forest on the test rows and return plain JSON data without NaN, numbers to six decimals.
+    """Evaluate a forest on the test rows and return plain JSON data without NaN, numbers to six decimals.
 
     `train` and `test` are the labelled rows of each side. `ceiling` may hold probabilities under `achievable` (the best
     that the factors allow) and `truth`, each aligned with all rows of the file, rejected ones included; `ValueError`
@@ -56,7 +56,7 @@ def evaluate(forest: Forest, encoding: Encoding, train: Table, test: Table, ceil
     matrix = encoding.matrix(test.columns)
     score = forest.score(matrix)
     bins = reliability(score, label)
-    found = {
+    results = {
         "rows_train": len(train),
         "rows_test": len(test),
         "label_rate": float(label.mean()),
@@ -65,11 +65,11 @@ def evaluate(forest: Forest, encoding: Encoding, train: Table, test: Table, ceil
         "calibration_error": sum(one["rows"] * abs(one["score"] - one["label_rate"]) for one in bins) / len(label),
         "reliability": bins,
         "confusion": [confusion(score, label, cut_off) for cut_off in test.product.cut_offs],
-        "baselines": [_judged(baseline, label) for baseline in baselines(encoding, train, test)],
+        "baselines": [_evaluated(baseline, label) for baseline in baselines(encoding, train, test)],
         "ceiling": _against_ceiling(score, label, test, ceiling),
         "without_behaviour": _without_behaviour(forest, encoding, test),
     }
-    return _rounded(found | {"warnings": list(_warnings(found))})  # type: ignore[no-any-return]
+    return _rounded(results | {"warnings": list(_warnings(results))})  # type: ignore[no-any-return]
 
 
 def _label(table: Table) -> Numbers:
@@ -153,7 +153,7 @@ def logistic_regression(encoding: Encoding, train: Table, test: Table) -> Baseli
     return Baseline("logistic regression", "standardised, blanks at the median and marked", score)
 
 
-def _judged(baseline: Baseline, label: Numbers) -> dict[str, Any]:
+def _evaluated(baseline: Baseline, label: Numbers) -> dict[str, Any]:
     auc = area_under_curve(baseline.score, label)
     return {"name": baseline.name, "detail": baseline.detail, "auc": auc, **_measures(baseline.score, label)}
 
@@ -161,13 +161,13 @@ def _judged(baseline: Baseline, label: Numbers) -> dict[str, Any]:
 def _against_ceiling(score: Numbers, label: Numbers, test: Table, ceiling: Ceiling | None) -> dict[str, Any] | None:
     if ceiling is None:
         return None
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in ("achievable", "truth"):
         if len(ceiling[name]) != test.rows_in_file:
             raise ValueError(f"the ceiling's {name} is not aligned with the file's {test.rows_in_file} rows")
         best = ceiling[name][test.positions]
-        found[name] = {"auc": area_under_curve(best, label), "brier": brier(best, label)}
-    return found | {"share_of_ceiling": area_under_curve(score, label) / found["achievable"]["auc"]}
+        results[name] = {"auc": area_under_curve(best, label), "brier": brier(best, label)}
+    return results | {"share_of_ceiling": area_under_curve(score, label) / results["achievable"]["auc"]}
 
 
 def behaviour_columns(encoding: Encoding, product: Product) -> NDArray[np.intp]:
@@ -185,15 +185,15 @@ def _without_behaviour(forest: Forest, encoding: Encoding, test: Table) -> dict[
     return {"auc": area_under_curve(score, label), "brier": brier(score, label)}
 
 
-def _warnings(found: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(results: Mapping[str, Any]) -> Iterator[str]:
     """Say each baseline that the forest does not beat, and in what."""
-    for baseline in found["baselines"]:
-        if (auc := found["auc"]["value"]) <= baseline["auc"]:
+    for baseline in results["baselines"]:
+        if (auc := results["auc"]["value"]) <= baseline["auc"]:
             yield f"The forest does not beat the {baseline['name']} in AUC: {auc:.4f} against {baseline['auc']:.4f}."
-        if found["brier"] >= baseline["brier"]:
+        if results["brier"] >= baseline["brier"]:
             yield (
                 f"The forest does not beat the {baseline['name']} in Brier score (lower is better): "
-                f"{found['brier']:.4f} against {baseline['brier']:.4f}."
+                f"{results['brier']:.4f} against {baseline['brier']:.4f}."
             )
 
 

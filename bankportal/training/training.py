@@ -1,4 +1,4 @@
-"""Grow a forest from a table, judge it on rows it never saw, and hand it over as plain arrays.
+"""Train a forest on a table, evaluate it on held-out rows, and return it as plain arrays.
 
 Training side only: this module imports scikit-learn.
 """
@@ -41,10 +41,9 @@ Progress = Callable[[int, int, str], None]
 class Parameters:
     """How a forest is grown.
 
-    No tree may be deeper than 8: the tables that explain a score depend on it. Beside every training row stands a copy
-    with blanks: all behavioural factors in `blank_behaviour` of the copies, and each optional factor in
-    `blank_optional` of them. So the forest learns what to do with a file of base columns alone, and with a form half
-    filled.
+    No tree may be deeper than 8: the tables that explain a score depend on it. The forest is fitted on every training
+    row and a copy of it with blanks: all behavioural factors in the share `blank_behaviour` of the copies, and each
+    optional factor in the share `blank_optional`. So it can score a file of base columns alone, and a half-filled form.
     """
 
     trees: int = 100
@@ -74,7 +73,7 @@ def train(
     missing, there are too few rows or too few of one label, or a factor gives the label away and `allow_leakage` is
     false.
     """
-    leaking = _judged(table, allow_leakage=allow_leakage)
+    leaking = _require_fit(table, allow_leakage=allow_leakage)
     kept = table.take(~repeated(table))
     train_rows, test_rows = split(kept, seed)
     learned, held_out = kept.take(train_rows), kept.take(test_rows)
@@ -86,7 +85,7 @@ def train(
     if progress:
         progress(PARAMETERS.trees, PARAMETERS.trees, "Making the tables that explain")
     reference = reference_population(table.product, forest, encoding.matrix(learned.columns))
-    evaluation["warnings"] += [found.warning for found in leaking]
+    evaluation["warnings"] += [leak.warning for leak in leaking]
     return TrainedModel(
         product=table.product,
         forest=forest,
@@ -104,7 +103,7 @@ def train(
     )
 
 
-def _judged(table: Table, *, allow_leakage: bool) -> tuple[Separation, ...]:
+def _require_fit(table: Table, *, allow_leakage: bool) -> tuple[Separation, ...]:
     """Return the leaks that are allowed; `DataRefused` where a table is unfit or leaks and must not."""
     if reasons := unfit(table):
         raise DataRefused(reasons[0])
