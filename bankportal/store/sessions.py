@@ -30,6 +30,7 @@ from bankportal.store.tables import decisions
 # Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
 WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_SECONDS = 15
+CACHE = -2000  # kibibytes, negated: SQLite's default
 # Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
 SQLITE_CONNECTIONS = 32
 # The journal file is kept at up to this size: it need not grow again with each transaction.
@@ -42,6 +43,14 @@ CHAIN = 0x62616E6B
 _BESIDE = ("", "-journal", "-wal", "-shm")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAKING = threading.Lock()
+# What SQLite must be able to do, before it is rolled back.
+_SQLITE_TRY = (
+    "PRAGMA busy_timeout=0",
+    "PRAGMA cache_size=1",
+    "BEGIN IMMEDIATE",
+    "CREATE TABLE room (content)",
+    f"INSERT INTO room VALUES (zeroblob({ROOM}))",  # noqa: S608  # a number of ours
+)
 # What PostgreSQL must be able to do, and leaves nothing: write rows, here none, and put 280 kB of work on its disk.
 _POSTGRESQL_TRY = (
     insert(decisions).from_select(decisions.columns.keys(), select(decisions).where(false())),
@@ -117,21 +126,17 @@ class Database:
 
         With hardly a page of cache, what it writes goes to the file at once, unless somebody reads at this moment.
         """
-        pooled = self.engine.raw_connection()
-        pooled.detach()  # set up as all others are; what is set here ends with it
-        with closing(pooled):
+        with closing(self.engine.raw_connection()) as pooled:
             connection = cast(sqlite3.Connection, pooled.dbapi_connection)
-            connection.execute("PRAGMA busy_timeout=0")
-            connection.execute("PRAGMA cache_size=1")
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SQLITE_TRY:
+                    connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # the rest says why it is busy
-                    return
-                raise
-            connection.execute("CREATE TABLE room (content)")
-            connection.execute("INSERT INTO room VALUES (zeroblob(?))", [ROOM])
-            connection.execute("ROLLBACK")
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the rest says why it is busy
+                    raise
+            finally:
+                connection.rollback()
+                _set_up_sqlite(connection, None)
 
     @property
     def _file(self) -> Path | None:
@@ -171,6 +176,8 @@ def _keep_private(file: Path) -> None:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself; _begin_sqlite does
     for pragma in (
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        f"cache_size={CACHE}",
         f"journal_mode={'WAL' if WAL_IS_SAFE else 'PERSIST'}",
         f"journal_size_limit={JOURNAL_BYTES}",
         "synchronous=FULL",
