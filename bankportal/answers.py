@@ -24,7 +24,7 @@ class _Answer(BaseModel):
 
 
 class Fault(_Answer):
-    """One thing wrong with one given value."""
+    """One thing that is wrong with one value."""
 
     model_config = ConfigDict(validate_by_name=True)
 
@@ -129,15 +129,15 @@ class Outcome(_Answer):
     reasons: tuple[Reason, ...]
     flags: tuple[Flag, ...]
     base: float = Field(description="Mean score of the reference population; base + contributions = score.")
-    contributions: dict[str, float] | None = Field(description="Each factor's exact share; null unless asked for.")
-    recourse: Recourse | None = Field(description="Null unless asked for.")
+    contributions: dict[str, float] | None = Field(description="Each factor's exact share; null unless requested.")
+    recourse: Recourse | None = Field(description="Null unless requested.")
     model: Model
     policy_version: str | None
     decision: Recorded | None = Field(description="Null where nothing was recorded.")
 
 
 class Item(_Answer):
-    """The answer for one customer of many: an outcome, or what is wrong with the values given."""
+    """The answer for one customer of many: an outcome, or what is wrong with the values."""
 
     index: int = Field(description="The customer's place in the list, from 0.")
     outcome: Outcome | None
@@ -153,7 +153,7 @@ class Scores(_Answer):
 
 
 class Customer(_Answer):
-    """The values a decision stands on, by role. Protected values are kept apart and not told."""
+    """The values a decision stands on, by role. Protected values are left out."""
 
     carried: dict[str, Value]
     scored: dict[str, Value]

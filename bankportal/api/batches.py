@@ -1,14 +1,14 @@
-"""Batches through the API: a file comes in as a form, workers do the rest, results go out as CSV."""
+"""Batches through the API: a file is uploaded as a form, workers check and score it, results are CSV files."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, WithJsonSchema
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
@@ -17,44 +17,61 @@ from bankportal import answers
 from bankportal.api import conversion
 from bankportal.api.calls import CSV, MULTIPART, Call, ParsedRequest, Reply, reply
 from bankportal.api.handlers import require_known
-from bankportal.api.parameters import FLAGS, LATEST, Keyed, OfId, Page
+from bankportal.api.parameters import LATEST, ByKey, Keyed, OfId, Page, Parameters, Place, Switch, described
 from bankportal.api.problems import Refused
 from bankportal.api.reading import from_json, require_media
 from bankportal.domain.batch import REJECTS, SCORED, Job, State
 from bankportal.domain.errors import Conflict, FieldProblem, InvalidInput, KeyReused, NotFound
-from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import canonical
 from bankportal.services.batches.uploads import Batches
 from bankportal.wiring import Services
 
-FIELDS = ("product", "file", "mapping", "start")
-PIECE = 1 << 16  # bytes
+CODES = {"product": "not-a-choice", "file": "required"}  # of fields at fault; of others not-acceptable
+BLOCK_BYTES = 1 << 16  # bytes
 IN_MEMORY = 1_000_000  # bytes of a file; larger ones wait on disk
 MAX_FIELDS_BYTES = 100_000  # bytes, of all fields that are no file
 
 
-@dataclass(frozen=True)
-class Form:
-    """What was sent as a form: `mapping` is `None` where the portal is to suggest one."""
+def _mapping(text: str) -> Any:
+    try:
+        return from_json(text.encode())
+    except Refused as refused:
+        raise ValueError from refused
 
-    product: Product
-    name: str
-    file: IO[bytes]
-    mapping: Mapping[str, str] | None
-    start: bool
+
+class NewBatch(Parameters):
+    """A file to be scored, as a form."""
+
+    product: Annotated[ByKey, Place("form", "The product's key.")]
+    file: Annotated[
+        InstanceOf[FileStorage],
+        WithJsonSchema({"type": "string", "format": "binary", "description": "a file"}),
+        Place("form", "A CSV file with a header, in UTF-8."),
+    ]
+    mapping: Annotated[
+        Annotated[dict[str, str], Field(description="a JSON object of columns and factors")] | None,
+        BeforeValidator(_mapping),
+        Place("form", 'The file\'s columns and the factors they hold, as JSON: {"credit_score": "CreditScore"}.'),
+    ] = None
+    # Clients generated for Python write True and False into forms.
+    start: Annotated[
+        Switch,
+        BeforeValidator(str.lower),
+        Place("form", "Whether it is scored once it is checked."),
+    ] = True
 
 
 def create(services: Services, request: ParsedRequest[Keyed]) -> Reply:
-    """Take a file in, and have it checked and, unless told not to, scored."""
+    """Take a file in and have it checked; and scored as well, unless `start` is false."""
     batches, key = services.batches, request.parameters.key and f"api:{request.parameters.key}"
     try:
         with ExitStack() as opened:
             form = _form(request.call, opened)
-            job = batches.receive(form.product, form.name, form.file, key, form.mapping or ())
+            job = batches.receive(form.product, form.file.filename or "", form.file.stream, key, form.mapping or ())
         if key:
             services.keys.claim(f"batch {job.id}", _fingerprint(job, form))
         if job.state is State.UPLOADED:
-            _begin(batches, job, form)
+            _check(batches, job, form)
     except Conflict as conflict:
         if key is None:
             raise
@@ -62,17 +79,17 @@ def create(services: Services, request: ParsedRequest[Keyed]) -> Reply:
     return reply(conversion.received(job), 202, {"Location": conversion.batch_url(job)})
 
 
-def _fingerprint(job: Job, form: Form) -> bytes:
+def _fingerprint(job: Job, form: NewBatch) -> bytes:
     """Return what must be the same again where a batch's key is used again.
 
     It is bound to the batch and not to the key, which is free again where the batch is withdrawn.
     """
-    mapping = dict(form.mapping) if form.mapping is not None else None
-    return canonical([form.product.key, form.name, job.input_digest, mapping, form.start]).encode()
+    name = form.file.filename or ""
+    return canonical([form.product.key, name, job.input_digest, form.mapping, form.start]).encode()
 
 
-def _begin(batches: Batches, job: Job, form: Form) -> None:
-    """Have a job checked; one whose columns are not clear is refused by what is missing, and not kept."""
+def _check(batches: Batches, job: Job, form: NewBatch) -> None:
+    """Have a job checked; `InvalidInput` where its columns are not clear, and then it is not kept."""
     try:
         mapping = _suggested(batches, job) if form.mapping is None else form.mapping
         batches.check(job, mapping, start=form.start)
@@ -82,7 +99,7 @@ def _begin(batches: Batches, job: Job, form: Form) -> None:
 
 
 def _suggested(batches: Batches, job: Job) -> Mapping[str, str]:
-    """Return the suggested mapping; `InvalidInput` where it leaves a choice open or a factor out."""
+    """Return the mapping by the columns' names; `InvalidInput` where it leaves a choice open or a factor out."""
     suggestion = batches.suggestion(job)
     problems = [
         FieldProblem(factor, "ambiguous", "could be in more than one column: name one in `mapping`", ", ".join(columns))
@@ -96,34 +113,44 @@ def _suggested(batches: Batches, job: Job) -> Mapping[str, str]:
     return suggestion.mapping
 
 
-def _form(call: Call, opened: ExitStack) -> Form:
-    """Read the form; every field at fault is named. Its file is closed with `opened`."""
+def _form(call: Call, opened: ExitStack) -> NewBatch:
+    """Read the form; `InvalidInput` names every field at fault. Its file is closed with `opened`."""
     texts, files = _parts(call, opened)
     if None in {*texts, *files}:
         raise Refused("not-multipart", "A part of the form has no name.")
-    given = {**texts.to_dict(), **dict.fromkeys(files, "")}
-    problems = [
-        FieldProblem(name, "unknown-field", "is not a field of this form") for name in given if name not in FIELDS
-    ]
-    twice = [name for name in given if len(texts.getlist(name)) + len(files.getlist(name)) > 1]
-    problems += [FieldProblem(name, "duplicate", "is given more than once") for name in twice]
-    product = PRODUCTS.get(given.get("product", ""))
-    file = files.get("file")
-    if product is None:
-        problems.append(
-            FieldProblem("product", "not-a-choice", f"must be {' or '.join(PRODUCTS)}", given.get("product", ""))
-        )
-    if file is None:
-        problems.append(FieldProblem("file", "required", "must be a file"))
-    start = _read("start", given, _flag, "must be true or false", problems)
-    mapping = _read("mapping", given, _mapping, "must be a JSON object of columns and factors", problems)
-    if problems or product is None or file is None:
+    sent: dict[str, Any] = {**texts.to_dict(), **files.to_dict()}
+    problems = [*_not_declared(sent), *_duplicates(sent, texts, files)]
+    try:
+        form = NewBatch.model_validate(sent)
+    except ValidationError as invalid:
+        raise InvalidInput([*problems, *_not_acceptable(invalid, texts)]) from None
+    if problems:
         raise InvalidInput(problems)
-    return Form(product, file.filename or "", file.stream, mapping, start is not False)
+    return form
+
+
+def _not_declared(sent: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    for name in sent:
+        if name not in NewBatch.model_fields:
+            yield FieldProblem(name, "unknown-field", "is not a field of this form")
+
+
+def _duplicates(sent: Mapping[str, Any], *parts: MultiDict[str, Any]) -> Iterator[FieldProblem]:
+    for name in sent:
+        if sum(len(part.getlist(name)) for part in parts) > 1:
+            yield FieldProblem(name, "duplicate", "is given more than once")
+
+
+def _not_acceptable(invalid: ValidationError, texts: Mapping[str, str]) -> Iterator[FieldProblem]:
+    at_fault = {error["loc"][0] for error in invalid.errors()}
+    for each in described(NewBatch):
+        if each.name in at_fault:
+            code = CODES.get(each.name, "not-acceptable")
+            yield FieldProblem(each.name, code, f"must be {each.words}", texts.get(each.name, ""))
 
 
 def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
-    """Take the form apart; files of some size wait on disk."""
+    """Return the form's texts and files; files of more than `IN_MEMORY` bytes wait on disk."""
     require_media(call, MULTIPART)
     kind, options = parse_options_header(call.headers.get("content-type") or "")
 
@@ -133,7 +160,7 @@ def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDic
     parser = FormDataParser(
         stream_factory=room,
         max_form_memory_size=MAX_FIELDS_BYTES,
-        max_form_parts=len(FIELDS) + 1,
+        max_form_parts=len(NewBatch.model_fields) + 1,
         silent=False,
     )
     try:
@@ -143,40 +170,16 @@ def _parts(call: Call, opened: ExitStack) -> tuple[MultiDict[str, str], MultiDic
     return texts, files
 
 
-def _read(
-    name: str, given: Mapping[str, str], read: Callable[[str], Any], message: str, problems: list[FieldProblem]
-) -> Any:
-    """Read an optional field of the form; note what is wrong with it."""
-    if name not in given:
-        return None
-    try:
-        return read(given[name])
-    except (KeyError, ValueError, Refused):
-        problems.append(FieldProblem(name, "not-acceptable", message, given[name]))
-        return None
-
-
-def _flag(text: str) -> bool:
-    return FLAGS[text.lower()]  # clients generated for Python write True and False into forms
-
-
-def _mapping(text: str) -> Mapping[str, str]:
-    found = from_json(text.encode())
-    if not isinstance(found, dict) or not all(isinstance(factor, str) for factor in found.values()):
-        raise ValueError
-    return found
-
-
 def get(services: Services, request: ParsedRequest[OfId]) -> Reply:
-    """Say how a batch is."""
+    """Return one batch as it is now."""
     return _batch(services, _job(services, request))
 
 
 def list_(services: Services, request: ParsedRequest[Page]) -> Reply:
     """List the batches, newest first."""
-    wanted = request.parameters
-    require_known(wanted.before, services.batches.get, "batch")
-    page = services.batches.page(wanted.product.key if wanted.product else None, wanted.before, wanted.size)
+    product, before, size = request.parameters.product, request.parameters.before, request.parameters.size
+    require_known(before, services.batches.get, "batch")
+    page = services.batches.page(product.key if product else None, before, size)
     items = tuple(conversion.batch(job, services.batches.progress(job)) for job in page.items)
     return reply(answers.Batches(items=items, next=page.next))
 
@@ -210,9 +213,8 @@ def _batch(services: Services, job: Job) -> Reply:
 
 
 def _job(services: Services, request: ParsedRequest[OfId]) -> Job:
-    wanted = request.parameters.id
-    if wanted != LATEST:
-        return services.batches.get(wanted)
+    if request.parameters.id != LATEST:
+        return services.batches.get(request.parameters.id)
     if newest := services.batches.page(None, None, 1).items:
         return newest[0]
     raise NotFound("There is no batch yet.")
@@ -223,9 +225,9 @@ def _file(job: Job, name: str, path: Path) -> Reply:
         "Content-Disposition": f'attachment; filename="{job.id}-{name}"',
         "Content-Length": str(path.stat().st_size),
     }
-    if job.files:  # as the chain of receipts has it
+    if job.files:  # the digest that is in the chain of receipts
         headers["Repr-Digest"] = _digest_field(job.files[name])
-    return Reply(200, _pieces(path), CSV, headers)
+    return Reply(200, _blocks(path), CSV, headers)
 
 
 def _digest_field(digest: str) -> str:
@@ -233,6 +235,6 @@ def _digest_field(digest: str) -> str:
     return f"sha-256=:{base64.b64encode(bytes.fromhex(digest)).decode()}:"
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        yield from iter(partial(file.read, PIECE), b"")
+        yield from iter(partial(file.read, BLOCK_BYTES), b"")

@@ -1,4 +1,4 @@
-"""What goes in and out of an operation, free of any engine: a call, what it asks for, and the reply."""
+"""What goes in and out of an operation, without any engine: the call, the parsed request and the reply."""
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -27,7 +27,7 @@ P = TypeVar("P", bound=Parameters, covariant=True)
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came in. `path` is decoded, `query` is not; headers are found under their lower-case names.
+    """A request as it came in. `path` is decoded, `query` is not; headers go by their lower-case names.
 
     `scheme` is `http` or `https` as the server sees it, behind a proxy that it trusts by `X-Forwarded-Proto`.
     """
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes out; a body that is an iterator is sent as it comes."""
+    """What is sent back. A body that is an iterator is sent block by block."""
 
     status: int
     body: bytes | Iterator[bytes]
@@ -51,7 +51,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def headers_with(self, always: Mapping[str, str]) -> dict[str, str]:
-        """Return all headers that go out, those that every reply has among them."""
+        """Return all headers to send: the reply's own, and those that every reply has."""
         headers = {**always, **self.headers}
         if self.status == HTTPStatus.NO_CONTENT:  # which has neither type nor length
             return headers
@@ -74,7 +74,7 @@ def written(content: Any) -> bytes:
 
 @dataclass(frozen=True)
 class ParsedRequest(Generic[P]):
-    """What a call asks for, once read: its parameters, and the JSON body, parsed and as it came."""
+    """A call that was read: its parameters, its JSON body as Python has it, and as the bytes that came."""
 
     parameters: P
     body: Any
@@ -88,20 +88,23 @@ class ParsedRequest(Generic[P]):
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """What an operation takes as its body: a schema's name in the document, examples by name, most bytes.
+    """What an operation takes as its body: the name of its schema in the document, examples by name, a limit in bytes.
 
-    Of a form with a file (`MULTIPART`), a setting says how large the file may be.
+    For a form with a file (`MULTIPART`) the limit is that of the other fields; a setting limits the file.
     """
 
     schema: str
     examples: Mapping[str, Any]
-    largest: int = MAX_BODY_BYTES
+    max_bytes: int = MAX_BODY_BYTES
     media: str = JSON
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an operation answers when all is well: JSON by a model, or another medium; one `example`, and what it is."""
+    """What an operation answers when all is well: JSON of a model's shape, or another medium.
+
+    `example` is a description and a value.
+    """
 
     status: int
     help: str
@@ -111,17 +114,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A decision that is wanted: about whom, under which submission, and the idempotency key and request to bind."""
+class DecisionRequest:
+    """A decision to be made and recorded about a customer.
+
+    The same `submission` gives the same decision. `claim` is an idempotency key with the request it is bound to first.
+    """
 
     customer: Customer
     submission: str
     claim: tuple[str, bytes] | None = None
 
 
-# A handler that needs a decision recorded says which, and goes on with the decision: so that those which come at the
-# same time can be scored and recorded together.
-Deciding = Generator[Wanted, Decision, Reply]
+# What a handler returns that needs a decision: a generator that yields the request for it, is sent the decision, and
+# returns the reply. So decisions of calls that come at the same time are scored and recorded together.
+ReplyAfterDecision = Generator[DecisionRequest, Decision, Reply]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +140,7 @@ class Operation:
     tag: str
     summary: str
     help: str
-    handler: Callable[[Services, ParsedRequest[Any]], Reply | Deciding]
+    handler: Callable[[Services, ParsedRequest[Any]], Reply | ReplyAfterDecision]
     answers: tuple[Answer, ...]
     errors: tuple[int, ...]
     parameters: type[Parameters] = Parameters

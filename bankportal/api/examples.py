@@ -39,11 +39,11 @@ def file(product: Product) -> str:
 
 @cache
 def outcome(product: Product) -> dict[str, Any]:
-    """Return what is answered about the example customer, as `ABOUT_OUTCOME` says: figures of no forest."""
+    """Return an answer about the example customer, as `ABOUT_OUTCOME` says: its figures are not a forest's."""
     customer = validate(product, example(product), Source.TYPED)
-    found = _outcome(product, customer)
-    decision = Decision("0" * ID_LENGTH, AT, customer, found)
-    return conversion.outcome(found, contributions=False, decision=decision).model_dump(mode="json")
+    outcome = _outcome(product, customer)
+    decision = Decision("0" * ID_LENGTH, AT, customer, outcome)
+    return conversion.outcome(outcome, contributions=False, decision=decision).model_dump(mode="json")
 
 
 def _outcome(product: Product, customer: Customer) -> Outcome:

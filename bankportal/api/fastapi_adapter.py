@@ -20,16 +20,16 @@ from bankportal import answers
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Operation, Reply
 
-MAX_TOGETHER = 64  # calls
+MAX_GROUP = 64  # calls
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
 
 log = structlog.get_logger()
 
 
-class Together:
-    """Answers quick calls in groups: those that come while one group is answered make up the next.
+class CallGroups:
+    """Answers calls in groups: those that come while one group is answered make up the next.
 
-    Nobody waits for company, and there is one hop to a thread and one commit a group. Lives on one event loop.
+    No call waits for others to come. Each group costs one hop to a thread and one commit. For one event loop.
     """
 
     def __init__(self, api: Api):
@@ -39,15 +39,15 @@ class Together:
         self._busy = False
 
     async def answer(self, loop: asyncio.AbstractEventLoop, call: Call) -> Reply:
-        """Answer a call, alone or with others."""
+        """Answer a call, by itself or in a group."""
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((call, future))
         if not self._busy:
-            self._begin(loop)
+            self._start(loop)
         return await future
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        taken, self._waiting, self._busy = self._waiting[:MAX_TOGETHER], self._waiting[MAX_TOGETHER:], True
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        taken, self._waiting, self._busy = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:], True
         calls = [call for call, _ in taken]
         group = loop.run_in_executor(self.thread, self.api.answer_all, calls)
         group.add_done_callback(lambda done: self._end(loop, done, [future for _, future in taken]))
@@ -55,10 +55,10 @@ class Together:
     def _end(
         self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[list[Reply]]", futures: list[asyncio.Future[Reply]]
     ) -> None:
-        """Begin the next group, if any has come, and hand out the replies."""
+        """Start the next group, if any call has come, and hand out the replies."""
         self._busy = False
         if self._waiting:
-            self._begin(loop)
+            self._start(loop)
         error = done.exception()
         for place, future in enumerate(futures):
             if error is not None and not future.done():
@@ -75,7 +75,7 @@ class Engine:
         self.headers = {"Cache-Control": "no-store", **headers}
         config = api.services.config
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
-        self.together = Together(api)
+        self.groups = CallGroups(api)
 
     def routes(self) -> list[BaseRoute]:
         """Return each operation as a path operation, named by its id, with its models as FastAPI's own tools see them.
@@ -95,25 +95,25 @@ class Engine:
         fields = {"method": request.method, "path": request.scope["path"], "status": reply.status, "milliseconds": took}
         log.info("request", request_id=request_id, **fields)
         headers = reply.headers_with({**self.headers, "X-Request-Id": request_id})
-        return _Outgoing(reply, headers, self.pool)
+        return _ReplyResponse(reply, headers, self.pool)
 
     async def _reply(self, request: Request, request_id: str) -> Reply:
-        limit = self.api.largest(request.scope["method"], request.scope["path"])
+        limit = self.api.max_body_bytes(request.scope["method"], request.scope["path"])
         with io.BytesIO() if limit <= IN_MEMORY else SpooledTemporaryFile(IN_MEMORY) as body:
             call = call_of(request.scope, body, request_id)
-            if refused := self.api.refused_unread(call):
+            if refused := self.api.refusal_by_headers(call):
                 return refused
             try:
-                if _declared(call) > limit or not await _read(request, body, limit):
-                    return self.api.too_large(call)
+                if _announced_bytes(call) > limit or not await _read(request, body, limit):
+                    return self.api.refuse_too_large(call)
             except OSError as error:  # of the disk where large bodies wait
-                return self.api.turned_away(call, error)
+                return self.api.refuse(call, error)
             return await self._answer(call)
 
     async def _answer(self, call: Call) -> Reply:
         loop = asyncio.get_running_loop()
-        if self.api.is_quick(call):
-            return await self.together.answer(loop, call)
+        if self.api.is_single_score(call):
+            return await self.groups.answer(loop, call)
         return await loop.run_in_executor(self.pool, self.api.answer, call)
 
 
@@ -152,8 +152,8 @@ def _route(operation: Operation, endpoint: Callable[[Request], Awaitable[Respons
     )
 
 
-class _Outgoing(Response):
-    """A reply on its way out; blocks that may come slowly are read in the engine's threads."""
+class _ReplyResponse(Response):
+    """A reply as FastAPI's response. Blocks that may come slowly are read in the engine's threads."""
 
     def __init__(self, reply: Reply, headers: Mapping[str, str], pool: ThreadPoolExecutor):
         super().__init__(status_code=reply.status)
@@ -188,18 +188,18 @@ def call_of(scope: Scope, body: IO[bytes], request_id: str) -> Call:
     return Call(scope["method"], scope["path"], query, headers, body, request_id, scope.get("scheme", "http"))
 
 
-def _declared(call: Call) -> int:
-    """Return how many bytes are announced; 0 where nothing is: what is too large is refused before it is sent."""
+def _announced_bytes(call: Call) -> int:
+    """Return the `Content-Length`, 0 without one: a body that is too large is refused before it is sent."""
     length = call.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-async def _read(request: Request, body: IO[bytes], largest: int) -> bool:
+async def _read(request: Request, body: IO[bytes], limit: int) -> bool:
     """Take in the body, and say whether it is within its limit; `ClientDisconnect` where the caller hung up."""
     size = 0
     async for block in request.stream():
         size += len(block)
-        if size > largest:
+        if size > limit:
             return False
         if size <= IN_MEMORY:
             body.write(block)

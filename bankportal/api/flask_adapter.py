@@ -35,60 +35,60 @@ def register(app: Flask, headers: Mapping[str, str]) -> None:
 class Engine:
     """Answers the API's calls as a WSGI app and hands all others on to the pages.
 
-    The calls carry no cookie that counts: they need no session, no form token, none of what Flask does for pages.
+    No cookie counts in these calls, so they need no session, no form token and nothing else that Flask does for pages.
     """
 
     def __init__(self, api: Api, headers: Mapping[str, str], pages: "WSGIApplication"):
         self.api = api
         self.headers = {"Cache-Control": "no-store", **headers}
         self.pages = pages
-        self.together = Recorder(api.answer_all)
+        self.recorder = Recorder(api.answer_all)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
-        if not (self.api.owns(path) or (self.api.older and _asks_for_service(path, environ))):
+        if not (self.api.owns(path) or (self.api.legacy_operations and _requests_service(path, environ))):
             return self.pages(environ, start_response)
         started, request_id = time.perf_counter(), secrets.token_hex(8)
-        found = self._found(path, environ, request_id)
-        headers = found.headers_with({**self.headers, "X-Request-Id": request_id})
+        reply = self._reply(path, environ, request_id)
+        headers = reply.headers_with({**self.headers, "X-Request-Id": request_id})
         method = environ["REQUEST_METHOD"]
         took = round((time.perf_counter() - started) * 1000, 1)
-        fields: dict[str, Any] = {"method": method, "path": path, "status": found.status, "milliseconds": took}
+        fields: dict[str, Any] = {"method": method, "path": path, "status": reply.status, "milliseconds": took}
         log.info("request", request_id=request_id, **fields)
-        start_response(f"{found.status} {HTTPStatus(found.status).phrase}", list(headers.items()))
+        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", list(headers.items()))
         if method == "HEAD":
             return []
-        return [found.body] if isinstance(found.body, bytes) else found.body
+        return [reply.body] if isinstance(reply.body, bytes) else reply.body
 
-    def _found(self, path: str, environ: "WSGIEnvironment", request_id: str) -> Reply:
+    def _reply(self, path: str, environ: "WSGIEnvironment", request_id: str) -> Reply:
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
         headers = cast(Mapping[str, str], EnvironHeaders(environ))
         unread = Call(method, path, query, headers, io.BytesIO(), request_id, environ["wsgi.url_scheme"])
-        if refused := self.api.refused_unread(unread):
+        if refused := self.api.refusal_by_headers(unread):
             return refused
-        most = self.api.largest(method, path) + 1  # one byte more, so that the API sees by itself what is too much
+        limit = self.api.max_body_bytes(method, path) + 1  # one more, so that the API itself sees what is too large
         try:
-            stream = get_input_stream(environ, max_content_length=most)
+            stream = get_input_stream(environ, max_content_length=limit)
         except RequestEntityTooLarge:
-            return self.api.too_large(unread)
+            return self.api.refuse_too_large(unread)
         call = replace(unread, stream=cast(IO[bytes], _Body(stream)))
-        return self._together(call, most) if self.api.is_quick(call) else self.api.answer(call)
+        return self._answer_in_group(call, limit) if self.api.is_single_score(call) else self.api.answer(call)
 
-    def _together(self, call: Call, most: int) -> Reply:
-        """Answer a call with all that wait for an answer: one thread does the work of all, the others sleep.
+    def _answer_in_group(self, call: Call, limit: int) -> Reply:
+        """Answer a call together with all that wait at the moment: one thread does the work, the others sleep.
 
-        The body is read before, up to `most` bytes: nobody waits for another's.
+        The body is read before, up to `limit` bytes, so that no call waits for another's body.
         """
         try:
-            content = call.stream.read(most)
-        except Exception as error:  # told as where the API reads
+            content = call.stream.read(limit)
+        except Exception as error:  # answered as where the API reads the body
             return refusal(error, call.request_id)
-        return self.together.record(replace(call, stream=io.BytesIO(content)))
+        return self.recorder.record(replace(call, stream=io.BytesIO(content)))
 
 
 class _Body:
-    """A body as it comes in; what the server cannot make out, such as chunks without a size, is the caller's fault."""
+    """A body as it comes in. What the server cannot read, such as chunks without a size, is the caller's fault."""
 
     def __init__(self, stream: IO[bytes]):
         self._stream = stream
@@ -97,13 +97,13 @@ class _Body:
         """Read as any stream does; `Refused` where the server cannot go on."""
         try:
             return self._stream.read(size)
-        except HTTPException:  # cut short or too large: told as that
+        except HTTPException:  # cut short or too large: has a refusal of its own
             raise
         except Exception as error:  # each server has its own
             raise Refused("unreadable", "The body is not sent as HTTP says, or was cut short.") from error
 
 
-def _asks_for_service(path: str, environ: "WSGIEnvironment") -> bool:
+def _requests_service(path: str, environ: "WSGIEnvironment") -> bool:
     """Say whether the older system's `GET /` is meant: a browser that opens the first page names `text/html`."""
     at_service = path == legacy.SERVICE_PATH and environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"}
     return at_service and "text/html" not in environ.get("HTTP_ACCEPT", "")

@@ -1,4 +1,4 @@
-"""What each operation does: take what was request, call one service, reply."""
+"""What each operation does: take the parsed request, call one service, reply."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 from bankportal import answers
 from bankportal.api import conversion
-from bankportal.api.calls import Deciding, ParsedRequest, Reply, Wanted, reply
+from bankportal.api.calls import DecisionRequest, ParsedRequest, Reply, ReplyAfterDecision, reply
 from bankportal.api.parameters import LATEST, Keyed, OfId, OfProduct, OfVersion, Page, Parameters, ScoreMany, ScoreOne
-from bankportal.api.problems import Misplaced, Refused, fault
+from bankportal.api.problems import ParameterProblem, Refused, fault
 from bankportal.api.schemas import customer_schema
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel, NotFound
@@ -24,34 +24,34 @@ from bankportal.wiring import Services, require_writable
 MAX_ITEMS = 1000
 
 
-def score(services: Services, request: ParsedRequest[ScoreOne], product: Product) -> Deciding:
-    """Score one customer; record the decision unless told not to."""
+def score(services: Services, request: ParsedRequest[ScoreOne], product: Product) -> ReplyAfterDecision:
+    """Score one customer; record the decision unless `record` is false."""
     customer = validate(product, request.body, Source.TYPED)
-    decision = (yield wanted(request, product, customer)) if request.parameters.record else None
+    decision = (yield decision_request(request, product, customer)) if request.parameters.record else None
     return reply(_outcome(services, request, customer, decision))
 
 
-def wanted(request: ParsedRequest[Keyed], product: Product, customer: Customer) -> Wanted:
-    """Return the decision that is wanted about a customer, once where an idempotency key says so."""
-    return Wanted(customer, _submission(request, product), _claim(request))
+def decision_request(request: ParsedRequest[Keyed], product: Product, customer: Customer) -> DecisionRequest:
+    """Return the request for a decision about a customer; with the same idempotency key it is the same decision."""
+    return DecisionRequest(customer, _submission(request, product), _claim(request))
 
 
 def score_many(services: Services, request: ParsedRequest[ScoreMany], product: Product) -> Reply:
     """Score up to `MAX_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
     items = _items(request.body)
     submission = _claimed(services, request, product) if request.parameters.record else None
-    judged = [_judged(product, raw) for raw in items]
-    sound = {index: each for index, each in enumerate(judged) if isinstance(each, Customer)}
-    outcomes = dict(zip(sound, _outcomes(services, request, sound, submission), strict=True))
+    validated = [_validated(product, raw) for raw in items]
+    customers = {index: each for index, each in enumerate(validated) if isinstance(each, Customer)}
+    outcomes = dict(zip(customers, _outcomes(services, request, customers, submission), strict=True))
     answered = tuple(
         answers.Item(index=index, outcome=outcomes.get(index), errors=() if isinstance(each, Customer) else each)
-        for index, each in enumerate(judged)
+        for index, each in enumerate(validated)
     )
-    return reply(answers.Scores(scored=len(sound), refused=len(items) - len(sound), items=answered))
+    return reply(answers.Scores(scored=len(customers), refused=len(items) - len(customers), items=answered))
 
 
 def _submission(request: ParsedRequest[Keyed], product: Product) -> str:
-    """Return what makes a decision one of its own: the key, or a random one."""
+    """Return what tells one decision from another: the key, or a random text."""
     key = request.parameters.key
     return secrets.token_urlsafe(16) if key is None else f"key:{product.key}:{key}"
 
@@ -63,7 +63,7 @@ def _claim(request: ParsedRequest[Keyed]) -> tuple[str, bytes] | None:
 
 
 def _claimed(services: Services, request: ParsedRequest[Keyed], product: Product) -> str:
-    """Return the submission, its key bound to this request."""
+    """Bind the key to this request and return the submission."""
     if claim := _claim(request):
         services.keys.claim(*claim)
     return _submission(request, product)
@@ -72,13 +72,13 @@ def _claimed(services: Services, request: ParsedRequest[Keyed], product: Product
 def _outcome(
     services: Services, request: ParsedRequest[ScoreOne], customer: Customer, decision: Decision | None
 ) -> answers.Outcome:
-    found = decision.outcome if decision else services.scoring.score(customer)
+    outcome = decision.outcome if decision else services.scoring.score(customer)
     recourse = None
     if request.parameters.recourse:
-        about = decision or Decision("", datetime.now(UTC), customer, found)
+        about = decision or Decision("", datetime.now(UTC), customer, outcome)
         recourse = conversion.recourse(services.explaining, about)
     contributions = request.parameters.contributions
-    return conversion.outcome(found, contributions=contributions, recourse=recourse, decision=decision)
+    return conversion.outcome(outcome, contributions=contributions, recourse=recourse, decision=decision)
 
 
 def _items(body: Any) -> list[Any]:
@@ -95,15 +95,15 @@ def _items(body: Any) -> list[Any]:
     elif not isinstance(items, list) or not items:
         problems.append(FieldProblem("items", "not-a-list", "must be a list of one customer or more"))
     elif len(items) > MAX_ITEMS:
-        found = f"{len(items)} customers"
-        problems.append(FieldProblem("items", "too-many", f"must hold {MAX_ITEMS:,} customers or fewer", found))
+        count = f"{len(items)} customers"
+        problems.append(FieldProblem("items", "too-many", f"must hold {MAX_ITEMS:,} customers or fewer", count))
     if problems:
         raise InvalidInput(problems)
     assert isinstance(items, list)
     return items
 
 
-def _judged(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ...]:
+def _validated(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ...]:
     """Return the customer, or what is wrong with the values."""
     try:
         return validate(product, raw, Source.TYPED)
@@ -117,10 +117,10 @@ def _outcomes(
     """Score customers by their place in the list; record all of them or, without a submission, none."""
     contributions = request.parameters.contributions
     if submission is None:
-        found = (services.scoring.score(customer) for customer in customers.values())
-        return [conversion.outcome(each, contributions=contributions) for each in found]
-    own = [(customer, f"{submission}:{index}") for index, customer in customers.items()]
-    decisions = services.scoring.decide_all(own)
+        outcomes = map(services.scoring.score, customers.values())
+        return [conversion.outcome(each, contributions=contributions) for each in outcomes]
+    submissions = [(customer, f"{submission}:{index}") for index, customer in customers.items()]
+    decisions = services.scoring.decide_all(submissions)
     return [conversion.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 
 
@@ -145,21 +145,21 @@ def product_schema(services: Services, request: ParsedRequest[OfProduct]) -> Rep
 
 def list_decisions(services: Services, request: ParsedRequest[Page]) -> Reply:
     """List recorded decisions, newest first."""
-    wanted = request.parameters
-    require_known(wanted.before, services.decisions.get, "decision")
-    page = services.decisions.page(wanted.product.key if wanted.product else None, wanted.before, wanted.size)
+    product, before, size = request.parameters.product, request.parameters.before, request.parameters.size
+    require_known(before, services.decisions.get, "decision")
+    page = services.decisions.page(product.key if product else None, before, size)
     items = tuple(conversion.decision(each, contributions=False) for each in page.items)
     return reply(answers.Decisions(items=items, next=page.next))
 
 
 def require_known(before: str | None, get: Callable[[str], Any], what: str) -> None:
-    """Refuse a page of a list after an entry that there is not."""
+    """Refuse a list that is to go on after a decision or batch that does not exist."""
     if before is None:
         return
     try:
         get(before)
     except NotFound:
-        problem = Misplaced("before", "not-found", f"is not a {what} of this portal", before)
+        problem = ParameterProblem("before", "not-found", f"is not a {what} of this portal", before)
         raise Refused("invalid-parameter", "Not acceptable: before.", (problem,)) from None
 
 
@@ -169,9 +169,8 @@ def get_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
 
 
 def _decision(services: Services, request: ParsedRequest[OfId]) -> Decision:
-    wanted = request.parameters.id
-    if wanted != LATEST:
-        return services.decisions.get(wanted)
+    if request.parameters.id != LATEST:
+        return services.decisions.get(request.parameters.id)
     if newest := services.decisions.latest(1):
         return newest[0]
     raise NotFound("Nothing was decided yet.")
@@ -179,8 +178,8 @@ def _decision(services: Services, request: ParsedRequest[OfId]) -> Decision:
 
 def verify_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
     """Check one decision against its receipt, and the receipt against the one before."""
-    wanted = request.parameters.id
-    decision = _decision(services, request).id if wanted == LATEST else wanted
+    id_ = request.parameters.id
+    decision = _decision(services, request).id if id_ == LATEST else id_
     try:
         receipt, fault = proven(services.audit.chain, decision), None
     except ChainBroken as broken:
@@ -197,8 +196,8 @@ def list_models(services: Services, request: ParsedRequest[Parameters]) -> Reply
 
 def get_model(services: Services, request: ParsedRequest[OfVersion]) -> Reply:
     """Return one model version."""
-    found = services.models.get(request.parameters.product, request.parameters.version)
-    return reply(conversion.model_version(found))
+    version = services.models.get(request.parameters.product, request.parameters.version)
+    return reply(conversion.model_version(version))
 
 
 def active_model(services: Services, request: ParsedRequest[OfProduct]) -> Reply:

@@ -11,9 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from bankportal import answers
-from bankportal.api.calls import Answer, Body, Call, Deciding, Operation, ParsedRequest, Reply, reply
-from bankportal.api.handlers import wanted
+from bankportal.api.calls import Answer, Body, Call, Operation, ParsedRequest, Reply, ReplyAfterDecision, reply
+from bankportal.api.handlers import decision_request
 from bankportal.api.parameters import KEY, Keyed, Parameters
 from bankportal.api.schemas import customer_name
 from bankportal.config import Config
@@ -53,28 +52,29 @@ def _is_whole(number: float) -> bool:
     return math.isfinite(number) and abs(number) <= MAX_EXACT_INTEGER and number == int(number)
 
 
-def _predict(services: Services, request: ParsedRequest[Keyed], product: Product) -> Deciding:
-    found = (yield wanted(request, product, customer(product, request.body))).outcome
-    return reply(churn_answer(request.body, found) if product is CHURN else allowance_answer(found))
+def _predict(services: Services, request: ParsedRequest[Keyed], product: Product) -> ReplyAfterDecision:
+    decision = yield decision_request(request, product, customer(product, request.body))
+    outcome = decision.outcome
+    return reply(churn_answer(request.body, outcome) if product is CHURN else allowance_answer(outcome))
 
 
-def churn_answer(sent: Mapping[str, Any], found: Outcome) -> dict[str, Any]:
+def churn_answer(sent: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Return the older answer about churn: high from a fixed score on, whatever the bands of today."""
     return {
         "CustomerId": sent.get(CUSTOMER_ID.name),
-        "probability": round(found.score * 100, 2),
-        "risk_level": found.band.name,
-        "prediction": HIGH_CHANCE if found.score >= MIN_HIGH_CHANCE else LOW_CHANCE,
+        "probability": round(outcome.score * 100, 2),
+        "risk_level": outcome.band.name,
+        "prediction": HIGH_CHANCE if outcome.score >= MIN_HIGH_CHANCE else LOW_CHANCE,
     }
 
 
-def allowance_answer(found: Outcome) -> dict[str, Any]:
+def allowance_answer(outcome: Outcome) -> dict[str, Any]:
     """Return the older answer about a limit: without a limit a customer is ineligible, whatever the score."""
-    granted = found.limit is not None and not found.limit.declined
+    granted = outcome.limit is not None and not outcome.limit.declined
     return {
         "prediction": APPROVED if granted else NOT_APPROVED,
-        "probability": round(found.score * 100, 2),
-        "status": found.band.name if granted else INELIGIBLE,
+        "probability": round(outcome.score * 100, 2),
+        "status": outcome.band.name if granted else INELIGIBLE,
     }
 
 
@@ -103,7 +103,7 @@ def _operation(path: str, product: Product) -> Operation:
         handler=partial(_predict, product=product),
         parameters=Keyed,
         body=Body(schema=customer_name(product), examples={}),
-        answers=(Answer(status=200, help="", model=answers.Outcome),),
+        answers=(Answer(status=200, help=""),),
         errors=(),
     )
 
@@ -137,12 +137,12 @@ def preflight(config: Config, call: Call) -> Reply:
     return shared(config, call, Reply(204, b"", headers=headers if is_shared_with(config, call) else {}))
 
 
-def shared(config: Config, call: Call, found: Reply) -> Reply:
+def shared(config: Config, call: Call, reply: Reply) -> Reply:
     """Let pages of the origins that are allowed read a reply; no others."""
-    headers = {**found.headers, "Vary": "Origin"}
+    headers = {**reply.headers, "Vary": "Origin"}
     if is_shared_with(config, call):
         headers["Access-Control-Allow-Origin"] = call.headers["origin"]
-    return replace(found, headers=headers)
+    return replace(reply, headers=headers)
 
 
 def is_shared_with(config: Config, call: Call) -> bool:

@@ -9,11 +9,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bankportal import answers
+from bankportal.api.batches import NewBatch
 from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Reply
 from bankportal.api.examples import required
 from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.operations import OPERATIONS, TAGS
-from bankportal.api.parameters import Parameter, described
+from bankportal.api.parameters import Parameter, Parameters, described
 from bankportal.api.problems import KINDS, MEDIA
 from bankportal.api.schemas import customer_name, customer_schema
 from bankportal.domain.products import CHURN, PRODUCTS, Product
@@ -41,25 +42,6 @@ with Portal("http://127.0.0.1:8000") as portal:
         print(reason.sentence)
 ```
 """
-
-
-NEW_BATCH = {
-    "type": "object",
-    "title": "NewBatch",
-    "description": "A file to be scored, as a form.",
-    "properties": {
-        "product": {"type": "string", "enum": list(PRODUCTS)},
-        "file": {"type": "string", "format": "binary", "description": "A CSV file with a header, in UTF-8."},
-        "mapping": {
-            "type": "object",
-            "additionalProperties": {"type": "string"},
-            "description": 'The file\'s columns and the factors they hold, as JSON: {"credit_score": "CreditScore"}.',
-        },
-        "start": {"type": "boolean", "default": True, "description": "Whether it is scored once it is checked."},
-    },
-    "required": ["product", "file"],
-    "additionalProperties": False,
-}
 
 
 @cache
@@ -133,7 +115,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 def _body(body: Body) -> dict[str, Any]:
     examples = {name: {"value": value} for name, value in body.examples.items()}
     content: dict[str, Any] = {"schema": {"$ref": SCHEMAS + body.schema}, "examples": examples}
-    limit = f"{body.largest:,} bytes or fewer."
+    limit = f"{body.max_bytes:,} bytes or fewer."
     if body.media == MULTIPART:
         limit = "The file may be as large as the portal's settings allow."
         content["encoding"] = {"file": {"contentType": "text/csv"}, "mapping": {"contentType": JSON}}
@@ -167,7 +149,7 @@ def _schemas() -> dict[str, Any]:
     for product in PRODUCTS.values():
         schemas[customer_name(product)] = customer_schema(product)
         schemas[f"{product.title}Customers"] = _customers(product)
-    schemas["NewBatch"] = NEW_BATCH
+    schemas[NewBatch.__name__] = _form(NewBatch)
     return dict(sorted(schemas.items()))
 
 
@@ -184,5 +166,17 @@ def _customers(product: Product) -> dict[str, Any]:
         "description": f"Up to {MAX_ITEMS:,} customers.",
         "properties": {"items": {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": items}},
         "required": ["items"],
+        "additionalProperties": False,
+    }
+
+
+def _form(model: type[Parameters]) -> dict[str, Any]:
+    fields = described(model)
+    return {
+        "type": "object",
+        "title": model.__name__,
+        "description": model.__doc__,
+        "properties": {each.name: {**each.schema, "description": each.help} for each in fields},
+        "required": [name for name, field in model.model_fields.items() if field.is_required()],
         "additionalProperties": False,
     }

@@ -60,7 +60,7 @@ def _score_many(product: Product) -> Operation:
         body=Body(
             schema=f"{product.title}Customers",
             examples={"Two customers, the second refused": {"items": two}},
-            largest=MAX_SCORES_BYTES,
+            max_bytes=MAX_SCORES_BYTES,
         ),
         answers=(Answer(status=200, help="The outcomes and refusals.", model=answers.Scores),),
         errors=WRITES,
@@ -111,7 +111,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{BASE}/decisions/{{id}}",
         tag=DECISIONS,
         summary="Get a decision",
-        help="The decision as it was recorded, with the values it stands on. Protected values are not told.",
+        help="The decision as it was recorded, with the values it stands on. Protected values are left out.",
         handler=handlers.get_decision,
         parameters=OfId,
         answers=(Answer(status=200, help="The decision.", model=answers.Decision),),
@@ -180,7 +180,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=batches.create,
         parameters=Keyed,
         body=Body(
-            schema="NewBatch",
+            schema=batches.NewBatch.__name__,
             examples={"One file": {"product": CHURN.key, "file": FILE, "start": True}},
             media=MULTIPART,
         ),

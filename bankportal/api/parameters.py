@@ -16,7 +16,7 @@ from bankportal.domain.products import PRODUCTS, Product
 KEY = "Idempotency-Key"
 LATEST = "latest"
 ONE_ID = f"[{ALPHABET}]{{{ID_LENGTH}}}"
-PLACES = ("path", "query", "header")
+PLACES = ("path", "query", "header", "form")
 FLAGS = {"true": True, "false": False}
 WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
 
@@ -25,7 +25,7 @@ WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
 class Place:
     """Where a parameter stands in a call, what it is for, and an example."""
 
-    place: Literal["path", "query", "header"]
+    place: Literal["path", "query", "header", "form"]
     help: str
     example: Any = None
 
@@ -166,7 +166,7 @@ class Parameter:
 
 @cache
 def described(model: type[Parameters]) -> tuple[Parameter, ...]:
-    """Return the parameters that a model declares: those of the path, of the query, headers."""
+    """Return the parameters that a model declares: those of the path first, then of the query, headers, of a form."""
     schemas = model.model_json_schema(schema_generator=_Schema)["properties"] if model.model_fields else {}
     made = []
     for name, field in model.model_fields.items():

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: one shape for every refusal of every operation, on every engine."""
+"""Errors as problem details (RFC 9457): one shape for every refusal of every operation, on every engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Misplaced(FieldProblem):
-    """A problem of a value that stood elsewhere than in the body: `query`, `path` or `header`."""
+class ParameterProblem(FieldProblem):
+    """A problem of a value that is not in the body: its place is `query`, `path` or `header`."""
 
     place: str = "query"
 
@@ -66,8 +66,8 @@ def untrusted_host() -> Refused:
 
 
 def refusal(error: Exception, request_id: str) -> Reply:
-    """Return the reply to what went wrong; what is not a refusal is logged, and told by its reference alone."""
-    error = _of_the_server(error)
+    """Return the reply to an error. One that is not expected is logged; its reply names the request alone."""
+    error = _in_own_words(error)
     code = _code(error)
     status, title = KINDS[code]
     detail, instance = str(error), None
@@ -101,8 +101,8 @@ def _code(error: Exception) -> str:
     return outage.code if outage else "fault"
 
 
-def _of_the_server(error: Exception) -> Exception:
-    """Return what a server or form parser says of a body in our own words."""
+def _in_own_words(error: Exception) -> Exception:
+    """Return what a server or form parser says about a body as a refusal of ours; other errors as they are."""
     if isinstance(error, RequestEntityTooLarge):
         return Refused("too-large", "The body has more bytes, or more parts, than it may have.")
     if isinstance(error, ClientDisconnected):
@@ -113,7 +113,7 @@ def _of_the_server(error: Exception) -> Exception:
 def fault(problem: FieldProblem) -> answers.Fault:
     """Return one field's problem as it is answered."""
     return answers.Fault(
-        place=problem.place if isinstance(problem, Misplaced) else "body",
+        place=problem.place if isinstance(problem, ParameterProblem) else "body",
         field=printable(problem.field),
         code=problem.code,
         message=problem.message,

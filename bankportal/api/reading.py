@@ -1,4 +1,4 @@
-"""The way in: parameters and JSON bodies, read strictly. What is not exactly right is refused with its reason."""
+"""Reads parameters and JSON bodies strictly: what is not exactly right is refused, and the refusal says why."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from werkzeug.http import parse_options_header
 
 from bankportal.api.calls import JSON, Body, Call, Operation, ParsedRequest
 from bankportal.api.parameters import Parameter, Parameters, described
-from bankportal.api.problems import Misplaced, Refused, printable
+from bankportal.api.problems import ParameterProblem, Refused, printable
 
 MAX_DEPTH = 20
 MAX_PARAMETERS = 20
@@ -18,52 +18,52 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 def parse(operation: Operation, captured: Mapping[str, str], call: Call) -> ParsedRequest[Any]:
-    """Read what a call asks of an operation; `Refused` where it is not what the operation takes."""
+    """Read a call's parameters and JSON body; `Refused` where they are not what the operation takes."""
     parameters = _parameters(operation, captured, call)
     if operation.body is None or operation.body.media != JSON:
         return ParsedRequest(parameters, None, b"", call)
     require_media(call, JSON)
-    content = whole(call, operation.body)
+    content = read_body(call, operation.body)
     return ParsedRequest(parameters, from_json(content), content, call)
 
 
 def require_media(call: Call, media: str) -> None:
-    """Refuse a body of another kind than the operation takes."""
-    given = call.headers.get("content-type") or ""
+    """Refuse a body of another media type, compressed, or in another encoding than UTF-8."""
+    content_type = call.headers.get("content-type") or ""
     if call.headers.get("content-encoding", "").lower() not in {"", "identity"}:
         raise Refused("unsupported-media-type", "The body must not be compressed.")
-    kind, options = parse_options_header(given)
+    kind, options = parse_options_header(content_type)
     if kind.lower() != media:
-        raise Refused("unsupported-media-type", f"The body must be sent as {media}, not as {_quoted(given)}.")
+        raise Refused("unsupported-media-type", f"The body must be sent as {media}, not as {_quoted(content_type)}.")
     if media == JSON and options.get("charset", "utf-8").lower() not in UTF_8:
-        raise Refused("unsupported-media-type", f"JSON is written in UTF-8, not as {_quoted(given)}.")
+        raise Refused("unsupported-media-type", f"JSON is written in UTF-8, not as {_quoted(content_type)}.")
 
 
-def _quoted(given: str) -> str:
-    return printable(given) or "nothing named"
+def _quoted(content_type: str) -> str:
+    return printable(content_type) or "nothing named"
 
 
-def whole(call: Call, body: Body) -> bytes:
-    """Read a body up to its limit; `Refused` where it is larger, or ends before it is whole."""
-    content = call.stream.read(body.largest + 1)
-    if len(content) > body.largest:
-        raise too_large(body.largest)
-    announced = call.headers.get("content-length", "")  # gunicorn does not tell where a caller stopped sending
+def read_body(call: Call, body: Body) -> bytes:
+    """Read a body up to its limit; `Refused` where it is larger, or shorter than announced."""
+    content = call.stream.read(body.max_bytes + 1)
+    if len(content) > body.max_bytes:
+        raise too_large(body.max_bytes)
+    announced = call.headers.get("content-length", "")  # gunicorn does not say that a caller stopped sending
     if announced.isascii() and announced.isdigit() and len(content) < int(announced):
         raise Refused("not-json", "The body ended before it was whole.")
     return content
 
 
-def too_large(largest: int) -> Refused:
-    """Return the refusal of a body that is larger than its operation takes, in bytes."""
-    return Refused("too-large", f"The body must have {largest:,} bytes or fewer.")
+def too_large(max_bytes: int) -> Refused:
+    """Return the refusal of a body with more bytes than its operation takes."""
+    return Refused("too-large", f"The body must have {max_bytes:,} bytes or fewer.")
 
 
 def from_json(content: bytes) -> Any:
     """Parse JSON strictly.
 
-    `Refused` where it is not UTF-8 or not JSON, names a field twice, holds half characters or is nested deeper than
-    `MAX_DEPTH`. Numbers that are not finite pass: the field's own check names the field.
+    `Refused` where it is not UTF-8 or not JSON, names a field twice, holds half a surrogate pair or is nested deeper
+    than `MAX_DEPTH`. Numbers that are not finite pass: the validation of their field refuses them by its name.
     """
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
@@ -75,42 +75,42 @@ def from_json(content: bytes) -> Any:
         raise _too_deep() from None
     except ValueError:  # a whole number with thousands of digits
         raise Refused("not-json", "The body holds a number with too many digits.") from None
-    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise _too_deep()
-    if b"\\u" in content and not _encodable(value):
+    if b"\\u" in content and not _is_encodable(value):
         raise Refused("not-json", "The body holds half a character: a lone surrogate.")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        problem = Misplaced(twice, "duplicate", "is given more than once", place="body")
+        twice = next(name for name in fields if names.count(name) > 1)
+        problem = ParameterProblem(twice, "duplicate", "is given more than once", place="body")
         raise Refused("not-json", f"{printable(twice)} is given more than once.", (problem,))
-    return found
+    return fields
 
 
 def _too_deep() -> Refused:
     return Refused("not-json", f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    layer = [value]
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value] if isinstance(value, dict | list) else []
     for _ in range(levels + 1):
-        layer = [inner for outer in layer for inner in _inside(outer)]
+        layer = [inner for outer in layer for inner in _containers_in(outer)]
         if not layer:
             return False
     return True
 
 
-def _inside(value: Any) -> Iterator[Any]:
-    found: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    yield from (inner for inner in found if isinstance(inner, dict | list))
+def _containers_in(container: dict[str, Any] | list[Any]) -> Iterator[Any]:
+    inside = container.values() if isinstance(container, dict) else container
+    yield from (inner for inner in inside if isinstance(inner, dict | list))
 
 
-def _encodable(value: Any) -> bool:
+def _is_encodable(value: Any) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -120,12 +120,11 @@ def _encodable(value: Any) -> bool:
 
 def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -> Parameters:
     """Read the parameters as their model declares them; `Refused` with one problem for each that is not acceptable."""
-    problems: list[Misplaced] = []
+    problems: list[ParameterProblem] = []
     sent = {"path": captured, "query": _query(operation, call, problems), "header": call.headers}
     declared = {parameter.name: parameter for parameter in described(operation.parameters)}
-    texts = {
-        name: text for name, each in declared.items() if (text := sent[each.place].get(_sent_as(each))) is not None
-    }
+    values = {name: sent[each.place].get(_sent_as(each)) for name, each in declared.items()}
+    texts = {name: text for name, text in values.items() if text is not None}
     try:
         parameters = operation.parameters.model_validate(texts)
     except ValidationError as invalid:
@@ -136,22 +135,22 @@ def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -
     return parameters
 
 
-def _not_acceptable(parameter: Parameter, text: str) -> Misplaced:
-    return Misplaced(parameter.name, "not-acceptable", f"must be {parameter.words}", text, parameter.place)
+def _not_acceptable(parameter: Parameter, text: str) -> ParameterProblem:
+    return ParameterProblem(parameter.name, "not-acceptable", f"must be {parameter.words}", text, parameter.place)
 
 
 def _sent_as(parameter: Parameter) -> str:
     return parameter.name.lower() if parameter.place == "header" else parameter.name
 
 
-def _refused(problems: Sequence[Misplaced]) -> Refused:
+def _refused(problems: Sequence[ParameterProblem]) -> Refused:
     if any(problem.place == "path" for problem in problems):
         return Refused("not-found", "There is nothing at this path.", tuple(problems))
     names = ", ".join(printable(problem.field) or "a parameter without a name" for problem in problems)
     return Refused("invalid-parameter", f"Not acceptable: {names}.", tuple(problems))
 
 
-def _query(operation: Operation, call: Call, problems: list[Misplaced]) -> dict[str, str]:
+def _query(operation: Operation, call: Call, problems: list[ParameterProblem]) -> dict[str, str]:
     """Return the query's parameters by name; note those that are unknown or given twice."""
     if not call.query:
         return {}
@@ -165,8 +164,8 @@ def _query(operation: Operation, call: Call, problems: list[Misplaced]) -> dict[
     texts: dict[str, str] = {}
     for name, text in pairs:
         if name not in declared:
-            problems.append(Misplaced(name, "unknown-parameter", "is not a parameter of this operation", text))
+            problems.append(ParameterProblem(name, "unknown-parameter", "is not a parameter of this operation", text))
         elif name in texts:
-            problems.append(Misplaced(name, "duplicate", "is given more than once", text))
+            problems.append(ParameterProblem(name, "duplicate", "is given more than once", text))
         texts[name] = text
     return texts

@@ -13,7 +13,7 @@ from werkzeug.test import EnvironBuilder
 
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
-from bankportal.api.fastapi_adapter import Together
+from bankportal.api.fastapi_adapter import CallGroups
 from bankportal.api.flask_adapter import Engine
 from bankportal.api.schemas import example
 from bankportal.config import Config
@@ -108,13 +108,13 @@ class Gated:
     def owns(self, path: str) -> bool:
         return True
 
-    def refused_unread(self, call: Call) -> Reply | None:
+    def refusal_by_headers(self, call: Call) -> Reply | None:
         return None
 
-    def largest(self, method: str, path: str) -> int:
+    def max_body_bytes(self, method: str, path: str) -> int:
         return 100
 
-    def is_quick(self, call: Call) -> bool:
+    def is_single_score(self, call: Call) -> bool:
         return True
 
     def answer_all(self, calls) -> list[Reply]:
@@ -134,7 +134,7 @@ def test_flask_answers_who_comes_meanwhile_together(services) -> None:
         return b"".join(engine(environ, lambda status, headers: None))
 
     def waiting() -> int:
-        return len(engine.together._waiting)
+        return len(engine.recorder._waiting)
 
     with ThreadPoolExecutor(4) as pool:
         answered = [pool.submit(post, b"first")]
@@ -163,12 +163,12 @@ def test_who_comes_while_a_group_is_answered_makes_up_the_next() -> None:
 
     async def run() -> list:
         slow = Slow()
-        together, loop = Together(slow), asyncio.get_running_loop()
-        asked = [asyncio.ensure_future(together.answer(loop, number)) for number in range(4)]
+        groups, loop = CallGroups(slow), asyncio.get_running_loop()
+        asked = [asyncio.ensure_future(groups.answer(loop, number)) for number in range(4)]
         await asyncio.sleep(0)
         slow.gate.set()
         first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert slow.groups == [1, 3]
-        return [first, *map(str, others), await together.answer(loop, 4)]
+        return [first, *map(str, others), await groups.answer(loop, 4)]
 
     assert asyncio.run(run()) == [0, "all of them", "all of them", "all of them", 4]
