@@ -108,17 +108,17 @@ __all__ = (
 BASE = "/api/v1"
 KEY = "Idempotency-Key"
 JSON, PROBLEM = "application/json", "application/problem+json"
-REPEATABLE = ("/start", "/cancel")  # as often as one likes
+REPEATABLE_PATHS = ("/start", "/cancel")  # a repeated call changes nothing more
 UNNAMED = "upload.csv"
 AT_WORK = frozenset({"checking", "scoring"})
 ATTEMPTS = 4
 TIMEOUT = 30.0  # seconds, for each step of an attempt: connect, send, wait, receive
-PASSING = frozenset({429, 502, 503, 504})
-PASSING_FAULTS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+TRANSIENT_ERRORS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0  # seconds; doubled from one attempt to the next
-MAX_RETRY_AFTER = 60.0  # seconds; a server that asks for a longer pause is not asked again
+MAX_RETRY_AFTER = 60.0  # seconds; where a server wants a longer pause, the call is not sent again
 
-NOTHING: Mapping[str, Any] = {}
+NO_QUERY: Mapping[str, Any] = {}
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ T = TypeVar("T")
 class Problem(Exception):
     """The portal refused a request (RFC 9457), or what answered is not a portal.
 
-    `errors` has one `Fault` for each value at fault; `retry_after` is the pause asked for, in seconds.
+    `errors` has one `Fault` for each value at fault; `retry_after` is the pause that the portal wants, in seconds.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Problem(Exception):
 
 
 class Unreachable(Exception):
-    """The portal did not answer, as often as it was asked."""
+    """The portal did not answer, however often the request was sent."""
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -159,8 +159,8 @@ class Portal:
     """A portal at an address. Close it, or use it in a `with` block; threads may share it.
 
     A request is tried up to `attempts` times where it is safe to repeat and the fault may pass: no connection, no
-    answer in time, or one of the statuses `PASSING`. `Retry-After` is honoured. What records carries a key of its own,
-    so that it is recorded once however often it is sent. Methods raise `Problem` and `Unreachable`.
+    answer in time, or one of `TRANSIENT_STATUSES`. `Retry-After` is honoured. A call that records carries a key of its
+    own, so that it is recorded once however often it is sent. Methods raise `Problem` and `Unreachable`.
     """
 
     def __init__(
@@ -201,8 +201,8 @@ class Portal:
 
         Give a `key` of your own to have the same decision again later, after a restart of your program too.
         """
-        asked = {"record": record, "contributions": contributions, "recourse": recourse}
-        return self._post(Outcome, f"{_part(product)}/score", customer, asked, key)
+        query = {"record": record, "contributions": contributions, "recourse": recourse}
+        return self._post(Outcome, f"{_segment(product)}/score", customer, query, key)
 
     def score_many(
         self,
@@ -214,8 +214,8 @@ class Portal:
         key: str | None = None,
     ) -> Scores:
         """Score up to 1,000 customers; one that is refused stops no other."""
-        asked = {"record": record, "contributions": contributions}
-        return self._post(Scores, f"{_part(product)}/scores", {"items": list(customers)}, asked, key)
+        query = {"record": record, "contributions": contributions}
+        return self._post(Scores, f"{_segment(product)}/scores", {"items": list(customers)}, query, key)
 
     def products(self) -> tuple[Product, ...]:
         """Return what the portal decides."""
@@ -223,7 +223,7 @@ class Portal:
 
     def factors(self, product: str) -> Mapping[str, Any]:
         """Return a product's factors as JSON Schema."""
-        return self._get(dict[str, Any], f"products/{_part(product)}/schema")
+        return self._get(dict[str, Any], f"products/{_segment(product)}/schema")
 
     def decisions(self, product: str | None = None, *, before: str | None = None, size: int = 50) -> Iterator[Decision]:
         """Yield recorded decisions, newest first, fetched `size` at a time. Without contributions."""
@@ -231,11 +231,11 @@ class Portal:
 
     def decision(self, id: str = "latest") -> Decision:  # noqa: A002  # the field's name
         """Return one decision, or the latest."""
-        return self._get(Decision, f"decisions/{_part(id)}")
+        return self._get(Decision, f"decisions/{_segment(id)}")
 
     def verify(self, id: str = "latest") -> Verdict:  # noqa: A002  # the field's name
         """Say whether a decision is what was recorded."""
-        return self._get(Verdict, f"decisions/{_part(id)}/verify")
+        return self._get(Verdict, f"decisions/{_segment(id)}/verify")
 
     def models(self) -> tuple[ModelVersion, ...]:
         """Return the registered model versions."""
@@ -243,7 +243,7 @@ class Portal:
 
     def model(self, product: str, version: str = "active") -> ModelVersion:
         """Return one model version, or the one that serves."""
-        return self._get(ModelVersion, f"models/{_part(product)}/{_part(version)}")
+        return self._get(ModelVersion, f"models/{_segment(product)}/{_segment(version)}")
 
     def upload(
         self,
@@ -282,7 +282,7 @@ class Portal:
 
     def batch(self, id: str = "latest") -> Batch:  # noqa: A002  # the field's name
         """Say how a batch is."""
-        return self._get(Batch, f"batches/{_part(id)}")
+        return self._get(Batch, f"batches/{_segment(id)}")
 
     def wait(self, id: str, *, timeout: float | None = None) -> Batch:  # noqa: A002  # the field's name
         """Return a batch once no worker has anything to do for it; `TimeoutError` after `timeout` seconds."""
@@ -298,19 +298,19 @@ class Portal:
 
     def start(self, id: str) -> Batch:  # noqa: A002  # the field's name
         """Have a batch that was checked alone scored; one that was started before stays as it is."""
-        return self._send(self._request("POST", f"batches/{_part(id)}/start"), partial(_answer, Batch))
+        return self._send(self._request("POST", f"batches/{_segment(id)}/start"), partial(_answer, Batch))
 
     def cancel(self, id: str) -> Batch:  # noqa: A002  # the field's name
         """Stop a batch for good; one at rest stays as it is."""
-        return self._send(self._request("POST", f"batches/{_part(id)}/cancel"), partial(_answer, Batch))
+        return self._send(self._request("POST", f"batches/{_segment(id)}/cancel"), partial(_answer, Batch))
 
     def save_results(self, id: str, path: str | PathLike[str]) -> Path:  # noqa: A002  # the field's name
         """Write the scored rows of a batch that is done to a file, whole or not at all."""
-        return self._send(self._request("GET", f"batches/{_part(id)}/results"), partial(_save, Path(path)))
+        return self._send(self._request("GET", f"batches/{_segment(id)}/results"), partial(_save, Path(path)))
 
     def save_rejects(self, id: str, path: str | PathLike[str]) -> Path:  # noqa: A002  # the field's name
         """Write the rejected rows of a batch that was checked to a file, whole or not at all."""
-        return self._send(self._request("GET", f"batches/{_part(id)}/rejects"), partial(_save, Path(path)))
+        return self._send(self._request("GET", f"batches/{_segment(id)}/rejects"), partial(_save, Path(path)))
 
     def health(self) -> Health:
         """Say how the portal is; one without a model answers as well."""
@@ -318,47 +318,47 @@ class Portal:
         return self._send(request, partial(_answer, Health), also=HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _pages(self, kind: type[Any], path: str, product: str | None, before: str | None, size: int) -> Iterator[Any]:
-        asked = {"size": size} | ({"product": product} if product else {})
+        query = {"size": size} | ({"product": product} if product else {})
         while True:
-            page = self._get(kind, path, asked | ({"before": before} if before else {}))
+            page = self._get(kind, path, query | ({"before": before} if before else {}))
             yield from page.items
             before = page.next
             if before is None:
                 return
 
-    def _get(self, kind: type[T], path: str, asked: Mapping[str, object] = NOTHING) -> T:
-        return self._send(self._request("GET", path, asked), partial(_answer, kind))
+    def _get(self, kind: type[T], path: str, query: Mapping[str, object] = NO_QUERY) -> T:
+        return self._send(self._request("GET", path, query), partial(_answer, kind))
 
     def _post(
-        self, kind: type[T], path: str, content: Mapping[str, object], asked: Mapping[str, object], key: str | None
+        self, kind: type[T], path: str, content: Mapping[str, object], query: Mapping[str, object], key: str | None
     ) -> T:
-        headers = {"Content-Type": JSON} | ({KEY: key or str(uuid.uuid4())} if asked["record"] else {})
+        headers = {"Content-Type": JSON} | ({KEY: key or str(uuid.uuid4())} if query["record"] else {})
         # NaN is sent as it is: the portal's refusal names the field.
-        request = self._request("POST", path, asked, headers=headers, content=json.dumps(content))
+        request = self._request("POST", path, query, headers=headers, content=json.dumps(content))
         return self._send(request, partial(_answer, kind))
 
-    def _request(self, method: str, path: str, asked: Mapping[str, object] = NOTHING, **rest: Any) -> httpx.Request:
-        return self._http.build_request(method, f"{BASE}/{path}", params=cast(Any, asked), **rest)
+    def _request(self, method: str, path: str, query: Mapping[str, object] = NO_QUERY, **rest: Any) -> httpx.Request:
+        return self._http.build_request(method, f"{BASE}/{path}", params=cast(Any, query), **rest)
 
     def _send(self, request: httpx.Request, read: Callable[[httpx.Response], T], also: int = 0) -> T:
         """Send a request, again where it is safe and may help, and read the answer."""
-        attempts = self.attempts if _safe(request) else 1
+        attempts = self.attempts if _is_repeatable(request) else 1
         for attempt in range(1, attempts):
             try:
                 return self._once(request, read, also)
-            except PASSING_FAULTS:
+            except TRANSIENT_ERRORS:
                 pause = 0.0
             except Problem as problem:
                 pause = problem.retry_after
-                if problem.status not in PASSING or pause > MAX_RETRY_AFTER:
+                if problem.status not in TRANSIENT_STATUSES or pause > MAX_RETRY_AFTER:
                     raise
             sleep(max(pause, _pause(attempt)))
         try:
             return self._once(request, read, also)
-        except PASSING_FAULTS as error:
+        except TRANSIENT_ERRORS as error:
             times = f"{attempts} times" if attempts > 1 else "once"
             why = str(error) or type(error).__name__
-            raise Unreachable(f"{request.url.copy_with(query=None)} did not answer; asked {times}: {why}") from error
+            raise Unreachable(f"{request.url.copy_with(query=None)} did not answer; tried {times}: {why}") from error
 
     def _once(self, request: httpx.Request, read: Callable[[httpx.Response], T], also: int) -> T:
         with closing(self._http.send(request, stream=True)) as response:
@@ -368,11 +368,11 @@ class Portal:
             raise _problem(response)
 
 
-def _safe(request: httpx.Request) -> bool:
+def _is_repeatable(request: httpx.Request) -> bool:
     """Say whether a request may be sent again: it changes nothing, or only once, by its key or by what it does."""
     if request.method == "GET" or KEY in request.headers:
         return True
-    return request.url.params.get("record") == "false" or request.url.path.endswith(REPEATABLE)
+    return request.url.params.get("record") == "false" or request.url.path.endswith(REPEATABLE_PATHS)
 
 
 def _pause(attempt: int) -> float:
@@ -381,7 +381,7 @@ def _pause(attempt: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, guards nothing
 
 
-def _part(text: str) -> str:
+def _segment(text: str) -> str:
     """Return a text as one part of a path."""
     return quote(text, safe="")
 

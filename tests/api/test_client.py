@@ -391,7 +391,7 @@ def test_what_is_not_recorded_is_sent_again_without_a_key(engine, pauses) -> Non
 
 def test_what_may_record_twice_is_not_safe() -> None:
     def safe(method: str, query: str = "", **headers: str) -> bool:
-        return client._safe(httpx.Request(method, f"{ADDRESS}/{query}", headers=headers))
+        return client._is_repeatable(httpx.Request(method, f"{ADDRESS}/{query}", headers=headers))
 
     assert safe("GET")
     assert safe("POST", "?record=false")
@@ -405,7 +405,7 @@ def test_what_may_record_twice_is_not_safe() -> None:
 
 def test_what_is_not_safe_is_sent_once(pauses) -> None:
     portal, transport = scripted(httpx.ReadTimeout("late"))
-    with pytest.raises(Unreachable, match="asked once: late"):
+    with pytest.raises(Unreachable, match="tried once: late"):
         portal._send(portal._request("POST", "churn/score"), httpx.Response.read)
     assert (transport.asked, pauses) == (1, [])
 
@@ -480,7 +480,7 @@ def test_no_attempts() -> None:
 
 
 def test_nobody_listens(pauses) -> None:
-    with Portal("http://127.0.0.1:9", attempts=2) as portal, pytest.raises(Unreachable, match="asked 2 times"):
+    with Portal("http://127.0.0.1:9", attempts=2) as portal, pytest.raises(Unreachable, match="tried 2 times"):
         portal.health()
 
 
