@@ -64,7 +64,12 @@ SETTINGS = (
         "60",
         "Seconds without a sign of life from a worker until another takes over its chunk, from 2 to 3600.",
     ),
-    Setting("TRUSTED_HOSTS", "localhost,127.0.0.1", "Host names that requests may use, separated by commas."),
+    Setting(
+        "TRUSTED_HOSTS",
+        "localhost,127.0.0.1",
+        "Host names that requests may use, separated by commas. A proxy before the portal must pass on `Host` and set "
+        "`X-Forwarded-Proto`: pages may act only where both are those of the address in the browser.",
+    ),
     Setting(
         "LEGACY_API",
         "0",
