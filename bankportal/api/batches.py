@@ -21,8 +21,8 @@ from bankportal.api.parameters import LATEST, ByKey, Keyed, OfId, Page, Paramete
 from bankportal.api.problems import Refused
 from bankportal.api.reading import from_json, require_media
 from bankportal.domain.batch import REJECTS, SCORED, Job, State
+from bankportal.domain.canonical import canonical
 from bankportal.domain.errors import Conflict, FieldProblem, InvalidInput, KeyReused, NotFound
-from bankportal.domain.receipt import canonical
 from bankportal.services.batches.uploads import Batches
 from bankportal.wiring import Services
 

@@ -9,8 +9,8 @@ from typing import IO, Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from bankportal.api.parameters import Parameters
+from bankportal.domain.canonical import canonical
 from bankportal.domain.outcome import Decision
-from bankportal.domain.receipt import canonical
 from bankportal.domain.schema import Customer
 from bankportal.wiring import Services
 

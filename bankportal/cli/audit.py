@@ -1,14 +1,18 @@
 """`flask audit`: prove past decisions."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.progress import Progress
 
-from bankportal.cli.common import FILE, reported, services, writing
-from bankportal.domain.batch import Job
+from bankportal.cli.common import FILE, console, reported, services, writing
+from bankportal.domain.receipt import Kind
 from bankportal.files import replacing
-from bankportal.services.audit import Head
+from bankportal.services.audit import Audit, Head, Report
 
 FILES_GONE = 3  # the exit code where all that could be recomputed is equal, and something could not
 HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{64})")
@@ -35,16 +39,27 @@ def audit() -> None:
     callback=_head,
     help="What `flask audit head` printed earlier: a chain that was cut since then is named.",
 )
+@click.option(
+    "--since",
+    metavar="NUMBER:DIGEST",
+    callback=_head,
+    help="A head that was verified before: only what follows it is checked.",
+)
 @reported
-def verify(head: Head | None) -> None:
+def verify(head: Head | None, since: Head | None) -> None:
     """Check the chain of receipts; exit with 1 and name the first decision or batch that is not as recorded."""
-    verified = services().audit.verify(head)
+    if head and since:
+        raise click.UsageError("--since checks its head as well: give one of --head and --since.")
+    portal = services().audit
+    with _progress(portal, "Verifying") as report:
+        verified = portal.verify(head, since, report)
     if verified.head is None:
         click.echo("No decisions yet.")
         return
     newest = f"{verified.head.number}:{verified.head.digest}"
     counts = _counted(verified.decisions, verified.batches)
-    click.echo(f"{counts}, {verified.head.number:,} receipts: all right. Head: {newest}")
+    receipts = f"since receipt {since.number:,}" if since else f"{verified.head.number:,} receipts"
+    click.echo(f"{counts}, {receipts}: all right. Head: {newest}")
 
 
 @audit.command()
@@ -54,12 +69,23 @@ def replay() -> None:
 
     A batch whose file was deleted is named and left out; exit with 3 if everything else is equal.
     """
-    replayed = services().audit.replay()
+    portal = services().audit
+    with _progress(portal, "Recomputing") as report:
+        replayed = portal.replay(report)
     for message in replayed.gone:
         click.echo(message)
     click.echo(f"{_counted(replayed.decisions, replayed.batches)} recomputed, equal to the last bit.")
     if replayed.gone:
         click.get_current_context().exit(FILES_GONE)
+
+
+@contextmanager
+def _progress(portal: Audit, description: str) -> Iterator[Report]:
+    """Show on a terminal how many receipts are done; elsewhere nothing."""
+    screen, newest = console(stderr=True), portal.head()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(description, total=newest.number if newest else 0)
+        yield lambda number: bar.update(task, completed=number)
 
 
 def _counted(decisions: int, batches: int) -> str:
@@ -79,9 +105,9 @@ def head() -> None:
 @reported
 def export(target: str) -> None:
     """Write the chain to OUT, one receipt a line. docs/verify_receipts.py checks it without the portal."""
-    batches = count = 0
+    counts = Counter[Kind]()
     with writing(Path(target)), replacing(Path(target)) as file:
-        for entry, line in services().audit.export():
+        for kind, line in services().audit.export():
             file.write(f"{line}\n")
-            batches, count = batches + isinstance(entry, Job), count + 1
-    click.echo(f"{target}: {_counted(count - batches, batches)}.")
+            counts[kind] += 1
+    click.echo(f"{target}: {_counted(counts[Kind.DECISION], counts[Kind.BATCH])}.")

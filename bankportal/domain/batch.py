@@ -69,6 +69,10 @@ class ProblemExample:
     line: int
     text: str
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {"line": self.line, "text": self.text}
+
 
 @dataclass(frozen=True)
 class ProblemGroup:
@@ -85,6 +89,17 @@ class ProblemGroup:
     rows: int
     examples: tuple[ProblemExample, ...]
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {
+            "column": self.column,
+            "factor": self.factor,
+            "code": self.code,
+            "message": self.message,
+            "rows": self.rows,
+            "examples": [example.to_record() for example in self.examples],
+        }
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -100,6 +115,16 @@ class CheckResult:
     groups: tuple[ProblemGroup, ...]
     more: int = 0
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {
+            "rows": self.rows,
+            "good": self.good,
+            "rejected": self.rejected,
+            "groups": [group.to_record() for group in self.groups],
+            "more": self.more,
+        }
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -113,6 +138,16 @@ class Summary:
     quarantined: int
     bands: Mapping[str, int]
     mean_score: float | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {
+            "scored": self.scored,
+            "rejected": self.rejected,
+            "quarantined": self.quarantined,
+            "bands": dict(self.bands),
+            "mean_score": self.mean_score,
+        }
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ class UnseenValue:
     factor: str
     message: str
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {"factor": self.factor, "message": self.message}
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -30,6 +34,15 @@ class Reason:
     rule: str | None
     contribution: float
     sentence: str
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {
+            "factor": self.factor,
+            "rule": self.rule,
+            "contribution": self.contribution,
+            "sentence": self.sentence,
+        }
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,15 @@ class Outcome:
         return self.verdict.name == NO_LIMIT
 
     def to_record(self) -> dict[str, Any]:
-        """Return the answer as plain data, as it is stored and as its receipt fixes it."""
+        """Return the answer as plain data, as it is stored; the receipt's format fixes the keys."""
         return {
             "score": self.score,
             "band": self.band.name,
-            "limit": dict(vars(self.limit)) if self.limit else None,
-            "flags": [dict(vars(flag)) for flag in self.flags],
+            "limit": self.limit.to_record() if self.limit else None,
+            "flags": [flag.to_record() for flag in self.flags],
             "base": self.base,
             "contributions": dict(self.contributions),
-            "reasons": [dict(vars(reason)) for reason in self.reasons],
+            "reasons": [reason.to_record() for reason in self.reasons],
             "policy_version": self.policy_version,
         }
 

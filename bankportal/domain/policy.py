@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 Value = int | float | str | None
 MIN_LIMIT = 500
@@ -32,6 +33,17 @@ class Limit:
     requested: float | None
     counteroffer: bool
     obligations_assumed: bool
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data, as it is stored; the receipt's format fixes the keys."""
+        return {
+            "amount": self.amount,
+            "ceiling": self.ceiling,
+            "rule": self.rule,
+            "requested": self.requested,
+            "counteroffer": self.counteroffer,
+            "obligations_assumed": self.obligations_assumed,
+        }
 
     @property
     def declined(self) -> bool:

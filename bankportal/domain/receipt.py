@@ -1,118 +1,59 @@
 """The receipt of a decision or a batch: the SHA-256 of its canonical content, which names the receipt before it.
 
-`docs/verify_receipts.py` checks an exported chain by these rules, without the portal.
+A receipt names the format of its content. Each format has a module of its own (`receipt_format_1`) that is never
+changed, because it checks all that was recorded in that format. `docs/verify_receipts.py` checks an exported chain
+without the portal.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from bankportal.domain.batch import Job
-from bankportal.domain.outcome import Decision
-from bankportal.domain.schema import Values
+from bankportal.domain import receipt_format_1
+from bankportal.domain.canonical import canonical, sha256
 
-FORMAT = 1
 START = "0" * 64  # stands in the first receipt for the digest before
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+Record = Mapping[str, Any]  # what is stored of a decision or a batch, by column
 
 
-@dataclass(frozen=True)
-class RecordedDecision:
-    """A decision with what its receipt fixes as well: its submission's digest and the salt of its protected values."""
+class Kind(Enum):
+    """What a receipt can be written for."""
 
-    decision: Decision
-    submission: str
-    salt: str
+    DECISION = "decision"
+    BATCH = "batch"
 
 
-ChainEntry = RecordedDecision | Job  # what a receipt is written for
+# The writers of each format: from a record to what its receipt fixes. A new format is added here, and FORMAT names it.
+FORMATS: Mapping[int, Mapping[Kind, Callable[[Record], dict[str, Any]]]] = {
+    1: {Kind.DECISION: receipt_format_1.decision, Kind.BATCH: receipt_format_1.batch},
+}
+FORMAT = 1  # the format that receipts are written in now
 
 
 @dataclass(frozen=True)
 class Receipt:
     """A decision's or batch's place in the chain.
 
-    `number` counts from 1 without gaps. `digest` is the SHA-256 of the canonical content, which contains `previous`,
-    the digest of the receipt before. Digests are written in hexadecimal.
+    `number` counts from 1 without gaps. `digest` is the SHA-256 of the canonical content, which is written in `format`
+    and contains `previous`, the digest of the receipt before. Digests are written in hexadecimal.
     """
 
     number: int
     digest: str
     previous: str
+    format: int
 
 
-def canonical(content: Any) -> str:
-    """Return plain data as JSON in its one canonical form: keys sorted, no spaces, shortest floats, no NaN."""
-    return _ENCODER.encode(content)
+def content(kind: Kind, record: Record, number: int, previous: str, format: int) -> str:  # noqa: A002  # the field's name
+    """Return the canonical content of a decision or a batch, whose SHA-256 is the receipt's digest.
 
-
-def sha256(text: str) -> str:
-    """Return the SHA-256 of a text in UTF-8, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def protected_digest(salt: str, protected: Values) -> str:
-    """Return a digest that fixes the protected values without revealing them; the salt prevents guessing."""
-    return sha256(salt + canonical(protected))
-
-
-def content(entry: ChainEntry, number: int, previous: str) -> str:
-    """Return the canonical content of a decision or a batch, whose SHA-256 is the receipt's digest."""
-    fixed = batch_content(entry) if isinstance(entry, Job) else decision_content(entry)
-    return canonical(fixed | {"format": FORMAT, "number": number, "previous": previous})
-
-
-def decision_content(recorded: RecordedDecision) -> dict[str, Any]:
-    """Return what a receipt fixes of a decision: the answer, its input, the model version, the time."""
-    decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
-    return outcome.to_record() | {
-        "id": decision.id,
-        "submission": recorded.submission,
-        "at": _instant(decision.at),
-        "product": customer.product.key,
-        "input": {"carried": customer.identifiers, "scored": customer.scored, "policy": customer.policy},
-        "protected": protected_digest(recorded.salt, customer.protected),
-        "model": {"version": outcome.model_version, "digest": outcome.model_digest},
-    }
-
-
-def batch_content(job: Job) -> dict[str, Any]:
-    """Return what a receipt fixes of a batch: the file, how it was read, the versions, and the result files' digests.
-
-    The result of the check quotes cells of the file, so the receipt holds its digest alone.
+    Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where the record cannot be of that format.
     """
-    return {
-        "kind": "batch",
-        "id": job.id,
-        "state": job.state.value,
-        "at": _instant(job.at),
-        "started_at": _instant(job.started_at),
-        "finished_at": _instant(job.finished_at),
-        "product": job.product.key,
-        "input": {
-            "name": job.file_name,
-            "digest": job.input_digest,
-            "bytes": job.input_bytes,
-            "header": job.header_digest,
-            "layout": job.layout,
-            "mapping": job.mapping,
-        },
-        "checked": sha256(canonical(asdict(job.checked))) if job.checked else None,
-        "model": {"version": job.model_version, "digest": job.model_digest},
-        "policy_version": job.policy_version,
-        "rows": job.checked.rows if job.checked else None,
-        "summary": asdict(job.summary) if job.summary else None,
-        "files": job.files,
-    }
+    return canonical(FORMATS[format][kind](record) | {"format": format, "number": number, "previous": previous})
 
 
-def receipt(entry: ChainEntry, before: Receipt | None) -> Receipt:
+def receipt(kind: Kind, record: Record, before: Receipt | None) -> Receipt:
     """Return the receipt that follows another in the chain; `None` before the first."""
     number, previous = (before.number + 1, before.digest) if before else (1, START)
-    return Receipt(number, sha256(content(entry, number, previous)), previous)
-
-
-def _instant(at: datetime | None) -> str | None:
-    return at.isoformat(timespec="microseconds") if at else None
+    return Receipt(number, sha256(content(kind, record, number, previous, FORMAT)), previous, FORMAT)

@@ -1,31 +1,35 @@
-"""The chain of receipts in the database, read in its order with the decision or batch of each receipt."""
+"""The chain of receipts in the database, read in its order with what each receipt is of."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from json import JSONDecoder
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, null, select
+from sqlalchemy import JSON, Row, Select, Text, cast, null, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
-from bankportal.domain.receipt import ChainEntry, Receipt, RecordedDecision
-from bankportal.store.decisions import decision_from
-from bankportal.store.jobs import read_job
-from bankportal.store.receipts import head
+from bankportal.domain.receipt import Kind, Receipt, Record
+from bankportal.store.receipts import PLACE, head, numbered
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, jobs, protected_values, receipts
 
-# What reading raises where an edit has made stored values unreadable, not only wrong.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, SQLAlchemyError)
+# What an edit can make of stored values, beyond making them wrong.
+UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError),
+    SQLAlchemyError,
+)
 BLOCK = 500  # links read in one transaction: no writer waits for longer than that
 
 
-@dataclass(frozen=True)
-class Link:
-    """A decision or batch and its receipt as they are stored; `None` for what is not there."""
+class Link(NamedTuple):
+    """A decision or batch as it is stored, by column, and its receipt; `None` for what is not there.
 
-    entry: ChainEntry | None
+    A decision's record has its `protected` values and their `salt` beside its columns.
+    """
+
+    kind: Kind
+    record: Record | None
     receipt: Receipt | None
 
 
@@ -40,18 +44,24 @@ class Chain:
         with self.database.read() as connection:
             return head(connection)
 
-    def links(self) -> Iterator[Link]:
-        """Yield the chain in its order, with `None` for what is missing; then one decision and one batch outside it.
+    def receipt(self, number: int) -> Receipt | None:
+        """Return one receipt; `None` where it is not there."""
+        with self.database.read() as connection:
+            return numbered(connection, number)
 
-        Where an edit has made a link unreadable, one of `UNREADABLE` is raised at its place.
+    def links(self, after: int = 0) -> Iterator[Link]:
+        """Yield the chain in its order after a receipt's number; then one decision and one batch outside it.
+
+        What is missing is `None`. Where an edit has made a link unreadable, one of `UNREADABLE` is raised at its place.
         """
-        following: Select[Any] | None = _INSIDE
+        yield from self._read(_INSIDE.where(receipts.c.number < 1).limit(1))  # never written: numbers begin at 1
+        following: int | None = after
         while following is not None:
-            block, following = following, None
-            for link in self._read(block.limit(BLOCK)):
+            query, following = _INSIDE.where(receipts.c.number > following).limit(BLOCK), None
+            for link in self._read(query):
                 yield link
                 assert link.receipt is not None
-                following = _INSIDE.where(receipts.c.number > link.receipt.number)
+                following = link.receipt.number
         yield from self._read(_DECISIONS_OUTSIDE.limit(1))
         yield from self._read(_BATCHES_OUTSIDE.limit(1))
 
@@ -64,60 +74,79 @@ class Chain:
             row = connection.execute(_DECISIONS.where(decisions.c.id == id)).first()
             if row is None:
                 raise NotFound("There is no such decision.")
-            link = _link(connection, row)
-            before = select(receipts.c.number, receipts.c.digest, receipts.c.previous)
-            place = link.receipt.number - 1 if link.receipt else 0
-            row_before = connection.execute(before.where(receipts.c.number == place)).first()
-        return link, Receipt(*row_before) if row_before else None
+            link = self._link(row)
+            return link, numbered(connection, link.receipt.number - 1) if link.receipt else None
 
     def _read(self, query: Select[Any]) -> Iterator[Link]:
-        """Yield some links, all read before the first is yielded, so that a slow caller holds no transaction open."""
-        links: list[Link] = []
-        unreadable: Exception | None = None
+        """Yield some links, all read before they are yielded, so that a slow caller holds no transaction open."""
+        rows: list[Row[Any]] = []
+        unreadable: SQLAlchemyError | None = None
         try:
             with self.database.read() as connection:
                 # One at a time, so that what cannot be read is named, not the block around it.
-                rows = connection.execution_options(yield_per=1).execute(query)
-                links.extend(_link(connection, row) for row in rows)
-        except UNREADABLE as error:
+                rows.extend(connection.execution_options(yield_per=1).execute(query))
+        except SQLAlchemyError as error:
             unreadable = error
-        yield from links
+        yield from map(self._link, rows)
         if unreadable:
             raise unreadable
 
+    def _link(self, row: Sequence[Any]) -> Link:
+        """Return the link of a row: its receipt, the number of its batch, then the columns of a decision's record."""
+        number, digest, previous, format_, batch, *columns = row
+        receipt = Receipt(number, digest, previous, format_) if number is not None else None
+        if batch is not None:
+            return Link(Kind.BATCH, self._batch(batch), receipt)
+        record = dict(zip(_COLUMNS, columns, strict=True))
+        if record["number"] is None:
+            return Link(Kind.DECISION, None, receipt)
+        for name in _JSON:
+            record[name] = _parsed(record[name])
+        return Link(Kind.DECISION, record, receipt)
 
-def _link(connection: Connection, row: Row[Any]) -> Link:
-    place = Receipt(row.place, row.digest, row.previous) if row.place is not None else None
-    if row.batch is not None:
-        job = connection.execute(select(jobs).where(jobs.c.number == row.batch)).first()
-        return Link(read_job(job) if job else None, place)
-    if row.number is None:
-        return Link(None, place)
-    return Link(RecordedDecision(decision_from(row, row.apart), row.submission, row.salt or ""), place)
+    def _batch(self, number: int) -> Record | None:
+        with self.database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.number == number)).first()
+        return row._asdict() if row else None
 
 
-_SUBJECTS = (
-    *decisions.c,
-    *(receipts.c.number.label("place"), receipts.c.digest, receipts.c.previous),
-    *(protected_values.c["values"].label("apart"), protected_values.c.salt),
-)
+def _parsed(text: str | None) -> Any:
+    """Return what a JSON column holds; `ValueError` where it is not JSON alone."""
+    if text is None:
+        return None
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError("there is more than JSON in a column of JSON")
+    return value
+
+
+_DECODER = JSONDecoder()
+# What a decision's record holds, and the columns that it comes from.
+_COLUMNS = {
+    **{column.name: column for column in decisions.c},
+    "protected": protected_values.c["values"],
+    "salt": protected_values.c.salt,
+}
+_JSON = tuple(name for name, column in _COLUMNS.items() if isinstance(column.type, JSON))
+# JSON is read as text: parsed here it takes half as long.
+_SELECTED = [cast(column, Text) if name in _JSON else column for name, column in _COLUMNS.items()]
 _PROTECTED = protected_values.c.decision_number == decisions.c.number
 _INSIDE = (
-    select(*_SUBJECTS, receipts.c.job_number.label("batch"))
+    select(*PLACE, receipts.c.job_number, *_SELECTED)
     .select_from(receipts)
     .join(decisions, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
     .order_by(receipts.c.number)
 )
 _DECISIONS: Select[Any] = (
-    select(*_SUBJECTS, null().label("batch"))
+    select(*PLACE, null(), *_SELECTED)
     .select_from(decisions)
     .join(receipts, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
 )
 _DECISIONS_OUTSIDE = _DECISIONS.where(receipts.c.number.is_(None))
 _BATCHES_OUTSIDE = (
-    select(receipts.c.number.label("place"), jobs.c.number.label("batch"))
+    select(*PLACE, jobs.c.number)
     .select_from(jobs)
     .join(receipts, isouter=True)
     .where(jobs.c.state == State.DONE.value, receipts.c.number.is_(None))

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
+from sqlalchemy import Connection, Select, bindparam, func, insert, select
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import is_id, new_id
 from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
-from bankportal.domain.receipt import Receipt, RecordedDecision
+from bankportal.domain.receipt import Receipt, Record
 from bankportal.domain.schema import Customer, Values
-from bankportal.store.receipts import add_decisions
+from bankportal.store.receipts import PLACE, add_decisions
 from bankportal.store.sessions import Database
 from bankportal.store.tables import WITHOUT_LIMIT, decisions, protected_values, receipts
 
@@ -37,6 +37,15 @@ def submission_digest(token: str, customer: Customer) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class _NewDecision:
+    """A decision to record, with its submission's digest and its protected values' salt."""
+
+    decision: Decision
+    submission: str
+    salt: str
+
+
 class Decisions:
     """The recorded decisions. Protected values are read by the audit alone: here `Customer.protected` is empty."""
 
@@ -47,7 +56,7 @@ class Decisions:
         """Return the decision that a submission digest led to, if it was recorded."""
         with self.database.read() as connection:
             row = connection.execute(_read().where(decisions.c.submission == submission)).first()
-        return decision_from(row) if row else None
+        return decision_from(row._asdict()) if row else None
 
     def record(self, customer: Customer, outcome: Outcome, submission: str) -> Decision:
         """Record the decision and return it; return the earlier one where the submission was recorded before.
@@ -60,12 +69,12 @@ class Decisions:
         """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
         return self._write([_to_record(*each) for each in answered]) if answered else []
 
-    def _write(self, submitted: Sequence[RecordedDecision]) -> list[Decision]:
+    def _write(self, submitted: Sequence[_NewDecision]) -> list[Decision]:
         """Write those whose submission is new, in one transaction; return the decision of each."""
         with self.database.write() as connection:
             self.database.lock_chain(connection)  # nobody else records now: a submission that is not known here is new
             rows = connection.execute(_KNOWN, {"submissions": [each.submission for each in submitted]})
-            decided = {row.submission: decision_from(row) for row in rows}
+            decided = {row.submission: decision_from(row._asdict()) for row in rows}
             new = []
             for each in submitted:
                 if each.submission not in decided:
@@ -75,15 +84,19 @@ class Decisions:
                 self._add(connection, new)
         return [decided[each.submission] for each in submitted]
 
-    def _add(self, connection: Connection, new: Sequence[RecordedDecision]) -> None:
+    def _add(self, connection: Connection, new: Sequence[_NewDecision]) -> None:
         numbers = self.database.next_numbers(connection, decisions, len(new))
-        rows = [(number, each, each.decision.customer.protected) for number, each in zip(numbers, new, strict=True)]
-        connection.execute(_NEW, [_row(each) | {"number": number} for number, each, _ in rows])
+        rows = [_row(each) | {"number": number} for number, each in zip(numbers, new, strict=True)]
+        protected = [{"protected": each.decision.customer.protected, "salt": each.salt} for each in new]
+        connection.execute(_NEW, rows)
         connection.execute(
             _NEW_APART,
-            [{"decision_number": number, "values": apart, "salt": each.salt} for number, each, apart in rows],
+            [
+                {"decision_number": number, "values": each["protected"], "salt": each["salt"]}
+                for number, each in zip(numbers, protected, strict=True)
+            ],
         )
-        add_decisions(connection, new, numbers)
+        add_decisions(connection, [row | each for row, each in zip(rows, protected, strict=True)], numbers)
 
     def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
         """Return one decision; `NotFound` if there is none."""
@@ -91,11 +104,11 @@ class Decisions:
             row = connection.execute(_read().where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
             raise NotFound("There is no such decision.")
-        return decision_from(row)
+        return decision_from(row._asdict())
 
     def receipt(self, id: str) -> Receipt:  # noqa: A002
         """Return a decision's place in the chain; `NotFound` if it has none."""
-        query = select(receipts.c.number, receipts.c.digest, receipts.c.previous).join(decisions)
+        query = select(*PLACE).join(decisions, receipts.c.decision_number == decisions.c.number)
         with self.database.read() as connection:
             row = connection.execute(query.where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
@@ -118,7 +131,7 @@ class Decisions:
             query = query.where(decisions.c.number < anchor)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-        items = [decision_from(row) for row in rows[:size]]
+        items = [decision_from(row._asdict()) for row in rows[:size]]
         return Page(items, items[-1].id if len(rows) > size else None)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -129,9 +142,9 @@ class Decisions:
         return {key: each.count_verdicts(by_band[key], without_limit[key]) for key, each in PRODUCTS.items()}
 
 
-def _to_record(customer: Customer, outcome: Outcome, submission: str) -> RecordedDecision:
+def _to_record(customer: Customer, outcome: Outcome, submission: str) -> _NewDecision:
     decision = Decision(new_id(), datetime.now(UTC), customer, outcome)
-    return RecordedDecision(decision, submission, secrets.token_hex(16))
+    return _NewDecision(decision, submission, secrets.token_hex(16))
 
 
 def _read() -> Select[Any]:
@@ -154,7 +167,7 @@ def _counts_by_band(connection: Connection, query: Select[Any]) -> defaultdict[s
     return counts
 
 
-def _row(recorded: RecordedDecision) -> dict[str, Any]:
+def _row(recorded: _NewDecision) -> dict[str, Any]:
     decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
     return outcome.to_record() | {
         "id": decision.id,
@@ -169,24 +182,24 @@ def _row(recorded: RecordedDecision) -> dict[str, Any]:
     }
 
 
-def decision_from(row: Row[Any], apart: Values | None = None) -> Decision:
-    """Return a stored decision, with these protected values; without any where there are none."""
-    product = PRODUCTS[row.product]
-    customer = Customer(product, row.carried, row.scored, row.policy, {} if apart is None else apart)
+def decision_from(record: Record, apart: Values | None = None) -> Decision:
+    """Return the decision of a row of `decisions`, with these protected values; without any where there are none."""
+    product = PRODUCTS[record["product"]]
+    customer = Customer(product, record["carried"], record["scored"], record["policy"], {} if apart is None else apart)
     outcome = Outcome(
         product=product,
-        score=row.score,
-        band=_band(product, row.band),
-        limit=Limit(**row.limit) if row.limit else None,
-        flags=tuple(UnseenValue(**flag) for flag in row.flags),
-        base=row.base,
-        contributions=row.contributions,
-        reasons=tuple(Reason(**reason) for reason in row.reasons),
-        model_version=row.model_version,
-        model_digest=row.model_digest,
-        policy_version=row.policy_version,
+        score=record["score"],
+        band=_band(product, record["band"]),
+        limit=Limit(**record["limit"]) if record["limit"] else None,
+        flags=tuple(UnseenValue(**flag) for flag in record["flags"]),
+        base=record["base"],
+        contributions=record["contributions"],
+        reasons=tuple(Reason(**reason) for reason in record["reasons"]),
+        model_version=record["model_version"],
+        model_digest=record["model_digest"],
+        policy_version=record["policy_version"],
     )
-    return Decision(row.id, row.at, customer, outcome)
+    return Decision(record["id"], record["at"], customer, outcome)
 
 
 def _band(product: Product, name: str) -> Band:

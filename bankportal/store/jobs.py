@@ -5,7 +5,6 @@ chunk's token and needs a lease that still runs, in the same transaction: a work
 A transaction that changes a job and its chunks locks the job's row first, so that two of them cannot deadlock.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from bankportal.domain.batch import CheckResult, Chunk, Job, ProblemExample, Pro
 from bankportal.domain.errors import Conflict, NotFound, PortalError
 from bankportal.domain.ids import is_id
 from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.receipt import Record
 from bankportal.store.receipts import add_batch
 from bankportal.store.sessions import Database
 from bankportal.store.tables import chunks, jobs
@@ -123,7 +123,7 @@ class JobStore:
     def _with_key(self, key: str) -> Job | None:
         with self.database.read() as connection:
             row = connection.execute(_read().where(jobs.c.key == key)).first()
-        return read_job(row) if row else None
+        return read_job(row._asdict()) if row else None
 
     def get(self, id: str) -> Job:  # noqa: A002  # the field's name
         """Return one job; `NotFound` if there is none."""
@@ -144,14 +144,14 @@ class JobStore:
             anchor = select(jobs.c.number).where(jobs.c.id == (before if is_id(before) else "")).scalar_subquery()
             query = query.where(jobs.c.number < anchor)
         with self.database.read() as connection:
-            return [read_job(row) for row in connection.execute(query)]
+            return [read_job(row._asdict()) for row in connection.execute(query)]
 
     def finished_like(self, job: Job) -> list[Job]:
         """Return the other finished jobs of the same product and file, newest first."""
         same = (jobs.c.product == job.product.key, jobs.c.input_digest == job.input_digest, jobs.c.id != job.id)
         query = _read().where(*same, jobs.c.state == State.DONE.value).order_by(jobs.c.number.desc())
         with self.database.read() as connection:
-            return [read_job(row) for row in connection.execute(query)]
+            return [read_job(row._asdict()) for row in connection.execute(query)]
 
     def confirm(self, job: Job, mapping: Mapping[str, str], *, start: bool) -> Job:
         """Record a mapping and have the file checked with it; `Conflict` where another mapping is already used."""
@@ -287,7 +287,7 @@ class JobStore:
         """Record the result of a check and the spans to score; start scoring at once where there are `versions`."""
         message = "" if checked.good else NOTHING_TO_SCORE
         with self._completing(chunk, DONE, rows_done=checked.rows, files=files) as connection:
-            _set(connection, chunk.job_number, checked=_plain(checked), state=State.CHECKED.value, message=message)
+            _set(connection, chunk.job_number, checked=checked.to_record(), state=State.CHECKED.value, message=message)
             add = [_new_chunk(chunk.job_number, Stage.SCORE, place, HELD, span) for place, span in enumerate(spans)]
             connection.execute(insert(chunks), add)
             if versions and checked.good:
@@ -311,7 +311,7 @@ class JobStore:
 
         `publish` moves the files to their places within the transaction: a worker that lost its lease moves none.
         """
-        values = {"state": State.DONE.value, "summary": _plain(summary), "files": dict(files), "message": ""}
+        values = {"state": State.DONE.value, "summary": summary.to_record(), "files": dict(files), "message": ""}
         with self._completing(chunk, DONE) as connection:
             _set(connection, chunk.job_number, finished_at=datetime.now(UTC), **values)
             job = _job(connection, jobs.c.number == chunk.job_number)
@@ -419,19 +419,19 @@ def _job(connection: Connection, which: ColumnElement[bool]) -> Job:
     row = connection.execute(_read().where(which)).first()
     if row is None:
         raise NotFound("There is no such batch.")
-    return read_job(row)
+    return read_job(row._asdict())
 
 
-def read_job(row: Row[Any]) -> Job:
+def read_job(record: Record) -> Job:
     """Return the job of a row of `jobs`; `rows_done` is 0 where the row does not have it."""
-    fields = {name: row._mapping[name] for name in Job.__dataclass_fields__ if name in row._mapping}
+    fields = {name: record[name] for name in Job.__dataclass_fields__ if name in record}
     return Job(
         **fields
         | {
-            "product": PRODUCTS[row.product],
-            "state": State(row.state),
-            "checked": _checked(row.checked) if row.checked else None,
-            "summary": Summary(**row.summary) if row.summary else None,
+            "product": PRODUCTS[record["product"]],
+            "state": State(record["state"]),
+            "checked": _checked(record["checked"]) if record["checked"] else None,
+            "summary": Summary(**record["summary"]) if record["summary"] else None,
         }
     )
 
@@ -442,11 +442,6 @@ def _checked(content: dict[str, Any]) -> CheckResult:
 
 def _group(content: dict[str, Any]) -> ProblemGroup:
     return ProblemGroup(**content | {"examples": tuple(ProblemExample(**example) for example in content["examples"])})
-
-
-def _plain(value: Any) -> Any:
-    """Return a dataclass as it is read back from JSON."""
-    return json.loads(json.dumps(asdict(value)))
 
 
 def _chunk(row: Row[Any]) -> Chunk:

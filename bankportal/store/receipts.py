@@ -5,17 +5,27 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, insert, select
 
 from bankportal.domain.batch import Job, State
-from bankportal.domain.receipt import ChainEntry, Receipt, RecordedDecision, receipt
+from bankportal.domain.receipt import Kind, Receipt, Record, receipt
 from bankportal.store.sessions import Database
-from bankportal.store.tables import receipts
+from bankportal.store.tables import jobs, receipts
 
+# A receipt's columns in the order of `Receipt`'s fields.
+PLACE = (receipts.c.number, receipts.c.digest, receipts.c.previous, receipts.c.format)
+# Which column names what a receipt is of.
+SUBJECTS = {Kind.DECISION: receipts.c.decision_number, Kind.BATCH: receipts.c.job_number}
 _NEW = insert(receipts)
-_NEWEST = select(receipts.c.number, receipts.c.digest, receipts.c.previous).order_by(receipts.c.number.desc()).limit(1)
+_NEWEST = select(*PLACE).order_by(receipts.c.number.desc()).limit(1)
 
 
 def head(connection: Connection) -> Receipt | None:
     """Return the newest receipt of the chain; `None` where there is none."""
     row = connection.execute(_NEWEST).first()
+    return Receipt(*row) if row else None
+
+
+def numbered(connection: Connection, number: int) -> Receipt | None:
+    """Return one receipt of the chain; `None` where it is not there."""
+    row = connection.execute(select(*PLACE).where(receipts.c.number == number)).first()
     return Receipt(*row) if row else None
 
 
@@ -28,19 +38,20 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
     if job.state is not State.DONE:
         raise ValueError("only a batch that is done has a place in the chain")
     database.lock_chain(connection)
-    return _add(connection, [job], "job_number", [job.number])
+    stored = connection.execute(select(jobs).where(jobs.c.number == job.number)).one()
+    return _add(connection, Kind.BATCH, [stored._asdict()], [job.number])
 
 
-def add_decisions(connection: Connection, recorded: Sequence[RecordedDecision], numbers: Sequence[int]) -> None:
+def add_decisions(connection: Connection, records: Sequence[Record], numbers: Sequence[int]) -> None:
     """Add decisions, stored under these numbers, to the end of the chain, which the caller must have locked."""
-    _add(connection, recorded, "decision_number", numbers)
+    _add(connection, Kind.DECISION, records, numbers)
 
 
-def _add(connection: Connection, entries: Sequence[ChainEntry], column: str, numbers: Sequence[int]) -> Receipt:
+def _add(connection: Connection, kind: Kind, records: Sequence[Record], numbers: Sequence[int]) -> Receipt:
     last, rows = head(connection), []
-    for entry, number in zip(entries, numbers, strict=True):
-        last = receipt(entry, last)
-        rows.append(vars(last) | {column: number})
+    for record, number in zip(records, numbers, strict=True):
+        last = receipt(kind, record, last)
+        rows.append(vars(last) | {SUBJECTS[kind].name: number})
     connection.execute(_NEW, rows)
     assert last is not None
     return last

@@ -171,6 +171,8 @@ receipts = Table(
     Column("job_number", ForeignKey("jobs.number"), unique=True),
     Column("digest", String(64), nullable=False),
     Column("previous", String(64), nullable=False),
+    # Which module wrote the content (bankportal.domain.receipt.FORMATS); 1 for all from before there was a choice.
+    Column("format", Integer, nullable=False, server_default="1"),
     CheckConstraint("(decision_number IS NULL) <> (job_number IS NULL)", name="one_subject"),
 )
 
