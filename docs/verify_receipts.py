@@ -4,13 +4,16 @@
 
 Each line of EXPORT (`flask audit export`) is a JSON object: `content`, the canonical text of one decision or batch, and
 `digest`, its SHA-256. The content holds its `number`, from 1 without gaps, and `previous`, the digest of the line
-before (64 zeros at the start); that of a batch has the `kind` "batch" and the digests of its files. NUMBER:DIGEST is a
-head kept from earlier (`flask audit head`): the chain must still hold it.
+before (64 zeros at the start); that of a batch has the `kind` "batch" and the digests of its files. It names its
+`format`; this script knows those in FORMATS, and says so where a newer release wrote another. NUMBER:DIGEST is a head
+kept from earlier (`flask audit head`): the chain must still hold it.
 """
 
 import hashlib
 import json
 import sys
+
+FORMATS = (1,)
 
 
 def once(pairs):
@@ -37,6 +40,8 @@ def check(lines, head=None):
             place = content["number"], content["previous"]
             if type(place[0]) is not int or place != (number, previous):
                 raise ValueError("it does not follow the line before")
+            if content["format"] not in FORMATS:
+                raise ValueError(f"it has format {content['format']}, which a newer release wrote")
             if content.get("kind", "batch") != "batch":
                 raise ValueError("it is neither a decision nor a batch")
             batches += "kind" in content

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import Source
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
+from bankportal.services.proving import proven
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]
@@ -190,6 +192,14 @@ def test_the_script_finds_what_is_wrong(services, decided, spoil) -> None:
         check(spoil(exported(services)))
 
 
+def test_the_script_names_a_format_of_a_newer_release(services, decided) -> None:
+    lines = exported(services)
+    content = json.loads(lines[3])["content"].replace('"format":1', '"format":2')
+    newer = json.dumps({"content": content, "digest": sha256(content)})
+    with pytest.raises(ValueError, match="line 4: it has format 2, which a newer release wrote"):
+        check([*lines[:3], newer])
+
+
 def test_the_script_finds_a_cut_tail(services, decided) -> None:
     lines = exported(services)
     with pytest.raises(ValueError, match="does not hold the head"):
@@ -225,6 +235,131 @@ def test_replay_without_the_version_says_so(services, decided) -> None:
         services.audit.replay()
 
 
+ANSWERS = {
+    "the score's last bit": ("score = score * (1 + 2.3e-16)", "score"),
+    "the band": ("band = 'Elite ?'", "band"),
+    "the base": ("base = base + 1e-9", "base"),
+    "a contribution": ("contributions = json_set(contributions, '$.Tenure', 0.5)", "contributions"),
+    "a contribution less": ("contributions = json_remove(contributions, '$.Tenure')", "contributions"),
+    "a contribution more": ("contributions = json_set(contributions, '$.Other', 0.5)", "contributions"),
+    "a contribution as text": (
+        "contributions = json_set(contributions, '$.Tenure', json_extract(contributions, '$.Tenure') || '')",
+        "contributions",
+    ),
+    "the limit": ('"limit" = json_set("limit", \'$.amount\', 99.0)', "limit"),
+    "a limit as a whole number": ('"limit" = json_set("limit", \'$.ceiling\', 5)', "limit"),
+    "no limit": ("\"limit\" = 'null'", "limit"),
+    "a flag": ("""flags = '[{"factor": "Tenure", "message": "is high"}]'""", "flags"),
+    "a reason's factor": ("reasons = json_set(reasons, '$[0].factor', 'Tenure ?')", "reasons"),
+    "a reason's rule": ("reasons = json_set(reasons, '$[0].rule', 'other')", "reasons"),
+    "a reason's contribution": ("reasons = json_set(reasons, '$[0].contribution', 0.5)", "reasons"),
+    "no reason": ("reasons = '[]'", "reasons"),
+}
+
+
+@pytest.mark.parametrize(("edit", "what"), ANSWERS.values(), ids=ANSWERS)
+def test_replay_compares_every_field_of_an_answer(services, decided, tamper, edit, what) -> None:
+    tamper(f"UPDATE decisions SET {edit} WHERE number = 4")
+    with pytest.raises(ReplayDiffers, match=f"{decided[3].id} recomputed differs in {what}\\."):
+        services.audit.replay()
+
+
+def test_replay_recomputes_together(services, decided, monkeypatch) -> None:
+    def by_itself(*_):
+        raise AssertionError("all are equal: none needs to be named")
+
+    monkeypatch.setattr("bankportal.services.batches.replaying.replay_decision", by_itself)
+    assert services.audit.replay() == Replayed(6, 0, ())
+
+
+@pytest.mark.parametrize("together", [1, 2, 500])
+@pytest.mark.parametrize(
+    ("edits", "named"),
+    [
+        ({3: "score = score / 2", 2: "base = base / 2"}, 2),
+        ({4: "base = base / 2", 5: "scored = 'not json'"}, 4),
+        ({4: "scored = 'not json'", 5: "base = base / 2"}, None),
+        ({3: "flags = '[1]'", 5: "base = base / 2"}, 3),
+        ({2: "product = 'loans'", 3: "base = base / 2"}, 2),
+        ({2: "model_version = 'v7'", 3: "base = base / 2"}, 2),
+        ({2: "policy_version = 'other'", 3: "base = base / 2"}, 2),
+        ({2: "scored = json_set(scored, '$.Balance', json('1' || replace(hex(zeroblob(200)), '00', '00')))"}, 2),
+    ],
+    ids=["two products", "before the unreadable", "unreadable", "flag", "product", "model", "policy", "a huge number"],
+)
+def test_replay_names_the_first_in_blocks_of_any_size(
+    services, decided, tamper, monkeypatch, together, edits, named
+) -> None:
+    monkeypatch.setattr("bankportal.services.audit.TOGETHER", together)
+    tamper(*(f"UPDATE decisions SET {edit} WHERE number = {number}" for number, edit in edits.items()))
+    if named:
+        with pytest.raises(ReplayDiffers, match=f"Decision {decided[named - 1].id} "):
+            services.audit.replay()
+    else:
+        with pytest.raises(ChainBroken, match="What follows receipt 3 cannot be read"):
+            services.audit.replay()
+
+
+def test_a_receipt_of_a_newer_release_is_called_that(services, decided, tamper) -> None:
+    tamper("UPDATE receipts SET format = 2 WHERE number = 4")
+    for check_it in (services.audit.verify, lambda: proven(services.audit.chain, decided[3].id)):
+        with pytest.raises(ChainBroken, match=r"Receipt 4 has format 2, .* written by a newer release"):
+            check_it()
+
+
+def head_at(services, number: int) -> Head:
+    at = services.audit.chain.receipt(number)
+    return Head(at.number, at.digest)
+
+
+def test_verifying_takes_up_from_an_earlier_head(services, decided, tamper) -> None:
+    since = head_at(services, 4)
+    assert services.audit.verify(since=since) == Verified(2, 0, services.audit.head())
+    tamper("UPDATE decisions SET score = 0.5 WHERE number = 4")
+    assert services.audit.verify(since=since).decisions == 2, "what was verified before is not read again"
+    tamper("UPDATE decisions SET score = 0.5 WHERE number = 5")
+    with pytest.raises(ChainBroken, match=f"Decision {decided[4].id} \\(receipt 5\\) is not what was recorded"):
+        services.audit.verify(since=since)
+
+
+def test_verifying_from_the_newest_head_checks_nothing_more(services, decided) -> None:
+    newest = services.audit.head()
+    assert services.audit.verify(since=Head(newest.number, newest.digest)) == Verified(0, 0, newest)
+
+
+def test_an_earlier_head_that_is_not_there_is_refused(services, decided, tamper) -> None:
+    since = head_at(services, 5)
+    with pytest.raises(ChainBroken, match="Receipt 5 is not the one that was verified before"):
+        services.audit.verify(since=Head(5, "0" * 64))
+    tamper("DELETE FROM decisions WHERE number > 4", "DELETE FROM receipts WHERE number > 4")
+    with pytest.raises(ChainBroken, match="Receipt 5, which was verified before, is not there"):
+        services.audit.verify(since=since)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DELETE FROM receipts WHERE number = 2", "has no receipt: it was inserted"),
+        ("UPDATE receipts SET number = 0 WHERE number = 2", "the next one there is 0"),
+        ("DELETE FROM receipts WHERE number = 5", "Receipt 5 is missing"),
+    ],
+    ids=["outside", "below the first", "the next"],
+)
+def test_what_stands_outside_is_found_from_an_earlier_head_too(services, decided, tamper, statement, message) -> None:
+    since = head_at(services, 4)
+    tamper(statement)
+    with pytest.raises(ChainBroken, match=message):
+        services.audit.verify(since=since)
+
+
+def test_progress_is_reported(services, decided, monkeypatch) -> None:
+    monkeypatch.setattr("bankportal.services.audit.REPORTED", 2)
+    for work in (services.audit.verify, services.audit.replay):
+        reached = []
+        work(report=reached.append)
+        assert reached == [2, 4, 6]
+
+
 def test_words_edited_since_do_not_matter(services, decided) -> None:
     from bankportal.domain.reasons import Catalogue
 
@@ -247,5 +382,12 @@ def test_commands(app, client, examples, tmp_path) -> None:
     assert "1 decisions and 0 batches recomputed" in runner.invoke(args=["audit", "replay"]).output
     runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")])
     assert check((tmp_path / "chain.jsonl").read_text(encoding="utf-8").splitlines()) == (head, 1, 0)
+    since = runner.invoke(args=["audit", "verify", "--since", head])
+    assert since.stdout == f"0 decisions and 0 batches, since receipt 1: all right. Head: {head}\n"
+    assert since.stderr == "", "no progress where nobody looks"
+    both = runner.invoke(args=["audit", "verify", "--since", head, "--head", head])
+    assert (both.exit_code, "give one of" in both.output) == (2, True)
+    missing = runner.invoke(args=["audit", "verify", "--since", f"2:{'0' * 64}"])
+    assert (missing.exit_code, "which was verified before, is not there" in missing.output) == (1, True)
     assert runner.invoke(args=["audit", "verify", "--head", "nonsense"]).exit_code == 2
     assert runner.invoke(args=["audit", "verify", "--head", f"2:{'0' * 64}"]).exit_code == 1

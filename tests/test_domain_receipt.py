@@ -1,39 +1,55 @@
 """What a receipt fixes, written out by hand: what was recorded once must come out the same for ever."""
 
 import json
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 
 import pytest
 
-from bankportal.domain.batch import CheckResult, Job, ProblemExample, ProblemGroup, State, Summary
-from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
+from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Summary
+from bankportal.domain.canonical import canonical
+from bankportal.domain.outcome import Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import ALLOWANCE, CHURN
-from bankportal.domain.receipt import Receipt, RecordedDecision, canonical, content, protected_digest, receipt
-from bankportal.domain.schema import Customer
+from bankportal.domain.products import ALLOWANCE
+from bankportal.domain.receipt import Kind, Receipt, content, receipt
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 9, UTC)
 HALF = timezone(timedelta(hours=5, minutes=30))
 
-CUSTOMER = Customer(
-    ALLOWANCE, {"Surname": "Müller"}, {"Balance": 0.1 + 0.2, "Tenure": None}, {"RequestedLimit": 900.0}, {"Age": 41}
-)
-OUTCOME = Outcome(
-    product=ALLOWANCE,
-    score=0.7,
-    band=ALLOWANCE.bands[1],
-    limit=Limit(900.0, 1200.5, "requested", 900.0, False, True),
-    flags=(UnseenValue("Balance", "is high"),),
-    base=0.5,
-    contributions={"Tenure": -0.05, "Balance": 0.25},
-    reasons=(Reason("Balance", None, 0.25, "A balance speaks for repaying"), Reason(None, "band", 0.0, "The band")),
-    model_version="v3",
-    model_digest="m" * 64,
-    policy_version="2026-11",
-)
-RECORDED = RecordedDecision(Decision("one", AT, CUSTOMER, OUTCOME), "submitted", "salt")
+DECISION = {
+    "number": 3,
+    "id": "one",
+    "submission": "submitted",
+    "at": AT,
+    "product": "allowance",
+    "carried": {"Surname": "Müller"},
+    "scored": {"Balance": 0.1 + 0.2, "Tenure": None},
+    "policy": {"RequestedLimit": 900.0},
+    "score": 0.7,
+    "band": "Standard",
+    "limit": {
+        "amount": 900.0,
+        "ceiling": 1200.5,
+        "rule": "requested",
+        "requested": 900.0,
+        "counteroffer": False,
+        "obligations_assumed": True,
+    },
+    "flags": [{"factor": "Balance", "message": "is high"}],
+    "base": 0.5,
+    "contributions": {"Tenure": -0.05, "Balance": 0.25},
+    "reasons": [
+        {"factor": "Balance", "rule": None, "contribution": 0.25, "sentence": "A balance speaks for repaying"},
+        {"factor": None, "rule": "band", "contribution": 0.0, "sentence": "The band"},
+    ],
+    "model_version": "v3",
+    "model_digest": "m" * 64,
+    "policy_version": "2026-11",
+    "protected": {"Age": 41},
+    "salt": "salt",
+}
 OF_DECISION = (
     '{"at":"2026-05-04T03:02:01.000009+00:00","band":"Standard","base":0.5,'
     '"contributions":{"Balance":0.25,"Tenure":-0.05},"flags":[{"factor":"Balance","message":"is high"}],"format":1,'
@@ -46,37 +62,42 @@ OF_DECISION = (
     '{"contribution":0.0,"factor":null,"rule":"band","sentence":"The band"}],"score":0.7,"submission":"submitted"}'
 )
 
-CHECKED = CheckResult(
-    3, 2, 1, (ProblemGroup("a", "Age", "too-low", "must be 18 or more", 1, (ProblemExample(3, "7"),)),), 4
-)
+GROUP = {
+    "column": "a",
+    "factor": "Age",
+    "code": "too-low",
+    "message": "must be 18 or more",
+    "rows": 1,
+    "examples": [{"line": 3, "text": "7"}],
+}
 CHECKED_TEXT = (
     '{"good":2,"groups":[{"code":"too-low","column":"a","examples":[{"line":3,"text":"7"}],"factor":"Age",'
     '"message":"must be 18 or more","rows":1}],"more":4,"rejected":1,"rows":3}'
 )
-JOB = Job(
-    id="two",
-    number=5,
-    product=CHURN,
-    state=State.DONE,
-    at=AT,
-    file_name="May.csv",
-    input_digest="i" * 64,
-    input_bytes=99,
-    header_digest="h" * 64,
-    layout={"delimiter": ","},
-    mapping={"a": "Age"},
-    start_when_checked=True,
-    message="",
-    checked=CHECKED,
-    model_version="v1",
-    model_digest="m" * 64,
-    policy_version=None,
-    started_at=AT + timedelta(minutes=1),
-    finished_at=AT + timedelta(minutes=2),
-    summary=Summary(2, 1, 0, {"Loyal": 2}, 0.25),
-    files={"scored.csv": "s" * 64},
-    rows_done=3,
-)
+BATCH = {
+    "number": 5,
+    "id": "two",
+    "key": None,
+    "product": "churn",
+    "state": "done",
+    "at": AT,
+    "file_name": "May.csv",
+    "input_digest": "i" * 64,
+    "input_bytes": 99,
+    "header_digest": "h" * 64,
+    "layout": {"delimiter": ","},
+    "mapping": {"a": "Age"},
+    "start_when_checked": True,
+    "message": "",
+    "checked": {"rows": 3, "good": 2, "rejected": 1, "groups": [GROUP], "more": 4},
+    "model_version": "v1",
+    "model_digest": "m" * 64,
+    "policy_version": None,
+    "started_at": AT + timedelta(minutes=1),
+    "finished_at": AT + timedelta(minutes=2),
+    "summary": {"scored": 2, "rejected": 1, "quarantined": 0, "bands": {"Loyal": 2}, "mean_score": 0.25},
+    "files": {"scored.csv": "s" * 64},
+}
 OF_BATCH = (
     '{"at":"2026-05-04T03:02:01.000009+00:00","checked":"' + sha256(CHECKED_TEXT.encode()).hexdigest() + '",'
     '"files":{"scored.csv":"' + "s" * 64 + '"},"finished_at":"2026-05-04T03:04:01.000009+00:00","format":1,"id":"two",'
@@ -88,23 +109,129 @@ OF_BATCH = (
 )
 
 
-@pytest.mark.parametrize(("entry", "text"), [(RECORDED, OF_DECISION), (JOB, OF_BATCH)], ids=["decision", "batch"])
-def test_it_works(entry, text) -> None:
-    assert content(entry, 12, "before") == text
-    assert receipt(entry, Receipt(11, "before", "")) == Receipt(12, sha256(text.encode()).hexdigest(), "before")
+BOTH = pytest.mark.parametrize(
+    ("kind", "record", "text"),
+    [(Kind.DECISION, DECISION, OF_DECISION), (Kind.BATCH, BATCH, OF_BATCH)],
+    ids=["decision", "batch"],
+)
 
 
-@pytest.mark.parametrize(("entry", "text"), [(RECORDED, OF_DECISION), (JOB, OF_BATCH)], ids=["decision", "batch"])
-def test_the_first_receipt_follows_zeros(entry, text) -> None:
+def written(kind, record) -> dict:
+    """Return what a receipt of format 1 fixes of a record."""
+    return json.loads(content(kind, record, 1, "", 1))
+
+
+@BOTH
+def test_it_works(kind, record, text) -> None:
+    assert content(kind, record, 12, "before", 1) == text
+    assert receipt(kind, record, Receipt(11, "before", "", 1)) == Receipt(
+        12, sha256(text.encode()).hexdigest(), "before", 1
+    )
+
+
+@BOTH
+def test_the_first_receipt_follows_zeros(kind, record, text) -> None:
     first = text.replace('"number":12', '"number":1').replace('"before"', f'"{"0" * 64}"')
-    assert receipt(entry, None) == Receipt(1, sha256(first.encode()).hexdigest(), "0" * 64)
+    assert receipt(kind, record, None) == Receipt(1, sha256(first.encode()).hexdigest(), "0" * 64, 1)
+
+
+@BOTH
+def test_a_column_of_a_later_release_is_not_in_format_1(kind, record, text) -> None:
+    assert content(kind, record | {"decided_by": "somebody"}, 12, "before", 1) == text
+
+
+@BOTH
+def test_a_column_that_is_fixed_cannot_be_missing(kind, record, text) -> None:
+    read: set[str] = set()
+
+    class Read(dict):
+        def __getitem__(self, name):
+            read.add(name)
+            return super().__getitem__(name)
+
+    content(kind, Read(record), 12, "before", 1)
+    unproven = {"number"} if kind is Kind.DECISION else {"number", "key", "start_when_checked", "message"}
+    assert read == set(record) - unproven
+    for name in read:
+        with pytest.raises(KeyError, match=name):
+            content(kind, {key: value for key, value in record.items() if key != name}, 12, "before", 1)
+
+
+PARTS = {
+    "limit": (Kind.DECISION, DECISION, ("limit",)),
+    "flag": (Kind.DECISION, DECISION, ("flags", 0)),
+    "reason": (Kind.DECISION, DECISION, ("reasons", 1)),
+    "check": (Kind.BATCH, BATCH, ("checked",)),
+    "group": (Kind.BATCH, BATCH, ("checked", "groups", 0)),
+    "example": (Kind.BATCH, BATCH, ("checked", "groups", 0, "examples", 0)),
+    "summary": (Kind.BATCH, BATCH, ("summary",)),
+}
+
+
+@pytest.mark.parametrize(("kind", "record", "path"), PARTS.values(), ids=PARTS)
+def test_format_1_takes_no_key_more_or_less(kind, record, path) -> None:
+    for change in (lambda part: part.update(more_of_it=1), lambda part: part.popitem()):
+        changed = deepcopy(record)
+        part = changed
+        for step in path:
+            part = part[step]
+        change(part)
+        with pytest.raises(ValueError, match="format 1 holds"):
+            content(kind, changed, 12, "before", 1)
+
+
+@dataclass(frozen=True)
+class WiderReason(Reason):
+    """A reason as a later release may have it."""
+
+    strength: str = "strong"
+
+
+@dataclass(frozen=True)
+class WiderLimit(Limit):
+    """A limit as a later release may have it."""
+
+    currency: str = "CHF"
+
+
+@dataclass(frozen=True)
+class WiderSummary(Summary):
+    """A summary as a later release may have it."""
+
+    median_score: float = 0.5
+
+
+def test_a_field_more_in_the_code_changes_neither_what_is_stored_nor_format_1() -> None:
+    outcome = Outcome(
+        product=ALLOWANCE,
+        score=0.7,
+        band=ALLOWANCE.bands[1],
+        limit=WiderLimit(900.0, 1200.5, "requested", 900.0, False, True),
+        flags=(UnseenValue("Balance", "is high"),),
+        base=0.5,
+        contributions={"Tenure": -0.05, "Balance": 0.25},
+        reasons=(
+            WiderReason("Balance", None, 0.25, "A balance speaks for repaying"),
+            WiderReason(None, "band", 0.0, "The band"),
+        ),
+        model_version="v3",
+        model_digest="m" * 64,
+        policy_version="2026-11",
+    )
+    group = ProblemGroup("a", "Age", "too-low", "must be 18 or more", 1, (ProblemExample(3, "7"),))
+    stored = {
+        "checked": CheckResult(3, 2, 1, (group,), 4).to_record(),
+        "summary": WiderSummary(2, 1, 0, {"Loyal": 2}, 0.25).to_record(),
+    }
+    assert content(Kind.DECISION, DECISION | outcome.to_record(), 12, "before", 1) == OF_DECISION
+    assert content(Kind.BATCH, BATCH | stored, 12, "before", 1) == OF_BATCH
 
 
 def test_what_a_batch_does_not_know_yet_is_null() -> None:
     unknown = dict.fromkeys(
         ("mapping", "checked", "model_version", "model_digest", "started_at", "finished_at", "summary", "files")
     )
-    fixed = json.loads(content(replace(JOB, **unknown), 1, ""))
+    fixed = written(Kind.BATCH, BATCH | unknown)
     assert {name for name, value in fixed.items() if value is None} == {
         "checked",
         "started_at",
@@ -118,21 +245,20 @@ def test_what_a_batch_does_not_know_yet_is_null() -> None:
 
 
 def test_a_product_without_a_policy_has_no_limit() -> None:
-    decision = replace(RECORDED.decision, outcome=replace(OUTCOME, limit=None, policy_version=None))
-    fixed = json.loads(content(replace(RECORDED, decision=decision), 1, ""))
+    fixed = written(Kind.DECISION, DECISION | {"limit": None, "policy_version": None})
     assert fixed["limit"] is fixed["policy_version"] is None
 
 
 def test_times_are_written_to_the_microsecond_with_their_zone() -> None:
-    at = AT.astimezone(HALF).replace(microsecond=0)
-    fixed = json.loads(content(replace(JOB, at=at), 1, ""))
+    fixed = written(Kind.BATCH, BATCH | {"at": AT.astimezone(HALF).replace(microsecond=0)})
     assert fixed["at"] == "2026-05-04T08:32:01.000000+05:30"
 
 
 def test_protected_values_are_fixed_without_being_said() -> None:
-    assert "41" not in OF_DECISION.replace(protected_digest("salt", {"Age": 41}), "")
-    assert protected_digest("salt", {"Age": 41}) != protected_digest("salt", {"Age": 42})
-    assert protected_digest("salt", {"Age": 41}) != protected_digest("other", {"Age": 41})
+    fixed = written(Kind.DECISION, DECISION)
+    assert "41" not in OF_DECISION.replace(fixed["protected"], "")
+    for edited in ({"protected": {"Age": 42}}, {"salt": "other"}):
+        assert written(Kind.DECISION, DECISION | edited)["protected"] != fixed["protected"]
 
 
 def test_what_json_has_no_words_for_is_refused() -> None:

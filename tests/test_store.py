@@ -18,7 +18,7 @@ from bankportal.domain.ids import new_id
 from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.store.chain import Chain
-from bankportal.store.decisions import Decisions
+from bankportal.store.decisions import Decisions, decision_from
 from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata
@@ -45,7 +45,7 @@ def test_it_works(database, customer, outcome) -> None:
     recorded = decisions.record(customer, outcome, "a" * 64)
     assert decisions.get(recorded.id) == without_protected(recorded)
     (link,) = Chain(database).links()
-    assert link.entry.decision == recorded
+    assert decision_from(link.record, link.record["protected"]) == recorded
 
 
 def test_migrations_make_the_declared_tables(database) -> None:

@@ -21,7 +21,7 @@ from bankportal.domain.errors import DataRefused, PortalError, VersionRefused
 from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import Record
-from bankportal.registry.registry import Model
+from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.checking import BLOCK_ROWS
 from bankportal.services.batches.chunks import (
     REASONS,
@@ -92,7 +92,7 @@ def replay_decision(models: Models, record: Record) -> None:
         raise ReplayDiffers(f"{name} recomputed differs in {', '.join(differing)}.")
 
 
-def _answering(models: Models, record: Record) -> tuple[Model, LimitPolicy | None]:
+def _answering(models: Models, record: Record) -> tuple[LoadedModel, LimitPolicy | None]:
     """Return the model version and the policy that a decision stands on; `VersionRefused` where one cannot be had."""
     policy = record["policy_version"]
     if policy and policy not in POLICIES:
@@ -168,7 +168,7 @@ def _recorded(record: Record) -> tuple[Any, ...]:
     return record["band"], record["limit"], record["flags"], record["base"], reasons
 
 
-def _recomputed(again: Answers, model: Model) -> Iterator[tuple[Any, ...]]:
+def _recomputed(again: Answers, model: LoadedModel) -> Iterator[tuple[Any, ...]]:
     """Yield, row by row, what `_recorded` has of a decision that is equal."""
     bands, factors = model.product.bands, model.encoding.factors
     limits: Sequence[Limit | None] = again.limits or [None] * len(again.scores)
