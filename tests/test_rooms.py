@@ -1,8 +1,15 @@
-"""The rooms of the house: none takes more than an eighth of the lines, and each is part of the package."""
+"""The rooms of the house: none takes more than an eighth of the lines, each is part of the package.
+
+A room is a folder of the package; a folder inside it is a room of its own.
+"""
 
 import configparser
+import sys
 from collections import Counter
 from pathlib import Path
+
+import grimp
+import pytest
 
 import bankportal
 
@@ -28,3 +35,19 @@ def test_every_room_is_part_of_the_package() -> None:
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
     packages = settings["options"]["packages"].split()
     assert {room.replace("/", ".") for room in lines_by_room()} <= set(packages)
+
+
+@pytest.mark.parametrize(
+    ("room", "known"),
+    [
+        ("domain", {"pydantic", "pydantic_core"}),
+        ("answers", {"pydantic"}),
+        ("client", {"httpx", "pydantic", "bankportal.answers", "bankportal.version"}),
+    ],
+)
+def test_what_a_room_may_know_beside_the_standard_library(room: str, known: set[str]) -> None:
+    """The contracts in `setup.cfg` can forbid a library only by its name; this forbids all the others."""
+    graph = grimp.build_graph("bankportal", include_external_packages=True)
+    modules = {f"bankportal.{room}"} | graph.find_descendants(f"bankportal.{room}")
+    imported = set().union(*map(graph.find_modules_directly_imported_by, modules))
+    assert {name for name in imported - modules if name not in sys.stdlib_module_names} == known
