@@ -268,25 +268,28 @@ def test_replay_recomputes_together(services, decided, monkeypatch) -> None:
     def by_itself(*_):
         raise AssertionError("all are equal: none needs to be named")
 
-    monkeypatch.setattr("bankportal.services.batches.replaying.replay_decision", by_itself)
+    monkeypatch.setattr("bankportal.services.replaying.replay_decision", by_itself)
     assert services.audit.replay() == Replayed(6, 0, ())
 
 
+FIRST = {
+    "two products": ({3: "score = score / 2", 2: "base = base / 2"}, 2),
+    "before the unreadable": ({4: "base = base / 2", 5: "scored = 'not json'"}, 4),
+    "unreadable": ({4: "scored = 'not json'", 5: "base = base / 2"}, None),
+    "flag": ({3: "flags = '[1]'", 5: "base = base / 2"}, 3),
+    "product": ({2: "product = 'loans'", 3: "base = base / 2"}, 2),
+    "model": ({2: "model_version = 'v7'", 3: "base = base / 2"}, 2),
+    "policy": ({2: "policy_version = 'other'", 3: "base = base / 2"}, 2),
+    "an empty policy": ({3: "policy_version = ''", 4: "base = base / 2"}, 3),
+    "a huge number": (
+        {2: "scored = json_set(scored, '$.Balance', json('1' || replace(hex(zeroblob(200)), '00', '00')))"},
+        2,
+    ),
+}
+
+
 @pytest.mark.parametrize("together", [1, 2, 500])
-@pytest.mark.parametrize(
-    ("edits", "named"),
-    [
-        ({3: "score = score / 2", 2: "base = base / 2"}, 2),
-        ({4: "base = base / 2", 5: "scored = 'not json'"}, 4),
-        ({4: "scored = 'not json'", 5: "base = base / 2"}, None),
-        ({3: "flags = '[1]'", 5: "base = base / 2"}, 3),
-        ({2: "product = 'loans'", 3: "base = base / 2"}, 2),
-        ({2: "model_version = 'v7'", 3: "base = base / 2"}, 2),
-        ({2: "policy_version = 'other'", 3: "base = base / 2"}, 2),
-        ({2: "scored = json_set(scored, '$.Balance', json('1' || replace(hex(zeroblob(200)), '00', '00')))"}, 2),
-    ],
-    ids=["two products", "before the unreadable", "unreadable", "flag", "product", "model", "policy", "a huge number"],
-)
+@pytest.mark.parametrize(("edits", "named"), FIRST.values(), ids=FIRST)
 def test_replay_names_the_first_in_blocks_of_any_size(
     services, decided, tamper, monkeypatch, together, edits, named
 ) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from bankportal.domain.canonical import sha256
 from bankportal.domain.errors import PortalError
 from bankportal.domain.receipt import FORMATS, START, Kind, Receipt, Record, content
-from bankportal.services.batches.replaying import FilesGone, ReplayDiffers, replay_batch, replay_decisions
+from bankportal.services.batches.replaying import FilesGone, ReplayDiffers, replay_batch
 from bankportal.services.models import Models
+from bankportal.services.replaying import replay_decisions
 from bankportal.store.chain import UNREADABLE, Chain, Link
 from bankportal.store.jobs import JobStore, read_job
 from bankportal.store.storage import Storage
