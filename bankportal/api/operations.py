@@ -265,7 +265,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path=f"{BASE}/health",
         tag=HEALTH,
         summary="Say whether the portal can score and record",
-        help="What is written to database and storage is kept, and each product has a model.",
+        help="Whether database and storage take what is written, which is tried, and whether each product has a model.",
         handler=handlers.health,
         answers=(
             Answer(status=200, help="It can.", model=answers.Health),
