@@ -32,17 +32,17 @@ from bankportal.simulation.simulate import SIMULATORS
 from bankportal.store.migrate import upgrade
 
 LEASE = 2  # seconds
-DEADLY = "DEADLY_POSITION"  # says to a worker's trials at which position the deadly row is
+DEADLY = "DEADLY_POSITION"  # tells a worker's isolated runs the position of the deadly row
 NAP = 0.4  # seconds before and after a chunk is scored, so that kills fall into the midst
 SPAWN = multiprocessing.get_context("forkserver")
-DEADLY_TRIAL = f"import runpy; runpy.run_path({str(Path(__file__).absolute())!r})['deadly_trial']()"
+DEADLY_RUN = f"import runpy; runpy.run_path({str(Path(__file__).absolute())!r})['deadly_run']()"
 
 
 def slow_work(config: Config, deadly: int | None) -> None:
     """Work, slowly enough to be hit; the row at position `deadly` ends the process."""
     logs.configure(config)
     if deadly is not None:
-        isolated_run.COMMAND = DEADLY_TRIAL
+        isolated_run.COMMAND = DEADLY_RUN
         os.environ[DEADLY] = str(deadly)
     scored = worker.score_block
 
@@ -64,8 +64,8 @@ def score_deadly(work, block):  # type: ignore[no-untyped-def]
     return score_block(work, block)
 
 
-def deadly_trial() -> None:
-    """Do what a trial does, with the deadly row."""
+def deadly_run() -> None:
+    """Do what an isolated run does, with the deadly row."""
     isolated_run.score_block = score_deadly
     isolated_run.main()
 

@@ -11,7 +11,7 @@ from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
-from bankportal.services.proving import proven
+from bankportal.services.proving import verified_receipt
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]
@@ -293,7 +293,7 @@ FIRST = {
 def test_replay_names_the_first_in_blocks_of_any_size(
     services, decided, tamper, monkeypatch, together, edits, named
 ) -> None:
-    monkeypatch.setattr("bankportal.services.audit.TOGETHER", together)
+    monkeypatch.setattr("bankportal.services.audit.GROUP_SIZE", together)
     tamper(*(f"UPDATE decisions SET {edit} WHERE number = {number}" for number, edit in edits.items()))
     if named:
         with pytest.raises(ReplayDiffers, match=f"Decision {decided[named - 1].id} "):
@@ -305,7 +305,7 @@ def test_replay_names_the_first_in_blocks_of_any_size(
 
 def test_a_receipt_of_a_newer_release_is_called_that(services, decided, tamper) -> None:
     tamper("UPDATE receipts SET format = 2 WHERE number = 4")
-    for check_it in (services.audit.verify, lambda: proven(services.audit.chain, decided[3].id)):
+    for check_it in (services.audit.verify, lambda: verified_receipt(services.audit.chain, decided[3].id)):
         with pytest.raises(ChainBroken, match=r"Receipt 4 has format 2, .* written by a newer release"):
             check_it()
 
@@ -356,7 +356,7 @@ def test_what_stands_outside_is_found_from_an_earlier_head_too(services, decided
 
 
 def test_progress_is_reported(services, decided, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.services.audit.REPORTED", 2)
+    monkeypatch.setattr("bankportal.services.audit.REPORT_EVERY", 2)
     for work in (services.audit.verify, services.audit.replay):
         reached = []
         work(report=reached.append)

@@ -295,22 +295,22 @@ def test_a_scored_file_uploaded_again_shows_its_new_answers(services, bank_files
 def test_the_same_again_is_offered_its_result(services, bank_files) -> None:
     done = finished(services, bank_files["churn"])
     again = received(services, bank_files["churn"])
-    assert services.batches.twin(again) is None  # its mapping may still become another
+    assert services.batches.duplicate(again) is None  # its mapping may still become another
     again = services.batches.check(again, done.mapping)
-    assert services.batches.twin(again).id == done.id
-    assert services.batches.twin(done) is None
+    assert services.batches.duplicate(again).id == done.id
+    assert services.batches.duplicate(done) is None
     fewer = {column: factor for column, factor in done.mapping.items() if factor != "HasLoan"}
     other = services.batches.check(received(services, bank_files["churn"]), fewer)
-    assert services.batches.twin(other) is None
+    assert services.batches.duplicate(other) is None
 
 
 def test_what_another_policy_answered_is_not_offered(services, bank_files) -> None:
     done = finished(services, bank_files["allowance"], product=ALLOWANCE)
     again = services.batches.check(received(services, bank_files["allowance"], product=ALLOWANCE), done.mapping)
-    assert services.batches.twin(again).id == done.id
+    assert services.batches.duplicate(again).id == done.id
     with services.database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.number == done.number).values(policy_version="2025-01"))
-    assert services.batches.twin(again) is None
+    assert services.batches.duplicate(again) is None
 
 
 def test_chunks_cover_the_file_whatever_its_rows_are(services, bank_files, tmp_path) -> None:

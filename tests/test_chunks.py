@@ -35,7 +35,7 @@ from bankportal.services.batches.chunks import (
     LIMIT,
     NO_REASON,
     REASONS,
-    REJECTED,
+    REJECT_COLUMNS,
     RULE,
     Work,
     begins_with,
@@ -46,7 +46,7 @@ from bankportal.services.batches.chunks import (
     score_block,
     scored_header,
 )
-from bankportal.services.scoring import answer, answers
+from bankportal.services.scoring import outcome_columns, outcome_of
 
 ROWS = 600
 PRODUCT = pytest.mark.parametrize("key", PRODUCTS)
@@ -121,7 +121,7 @@ def one_by_one(work, path):
             except InvalidInput as error:
                 yield row, error.problems
             else:
-                yield row, answer(customer, work.model, work.catalogue, work.policy)
+                yield row, outcome_of(customer, work.model, work.catalogue, work.policy)
 
 
 @PRODUCT
@@ -191,9 +191,9 @@ def answered(work, path):
     from bankportal.data.columns import validate_block
 
     (block,) = blocks(path, work.layout, 5000)
-    judged = validate_block(work.product, work.layout, work.mapping, block)
-    columns = {name: values[judged.good] for name, values in judged.columns.items()}
-    return answers(columns, work.model, work.catalogue, work.policy)
+    validated = validate_block(work.product, work.layout, work.mapping, block)
+    columns = {name: values[validated.good] for name, values in validated.columns.items()}
+    return outcome_columns(columns, work.model, work.catalogue, work.policy)
 
 
 @PRODUCT
@@ -211,7 +211,7 @@ def test_reasons_are_chosen_as_for_one(key):
         row: rule for row in range(400) if (rule := rule_reason(words, product, product.bands[bands[row]], limits[row]))
     }
     model = SimpleNamespace(product=product, encoding=SimpleNamespace(factors=factors))
-    chosen = scoring._chosen(model, bands, rules, contributions, effects)
+    chosen = scoring._choose_reasons(model, bands, rules, contributions, effects)
     for row, numbers in enumerate(chosen.tolist()):
         attribution = Attribution(
             *(dict(zip(factors, each[row].tolist(), strict=True)) for each in (contributions, effects))
@@ -436,7 +436,7 @@ def test_no_header_is_run_as_a_formula_and_none_stands_twice(services, tmp_path)
         assert header[: len(values)] == [neutral_name(name) for name in values]
         assert len(set(header)) == len(header)
     assert read(scored_header(work))[0][len(values)] == "score_3"
-    assert read(rejects_header(work.layout))[0][-len(REJECTED)] == "line_2"
+    assert read(rejects_header(work.layout))[0][-len(REJECT_COLUMNS)] == "line_2"
 
 
 def neutral_name(name):
@@ -445,7 +445,7 @@ def neutral_name(name):
 
 @PRODUCT
 def test_added_columns_mean_nothing_when_a_file_is_uploaded_again(key):
-    added = ("score", "band", *LIMIT, *REASONS, "flags", "model_version", *REJECTED)
+    added = ("score", "band", *LIMIT, *REASONS, "flags", "model_version", *REJECT_COLUMNS)
     assert claims(("CreditScore", *added), PRODUCTS[key]) == {"CreditScore": [(0, "CreditScore")]}
 
 

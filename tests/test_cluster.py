@@ -246,12 +246,12 @@ def test_without_the_extra(services, hostile, tmp_path, monkeypatch) -> None:
             scored(services, CHURN, source, tmp_path / "out", scheduler)
 
 
-def test_a_parcel_is_verified(services, bank_files) -> None:
-    parcel = SerializedWork.of(work_for(services, CHURN, bank_files["churn"]), services.config.models)
-    assert parcel.unpack().model.manifest_digest == parcel.manifest_digest
-    parcel.files["forest.npz"] += b"x"
+def test_serialized_work_is_verified(services, bank_files) -> None:
+    serialized = SerializedWork.of(work_for(services, CHURN, bank_files["churn"]), services.config.models)
+    assert serialized.deserialize().model.manifest_digest == serialized.manifest_digest
+    serialized.files["forest.npz"] += b"x"
     with pytest.raises(VersionRefused, match="SHA-256 differs"):
-        parcel.unpack()
+        serialized.deserialize()
 
 
 def written(tmp_path, **columns):

@@ -46,7 +46,7 @@ def audit(app):
 def test_it_verifies_and_replays(audit) -> None:
     verified, replayed = audit.verify(), audit.replay()
     assert (verified.decisions, verified.batches) == (replayed.decisions, replayed.batches) == (35, 2)
-    assert replayed.gone == ()
+    assert replayed.skipped == ()
 
 
 def test_its_chain_is_exported_as_the_same_bytes(audit, recorded) -> None:

@@ -45,7 +45,7 @@ def ready(store: JobStore, count: int):
     """A job that was checked, with its chunks."""
     job = store.confirm(store.add(upload(), None), MAPPING, start=False)
     chunk = store.claim("checker", LEASE)
-    assert chunk.step is Stage.CHECK
+    assert chunk.stage is Stage.CHECK
     store.complete_check(chunk, checked(count), spans(count), {"check.csv": "c" * 64}, None)
     return store.get(job.id)
 
@@ -75,7 +75,7 @@ def test_it_works(store) -> None:
         store.complete_score(chunk, 9, 1, {f"{chunk.place}.csv": "e" * 64})
     assert store.get(job.id).rows_done == 20
     finish = store.claim("w", LEASE)
-    assert finish.step is Stage.FINISH
+    assert finish.stage is Stage.FINISH
     assert store.claim("w", LEASE) is None
     done = store.complete_finish(finish, Summary(18, 2, 0, {"Loyal": 18}, 0.25), {"scored.csv": "f" * 64}, lambda: None)
     assert done == store.get(job.id)
@@ -153,7 +153,7 @@ def test_a_chunk_says_what_to_work_on(store) -> None:
     assert vars(check) == {
         "number": check.number,
         "job_number": job.number,
-        "step": Stage.CHECK,
+        "stage": Stage.CHECK,
         "place": 0,
         "span": None,
         "token": 1,
@@ -183,7 +183,7 @@ def test_finished_parts_come_in_the_order_of_the_file(store) -> None:
     store.complete_score(held[1], 10, 0, {})
     assert (store.get(job.id).rows_done, store.get(other.id).rows_done) == (30, 0)
     finish = store.claim("w", LEASE)
-    assert (finish.step, finish.job_number, finish.place) == (Stage.FINISH, job.number, 0)
+    assert (finish.stage, finish.job_number, finish.place) == (Stage.FINISH, job.number, 0)
 
 
 def test_a_file_that_cannot_be_read_ends_its_job(store) -> None:
@@ -367,7 +367,7 @@ def test_the_last_chunks_completed_at_once_make_one_finish(store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.claim("w", LEASE).step is Stage.FINISH
+    assert store.claim("w", LEASE).stage is Stage.FINISH
     assert store.claim("w", LEASE) is None
 
 

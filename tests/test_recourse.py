@@ -39,7 +39,7 @@ def product_of(tones, starts=(0, 0.4, 0.7)):
     ]
     return replace(
         ALLOWANCE,
-        key="trial",
+        key="test",
         policy=None,
         policy_factors=(),
         required=(

@@ -39,8 +39,8 @@ KILLS = 8
 KEPT = sorted(["input.csv", REJECTS, RESULTS, SCORED])
 PATIENCE = 300  # seconds until a test gives up: on a busy machine each process takes long to start
 SPAWN = multiprocessing.get_context("forkserver")
-# A trial in which the file's first rows do what `{act}` does.
-TRIAL = """
+# An isolated run in which the file's first rows do what `{act}` does.
+ISOLATED_RUN = """
 import os, signal, time
 from bankportal.services.batches import isolated_run
 scored = isolated_run.score_block
@@ -52,7 +52,7 @@ isolated_run.score_block = score_block
 isolated_run.main()
 """
 BEGUN = f"os.write(1, {isolated_run.BEGUN})"
-NO_TRIAL = "pass"  # for tests of something else
+NO_ISOLATED_RUN = "pass"  # for tests of something else
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,10 +60,10 @@ def _preloaded():
     SPAWN.set_forkserver_preload(["bankportal.cli.worker"])
 
 
-def slow_work(config: Config, nap: float, said: Path, stalled: float, tried: str) -> None:
+def slow_work(config: Config, nap: float, log_file: Path, stalled: float, command: str) -> None:
     """A worker that takes its time over each chunk, so that what befalls it befalls it in the middle."""
-    isolated_run.COMMAND, worker.STALLED = tried, stalled
-    structlog.configure(logger_factory=structlog.WriteLoggerFactory(said.open("a")))
+    isolated_run.COMMAND, worker.STALLED = command, stalled
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(log_file.open("a")))
     scored = worker.score_block
 
     def score_slowly(work, block):
@@ -76,8 +76,8 @@ def slow_work(config: Config, nap: float, said: Path, stalled: float, tried: str
     wiring.build(config).worker.run(threading.Event())
 
 
-def started(config: Config, nap: float = 0.1, said: Path = Path(os.devnull), stalled: float = worker.STALLED):
-    process = SPAWN.Process(target=slow_work, args=(config, nap, said, stalled, isolated_run.COMMAND), daemon=True)
+def started(config: Config, nap: float = 0.1, log_file: Path = Path(os.devnull), stalled: float = worker.STALLED):
+    process = SPAWN.Process(target=slow_work, args=(config, nap, log_file, stalled, isolated_run.COMMAND), daemon=True)
     process.start()
     return process
 
@@ -180,16 +180,16 @@ def test_killed_at_any_point_nothing_is_lost_doubled_or_wrong(portal, spoiled) -
 
 
 def test_stopped_past_its_lease_a_worker_writes_nothing(portal, spoiled, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_ISOLATED_RUN)
     job = mapped(portal, spoiled)
     assert portal.worker.step()  # the check
-    process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, said=tmp_path / "said")
+    process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, log_file=tmp_path / "log")
     until(lambda: portal.batches.store.pace(portal.batches.get(job.id)).seconds is not None)
     stopped(process, portal)
     until(lambda: not portal.worker.step() and portal.batches.get(job.id).state is State.DONE)
     done, files = portal.batches.get(job.id), files_of(portal, job)
     os.kill(process.pid, signal.SIGCONT)
-    until(lambda: "chunk lost" in (tmp_path / "said").read_text())
+    until(lambda: "chunk lost" in (tmp_path / "log").read_text())
     process.kill()
     process.join()
     assert done == portal.batches.get(job.id)
@@ -199,16 +199,16 @@ def test_stopped_past_its_lease_a_worker_writes_nothing(portal, spoiled, tmp_pat
 
 def test_stopped_past_its_lease_in_the_midst_of_a_job(portal, spoiled, tmp_path, monkeypatch) -> None:
     """The others have taken over the chunk and not yet finished the job: parts are still there to be spoiled."""
-    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_ISOLATED_RUN)
     job = mapped(portal, spoiled)
     assert portal.worker.step()
-    process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, said=tmp_path / "said")
+    process = started(replace(portal.config, lease_seconds=LEASE), nap=0.5, log_file=tmp_path / "log")
     until(lambda: portal.batches.store.pace(portal.batches.get(job.id)).seconds is not None)
     stopped(process, portal)
     until(lambda: portal.worker.step() and any(part.place == 0 for part in portal.batches.store.finished_chunks(job)))
     before = portal.batches.store.finished_chunks(job)
     os.kill(process.pid, signal.SIGCONT)
-    until(lambda: "chunk lost" in (tmp_path / "said").read_text())
+    until(lambda: "chunk lost" in (tmp_path / "log").read_text())
     process.kill()
     process.join()
     assert portal.batches.store.finished_chunks(job)[: len(before)] == before
@@ -223,22 +223,22 @@ def lost(portal, times: int) -> None:
 
 
 def first_chunk_lost(portal, path):
-    """A job of which the first score chunk was lost with a worker once: the next one tries it."""
+    """A job whose first score chunk was lost with a worker once: the next worker gives it an isolated run."""
     job = mapped(portal, path)
     assert portal.worker.step()
     lost(portal, 1)
     return job
 
 
-def tried(portal, path):
-    """What the trial of such a job's first chunk is given."""
+def isolated_run_of(portal, path):
+    """The arguments of the isolated run of such a job's first chunk."""
     job = first_chunk_lost(portal, path)
     chunk = portal.batches.store.claim("trying", PATIENCE)
     return portal.batches.get(job.id), chunk, portal.batches.storage.input(job.id), portal.config.models
 
 
 def test_a_chunk_that_kills_three_times_is_quarantined_and_the_rest_completes(portal, spoiled, monkeypatch) -> None:
-    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act="os.kill(os.getpid(), signal.SIGKILL)"))
+    monkeypatch.setattr(isolated_run, "COMMAND", ISOLATED_RUN.format(act="os.kill(os.getpid(), signal.SIGKILL)"))
     done = worked_off(portal, first_chunk_lost(portal, spoiled))
     summary = done.summary
     assert (done.state, summary.quarantined, summary.rejected) == (State.DONE, 500, 501)  # the ragged row is elsewhere
@@ -249,7 +249,7 @@ def test_a_chunk_that_kills_three_times_is_quarantined_and_the_rest_completes(po
     assert portal.batches.rows(done, size=1).items[0].position == 500
 
 
-def test_a_chunk_that_survives_its_trial_is_scored_however_many_workers_were_lost(portal, spoiled) -> None:
+def test_a_chunk_that_survives_its_isolated_run_is_scored_however_many_workers_were_lost(portal, spoiled) -> None:
     undisturbed = worked_off(portal, mapped(portal, spoiled))
     job = mapped(portal, spoiled)
     assert portal.worker.step()
@@ -268,7 +268,7 @@ def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> Non
 
 
 @pytest.mark.parametrize(
-    ("act", "deadly"),
+    ("act", "crashes"),
     [
         (f"{BEGUN}; os.kill(os.getpid(), 9)", True),
         (f"{BEGUN}; os._exit(3)", True),
@@ -278,28 +278,28 @@ def test_a_chunk_lost_beyond_all_bad_luck_is_quarantined(portal, spoiled) -> Non
     ],
     ids=["died", "exited", "survived", "died before the rows", "exited before the rows"],
 )
-def test_what_the_end_of_a_trial_tells(services, spoiled, monkeypatch, act, deadly) -> None:
+def test_only_a_crash_over_the_rows_counts(services, spoiled, monkeypatch, act, crashes) -> None:
     monkeypatch.setattr(isolated_run, "COMMAND", f"import os; {act}")
-    job, chunk, source, models = tried(services, spoiled)
-    assert isolated_run.crashes_the_worker(job, chunk.span, source, models, lambda: None, PATIENCE) is deadly
+    job, chunk, source, models = isolated_run_of(services, spoiled)
+    assert isolated_run.crashes_the_worker(job, chunk.span, source, models, lambda: None, PATIENCE) is crashes
 
 
-def test_a_trial_that_hangs_is_a_death(services, spoiled, monkeypatch, tmp_path) -> None:
+def test_an_isolated_run_that_hangs_counts_as_a_crash(services, spoiled, monkeypatch, tmp_path) -> None:
     hung = tmp_path / "hung"
     monkeypatch.setattr(
         isolated_run, "COMMAND", f"import os, time; {BEGUN}; os.mkdir({str(hung)!r}); time.sleep({PATIENCE})"
     )
-    job, chunk, source, models = tried(services, spoiled)
+    job, chunk, source, models = isolated_run_of(services, spoiled)
     assert isolated_run.crashes_the_worker(job, chunk.span, source, models, lambda: until(hung.exists), 0.01)
 
 
-def test_what_a_trial_raises_the_worker_meets_itself(services, spoiled, monkeypatch) -> None:
-    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act="raise ValueError('these rows')"))
+def test_an_error_in_an_isolated_run_is_left_to_the_worker(services, spoiled, monkeypatch) -> None:
+    monkeypatch.setattr(isolated_run, "COMMAND", ISOLATED_RUN.format(act="raise ValueError('these rows')"))
     done = worked_off(services, first_chunk_lost(services, spoiled))
     assert (done.state, done.summary.quarantined) == (State.DONE, 0)
 
 
-def test_told_to_stop_a_worker_ends_the_trial_and_gives_the_chunk_back(services, spoiled, monkeypatch) -> None:
+def test_a_worker_that_is_stopped_ends_the_isolated_run_and_releases_the_chunk(services, spoiled, monkeypatch) -> None:
     monkeypatch.setattr(isolated_run, "COMMAND", f"import os, time; {BEGUN}; time.sleep({PATIENCE})")
     first_chunk_lost(services, spoiled)
     threading.Timer(0.5, services.worker.stopping.set).start()
@@ -309,10 +309,10 @@ def test_told_to_stop_a_worker_ends_the_trial_and_gives_the_chunk_back(services,
 
 
 @pytest.mark.skipif(not shutil.which("ps"), reason="no ps to see processes with: install procps to try it")
-def test_a_trial_goes_before_its_worker_and_with_it(services, spoiled, monkeypatch, tmp_path) -> None:
+def test_an_isolated_run_ends_before_its_worker_and_with_it(services, spoiled, monkeypatch, tmp_path) -> None:
     noted = tmp_path / "pid"
     act = f"open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep({PATIENCE})"
-    monkeypatch.setattr(isolated_run, "COMMAND", TRIAL.format(act=act))
+    monkeypatch.setattr(isolated_run, "COMMAND", ISOLATED_RUN.format(act=act))
     first_chunk_lost(services, spoiled)
     process = started(services.config)
     until(lambda: noted.exists() and noted.read_text())
@@ -325,21 +325,21 @@ def test_a_trial_goes_before_its_worker_and_with_it(services, spoiled, monkeypat
     until(lambda: not alive(pid))
 
 
-def test_reading_a_large_file_beats(tmp_path) -> None:
-    path, beats = tmp_path / "large", []
+def test_reading_a_large_file_sends_heartbeats(tmp_path) -> None:
+    path, heartbeats = tmp_path / "large", []
     path.write_bytes(b"x" * (2 * PIECE + 1))
-    assert file_digest(path, lambda: beats.append(1)) == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert len(beats) == 3
+    assert file_digest(path, lambda: heartbeats.append(1)) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(heartbeats) == 3
 
 
 def test_a_worker_whose_work_hangs_ends_and_its_chunk_goes_to_another(services, spoiled, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(isolated_run, "COMMAND", NO_TRIAL)
+    monkeypatch.setattr(isolated_run, "COMMAND", NO_ISOLATED_RUN)
     job = mapped(services, spoiled)
     assert services.worker.step()
-    process = started(replace(services.config, lease_seconds=LEASE), PATIENCE, tmp_path / "said", stalled=1.0)
+    process = started(replace(services.config, lease_seconds=LEASE), PATIENCE, tmp_path / "log", stalled=1.0)
     process.join(PATIENCE)
     assert process.exitcode == os.EX_TEMPFAIL
-    assert "work stalled" in (tmp_path / "said").read_text()
+    assert "work stalled" in (tmp_path / "log").read_text()
     until(lambda: not services.worker.step() and services.batches.get(job.id).state is State.DONE)
     assert services.batches.get(job.id).summary.quarantined == 0
 
@@ -616,9 +616,9 @@ def test_the_command_ends_cleanly_when_told_to(keeper) -> None:
     assert any("worker ready" in line for line in keeper.stdout)
     workers = children(keeper.pid)
     keeper.terminate()
-    said = keeper.stdout.read()
+    output = keeper.stdout.read()
     assert keeper.wait() == 0
-    assert "worker ended" in said
+    assert "worker ended" in output
     assert not any(alive(pid) for pid in workers)
 
 

@@ -17,7 +17,7 @@ from bankportal.domain.outcome import Decision
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.audit import ChainBroken
-from bankportal.services.proving import proven
+from bankportal.services.proving import verified_receipt
 from bankportal.version import __version__
 from bankportal.wiring import Services, require_writable
 
@@ -181,7 +181,7 @@ def verify_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
     id_ = request.parameters.id
     decision = _decision(services, request).id if id_ == LATEST else id_
     try:
-        receipt, fault = proven(services.audit.chain, decision), None
+        receipt, fault = verified_receipt(services.audit.chain, decision), None
     except ChainBroken as broken:
         receipt, fault = None, str(broken)
     place = answers.Receipt.model_validate(receipt) if receipt else None

@@ -72,10 +72,10 @@ def replay() -> None:
     portal = services().audit
     with _progress(portal, "Recomputing") as report:
         replayed = portal.replay(report)
-    for message in replayed.gone:
+    for message in replayed.skipped:
         click.echo(message)
     click.echo(f"{_counted(replayed.decisions, replayed.batches)} recomputed, equal to the last bit.")
-    if replayed.gone:
+    if replayed.skipped:
         click.get_current_context().exit(FILES_GONE)
 
 

@@ -213,7 +213,7 @@ class Chunk:
 
     number: int
     job_number: int
-    step: Stage
+    stage: Stage
     place: int
     span: Span | None
     token: int

@@ -1,4 +1,4 @@
-"""Proving past answers: the chain of receipts checked and exported, every decision and batch recomputed."""
+"""The audit: the chain of receipts is verified and exported; every decision and batch is computed again."""
 
 import json
 from collections import Counter
@@ -15,21 +15,21 @@ from bankportal.store.chain import UNREADABLE, Chain, Link
 from bankportal.store.jobs import JobStore, read_job
 from bankportal.store.storage import Storage
 
-TOGETHER = 500  # decisions recomputed at once
-REPORTED = 100  # receipts from one report of progress to the next
-# Called now and then with the number of the receipt that was reached.
+GROUP_SIZE = 500  # decisions computed again at once
+REPORT_EVERY = 100  # receipts
+# Called regularly with the number of the receipt that was reached.
 Report = Callable[[int], None]
 
 
 class ChainBroken(PortalError):
-    """The chain of receipts is not what was written; the message names the first place that differs."""
+    """The chain of receipts is not what was recorded; the message names the first place that differs."""
 
     code = "chain-broken"
 
 
 @dataclass(frozen=True)
 class Head:
-    """A receipt that was the newest one once, kept outside the portal: it must still be there later."""
+    """A receipt that was the newest one when it was exported; kept elsewhere, it must still be in the chain later."""
 
     number: int
     digest: str
@@ -37,7 +37,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Verified:
-    """A chain that is right: how many decisions and batches were checked, and its newest receipt."""
+    """The result for a correct chain: how many decisions and batches were verified, and the newest receipt."""
 
     decisions: int
     batches: int
@@ -46,11 +46,14 @@ class Verified:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What was recomputed and found equal; `gone` says of each batch whose files are gone that it was not."""
+    """How many decisions and batches were computed again and are equal to what was recorded.
+
+    `skipped` has a sentence for each batch that could not be computed again, since a file of it is gone.
+    """
 
     decisions: int
     batches: int
-    gone: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def _silent(_number: int) -> None:
@@ -58,7 +61,7 @@ def _silent(_number: int) -> None:
 
 
 class Audit:
-    """What an auditor asks of the recorded decisions and batches."""
+    """Verifies, replays and exports what was recorded."""
 
     def __init__(self, chain: Chain, models: Models, jobs: JobStore, storage: Storage):
         self.chain = chain
@@ -71,15 +74,15 @@ class Audit:
         return self.chain.head()
 
     def verify(self, head: Head | None = None, since: Head | None = None, report: Report = _silent) -> Verified:
-        """Check the whole chain: the database alone, not the files of batches.
+        """Verify the whole chain in the database; the files of batches are not read.
 
-        With `since`, a head that was verified before, only what follows it is checked, and what stands outside the
-        chain. Raises `ChainBroken` naming the first decision or batch that was edited, deleted, moved, inserted or,
-        against a `head` exported earlier, cut off.
+        With `since`, a head that was verified before, only the entries after it are verified, and those without a
+        receipt. Raises `ChainBroken`, which names the first decision or batch that was edited, deleted, moved or
+        inserted. With a `head` exported earlier, it also notices that the end of the chain was cut off.
         """
         counts = Counter[Kind]()
         begin = last = self._verified_before(since) if since else None
-        for kind, _, last in self._checked(begin, report):
+        for kind, _, last in self._verified(begin, report):
             counts[kind] += 1
             if head and last.number == head.number and last.digest != head.digest:
                 raise ChainBroken(f"Receipt {last.number} is not the one of the exported head.")
@@ -89,7 +92,7 @@ class Audit:
         return Verified(counts[Kind.DECISION], counts[Kind.BATCH], last)
 
     def _verified_before(self, since: Head) -> Receipt:
-        """Return the receipt that an earlier check ended with; `ChainBroken` where the chain does not hold it."""
+        """Return the receipt at which an earlier verification ended; `ChainBroken` where it is not in the chain."""
         known = self.chain.receipt(since.number)
         if known is None:
             raise ChainBroken(f"Receipt {since.number}, which was verified before, is not there.")
@@ -98,20 +101,20 @@ class Audit:
         return known
 
     def replay(self, report: Report = _silent) -> Replayed:
-        """Recompute every decision from its stored input, every batch from its stored file, by their model versions.
+        """Compute every decision from its stored input, and every batch from its stored file, with its model version.
 
-        Raises `ReplayDiffers` naming the first that is not equal bit for bit. Sentences are not compared: the bank may
-        have edited its words since; the chain proves those. A batch of which a file is gone is named and passed over.
+        Raises `ReplayDiffers`, which names the first one that is not equal to the last bit. Sentences are not compared:
+        the bank may have edited its words since, and the chain proves them. A batch that lacks a file is skipped.
         """
         counts = Counter[Kind]()
-        gone: list[str] = []
+        skipped: list[str] = []
         for kind, records in _runs(self._links(0, report)):
             try:
                 self._replay(kind, records)
                 counts[kind] += len(records)
             except FilesGone as error:
-                gone.append(str(error))
-        return Replayed(counts[Kind.DECISION], counts[Kind.BATCH], tuple(gone))
+                skipped.append(str(error))
+        return Replayed(counts[Kind.DECISION], counts[Kind.BATCH], tuple(skipped))
 
     def _replay(self, kind: Kind, records: Sequence[Record]) -> None:
         if kind is Kind.DECISION:
@@ -127,23 +130,23 @@ class Audit:
         replay_batch(self.models, job, self.storage, self.jobs.score_spans(job))
 
     def export(self) -> Iterator[tuple[Kind, str]]:
-        """Yield the chain: what each receipt is of, and its line of JSON.
+        """Yield the chain: the kind of each entry, and its line of JSON.
 
-        A line holds `digest`, and `content` as the very text that it is the SHA-256 of. Protected values are in it as a
-        digest only. Raises `ChainBroken` as `verify` does.
+        A line has `content`, the receipt's canonical text, and `digest`, the SHA-256 of that text. Protected values are
+        in it as a digest only. Raises `ChainBroken` as `verify` does.
         """
-        for kind, record, at in self._checked(None, _silent):
-            text = content(kind, record, at.number, at.previous, at.format)
-            yield kind, json.dumps({"digest": at.digest, "content": text}, ensure_ascii=False)
+        for kind, record, own in self._verified(None, _silent):
+            text = content(kind, record, own.number, own.previous, own.format)
+            yield kind, json.dumps({"digest": own.digest, "content": text}, ensure_ascii=False)
 
-    def _checked(self, last: Receipt | None, report: Report) -> Iterator[tuple[Kind, Record, Receipt]]:
-        """Yield what follows a receipt, as far as it is right; then raise `ChainBroken`."""
+    def _verified(self, last: Receipt | None, report: Report) -> Iterator[tuple[Kind, Record, Receipt]]:
+        """Yield the entries after a receipt as far as they are correct; then raise `ChainBroken`."""
         for link in self._links(last.number if last else 0, report):
-            record, last = followed(link, last)
+            record, last = verified_link(link, last)
             yield link.kind, record, last
 
     def _links(self, place: int, report: Report) -> Iterator[Link]:
-        """Yield the chain after a receipt's number; what an edit made unreadable is a broken chain, not our fault."""
+        """Yield the chain after a receipt's number; raise `ChainBroken` where an edit has made an entry unreadable."""
         links = self.chain.links(place)
         while True:
             try:
@@ -154,21 +157,21 @@ class Audit:
                 return
             yield link
             place = link.receipt.number if link.receipt else place
-            if place % REPORTED == 0:
+            if place % REPORT_EVERY == 0:
                 report(place)
 
 
 def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Record]]]:
-    """Yield the records, decisions that follow one another together, a batch by itself.
+    """Yield the records in groups: consecutive decisions together, each batch alone.
 
-    What was read before a place that cannot be read comes before the error.
+    Where an entry cannot be read, the entries before it are yielded before the error is raised.
     """
     run: list[Record] = []
     try:
         for link in links:
             if link.record is None:
                 continue
-            if link.kind is Kind.BATCH or len(run) == TOGETHER:
+            if link.kind is Kind.BATCH or len(run) == GROUP_SIZE:
                 yield Kind.DECISION, run
                 run = []
             if link.kind is Kind.BATCH:
@@ -181,8 +184,11 @@ def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Record]]]:
     yield Kind.DECISION, run
 
 
-def followed(link: Link, last: Receipt | None) -> tuple[Record, Receipt]:
-    """Return what the link holds where its receipt follows the last one and is its record's; else `ChainBroken`."""
+def verified_link(link: Link, last: Receipt | None) -> tuple[Record, Receipt]:
+    """Return the link's record and receipt.
+
+    Raises `ChainBroken` unless the receipt follows the last one and is the record's own.
+    """
     expected = last.number + 1 if last else 1
     if link.receipt is None:
         raise ChainBroken(f"{_name(link)} has no receipt: it was inserted.")
@@ -202,9 +208,9 @@ def followed(link: Link, last: Receipt | None) -> tuple[Record, Receipt]:
     return link.record, link.receipt
 
 
-def _is_recorded(kind: Kind, record: Record, at: Receipt) -> bool:
+def _is_recorded(kind: Kind, record: Record, own: Receipt) -> bool:
     try:
-        return sha256(content(kind, record, at.number, at.previous, at.format)) == at.digest
+        return sha256(content(kind, record, own.number, own.previous, own.format)) == own.digest
     except UNREADABLE:  # values that could never have been recorded
         return False
 

@@ -1,4 +1,4 @@
-"""The model versions: registering, activating, and the one that serves."""
+"""The model versions: registering and activating them, and loading the one that serves."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Used = TypeVar("Used")
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version with what its manifest says of it."""
+    """A registered version, described by its manifest."""
 
     product: Product
     version: str
@@ -38,7 +38,7 @@ class ModelVersion:
 
 
 class Models:
-    """The registry's files and the database's word on which are registered and active, together."""
+    """The model versions: their files in the registry, and which are registered and active in the database."""
 
     def __init__(self, registry: Registry, versions: Versions, catalogue: Catalogue):
         self.registry = registry
@@ -47,29 +47,29 @@ class Models:
         self._reported: set[str] = set()
 
     def serving(self, product: Product) -> LoadedModel:
-        """Return the model that scores: the active version, or, where its files are refused, the one before it.
+        """Return the model that scores: the active version, or the one activated before where its files are refused.
 
         Raises `NoActiveModel` where no activated version can be loaded.
         """
         return self._newest(product, self.registry.model)[1]
 
     def _serves(self, product: Product) -> Registered:
-        """Return the version that `serving` loads, without building it: pages need its figures alone."""
+        """Return the version that `serving` loads, without loading it: pages need its figures only."""
         return self._newest(product, self.registry.verify)[0]
 
     def _newest(self, product: Product, use: Callable[[Product, str, str], Used]) -> tuple[Registered, Used]:
-        """Return the version activated last that can be used, and what came of it."""
-        why = f"Run: flask train {product.key}"
+        """Return the version activated last for which `use` does not refuse, and the result of `use`."""
+        reason = f"Run: flask train {product.key}"
         for registered in self.store.activated(product.key):
             try:
                 return registered, use(product, registered.version, registered.manifest_digest)
             except VersionRefused as error:
                 self._report(str(error))
-                why = str(error)
-        raise NoActiveModel(f"There is no {product.key} model that can score. {why}")
+                reason = str(error)
+        raise NoActiveModel(f"There is no {product.key} model that can score. {reason}")
 
     def refusal(self, product: Product) -> str | None:
-        """Say why the version activated last does not serve; `None` where it does, or none was activated."""
+        """Return why the version activated last does not serve; `None` where it does, or where none was activated."""
         for active in self.store.activated(product.key)[:1]:
             try:
                 self.registry.verify(product, active.version, active.manifest_digest)
@@ -77,18 +77,19 @@ class Models:
                 return str(error)
         return None
 
-    def _report(self, why: str) -> None:
-        if why not in self._reported:
-            self._reported.add(why)
-            log.error("model version refused", why=why)
+    def _report(self, reason: str) -> None:
+        """Log a refusal once."""
+        if reason not in self._reported:
+            self._reported.add(reason)
+            log.error("model version refused", why=reason)
 
     def active(self, product: Product) -> ModelVersion:
-        """Describe the version that serves; `NoActiveModel` if there is none."""
+        """Return the version that serves; `NoActiveModel` if there is none."""
         serving = self._serves(product)
         return self._describe(product, serving, serving.version)
 
     def versions(self, product: Product) -> list[ModelVersion]:
-        """Describe all registered versions whose manifest can be read, newest first."""
+        """Return all registered versions whose manifest can be read, newest first."""
         serving = self._serving_version(product)
         described = []
         for registered in self.store.all(product.key):
@@ -99,11 +100,15 @@ class Models:
         return described
 
     def get(self, product: Product, version: str) -> ModelVersion:
-        """Describe one version; `NotFound` if it is not registered, `VersionRefused` if its manifest is not right."""
+        """Return one version; `NotFound` if it is not registered, `VersionRefused` if its manifest was changed."""
         return self._describe(product, self.store.get(product.key, version), self._serving_version(product))
 
     def add(self, trained: TrainedModel, *, activate: bool | None = None) -> ModelVersion:
-        """Register a trained forest; make it active where told, or where none can serve (`activate` not given)."""
+        """Register a trained model and return its version.
+
+        `activate` says whether it becomes active; with `None` it does where no version can serve. Raises
+        `VersionRefused` where it scores a factor that has no words.
+        """
         product = trained.product
         if activate is None:
             activate = self._serving_version(product) is None
@@ -112,29 +117,34 @@ class Models:
             TABLES: trained.tables.to_bytes(),
             EFFECTS: trained.effects.to_bytes(),
         }
-        taken = [known.version for known in self.store.all(product.key)]
-        version, manifest_digest = self.registry.add(product, _manifest(trained), files, taken)
+        names = [registered.version for registered in self.store.all(product.key)]
+        version, manifest_digest = self.registry.add(product, _manifest(trained), files, names)
         self._refuse_unfit(product, version, manifest_digest)
         self.store.register(product.key, version, manifest_digest, activate=activate)
         return self.get(product, version)
 
     def activate(self, product: Product, version: str) -> ModelVersion:
-        """Make a version active after verifying its files; `NotFound` or `VersionRefused` where it cannot be."""
+        """Make a version active after verifying its files.
+
+        Raises `NotFound` where it is not registered, `VersionRefused` where its files fail their check or it scores a
+        factor that has no words.
+        """
         registered = self.store.get(product.key, version)
         self._refuse_unfit(product, version, registered.manifest_digest)
         self.store.activate(product.key, version)
         return self.get(product, version)
 
     def _refuse_unfit(self, product: Product, version: str, manifest_digest: str) -> None:
-        """Raise `VersionRefused` where a version's files are not right or it scores a factor that has no words."""
+        """Raise `VersionRefused` where a version's files fail their check or it scores a factor that has no words."""
         model = self.registry.model(product, version, manifest_digest)
-        if wordless := self.catalogue.missing(model.encoding.factors):
-            raise refusal(product, version, f"the catalogue of reasons has no words for {', '.join(wordless)}")
+        if missing := self.catalogue.missing(model.encoding.factors):
+            raise refusal(product, version, f"the catalogue of reasons has no words for {', '.join(missing)}")
 
     def verify(self, product: Product) -> dict[str, str | None]:
-        """Check every registered version's files afresh: version -> why it is refused, `None` where it is right."""
-        fresh = Registry(self.registry.folder)
-        return {found.version: _fault(fresh, product, found) for found in self.store.all(product.key)}
+        """Check the files of every registered version again; return why each version is refused, or `None`."""
+        registry = Registry(self.registry.folder)  # a new one has loaded nothing yet
+        versions = self.store.all(product.key)
+        return {registered.version: _problem(registry, product, registered) for registered in versions}
 
     def _serving_version(self, product: Product) -> str | None:
         try:
@@ -159,7 +169,7 @@ class Models:
         )
 
 
-def _fault(registry: Registry, product: Product, registered: Registered) -> str | None:
+def _problem(registry: Registry, product: Product, registered: Registered) -> str | None:
     try:
         registry.model(product, registered.version, registered.manifest_digest)
     except VersionRefused as error:

@@ -1,14 +1,14 @@
-"""Whether one decision is still what was recorded. `services/audit.py` proves the whole chain."""
+"""Verifies one decision. `services/audit.py` verifies the whole chain."""
 
 from bankportal.domain.receipt import Receipt
-from bankportal.services.audit import ChainBroken, followed
+from bankportal.services.audit import ChainBroken, verified_link
 from bankportal.store.chain import UNREADABLE, Chain
 
 
-def proven(chain: Chain, id: str) -> Receipt:  # noqa: A002  # the field's name
-    """Recompute a decision's receipt from what is stored of it and the receipt before, and return it.
+def verified_receipt(chain: Chain, id: str) -> Receipt:  # noqa: A002  # the field's name
+    """Return a decision's receipt after computing it again from the stored decision and the receipt before.
 
-    `NotFound` where there is no such decision, `ChainBroken` where it is not what was recorded.
+    Raises `NotFound` where there is no such decision, `ChainBroken` where it is not what was recorded.
     """
     try:
         link, before = chain.of_decision(id)
@@ -16,5 +16,5 @@ def proven(chain: Chain, id: str) -> Receipt:  # noqa: A002  # the field's name
         raise ChainBroken(f"Decision {id} cannot be read: it was edited.") from error
     if before is None and link.receipt and link.receipt.number > 1:
         raise ChainBroken(f"Receipt {link.receipt.number - 1}, before this decision's, is missing.")
-    _, receipt = followed(link, before)
+    _, receipt = verified_link(link, before)
     return receipt

@@ -1,7 +1,8 @@
-"""Group commit: what several threads want written at the same time is written in one transaction.
+"""Group commit: items that several threads write at the same time are written in one transaction.
 
-A commit waits for the disk, whatever it holds. The thread that comes first writes, and takes along all that came while
-the one before it wrote; nobody waits for company, and a lone caller writes at once. No thread of its own is needed.
+A commit waits for the disk, however much it writes. One thread writes at a time. While it writes, others add their
+items; then the first of them writes all these items at once. Nobody waits for a group to form: a single caller writes
+at once. No extra thread is needed.
 """
 
 import threading
@@ -16,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class _Call(Generic[Item, Result]):
-    """One thread's item, and what came of it."""
+    """One thread's item, and its result or error."""
 
     def __init__(self, item: Item):
         self.item = item
@@ -26,11 +27,11 @@ class _Call(Generic[Item, Result]):
         self._turn.acquire()
 
     def wait(self) -> None:
-        """Sleep until the item is written, or until it is this thread's turn to write."""
+        """Wait until the item is written, or until it is this thread's turn to write."""
         self._turn.acquire()
 
     def wake(self) -> None:
-        """Let the thread go on."""
+        """Let the waiting thread continue."""
         self._turn.release()
 
     @property
@@ -44,9 +45,9 @@ class _Call(Generic[Item, Result]):
 
 
 class Recorder(Generic[Item, Result]):
-    """Calls `write` with all items that wait, by one thread at a time; safe under threads.
+    """Calls `write` with all waiting items, from one thread at a time. Safe for threads.
 
-    `write` returns a result for each item, in their order, once they are committed; where it raises, none of them is.
+    `write` returns the items' results in order, after they are committed. Where it raises, none is committed.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]]):
@@ -56,7 +57,7 @@ class Recorder(Generic[Item, Result]):
         self._lock = threading.Lock()
 
     def record(self, item: Item) -> Result:
-        """Write an item, with others or alone, and return its result after the commit; or raise why it was not."""
+        """Write an item, alone or with others, and return its result after the commit, or raise its error."""
         call = _Call[Item, Result](item)
         with self._lock:
             self._waiting.append(call)
@@ -68,7 +69,7 @@ class Recorder(Generic[Item, Result]):
         return call.answer()
 
     def _write_all(self) -> None:
-        """Write all that waits, and hand over to the first of those who came meanwhile."""
+        """Write all waiting items, then wake their threads and the first thread that has come in the meantime."""
         with self._lock:
             calls, self._waiting = self._waiting, []
         try:
@@ -81,11 +82,11 @@ class Recorder(Generic[Item, Result]):
                 call.wake()
 
     def _perform(self, calls: Sequence[_Call[Item, Result]]) -> None:
-        """Write all in one transaction; where one of them is at fault, each in its own."""
+        """Write all items in one transaction; where an item causes an error, each in a transaction of its own."""
         try:
             for call, result in zip(calls, self._write([call.item for call in calls]), strict=True):
                 call.results.append(result)
-        except (OperationalError, PoolTimeout) as error:  # the database is at fault, and would be for each
+        except (OperationalError, PoolTimeout) as error:  # caused by the database, so every item would fail
             _fail(calls, error)
         except Exception as error:
             if len(calls) == 1:

@@ -1,4 +1,4 @@
-"""Recomputing recorded decisions from their input: equal to the last bit, or the first that differs is named."""
+"""Replaying decisions: each is computed again from its recorded input and compared to the last bit."""
 
 import json
 import math
@@ -19,33 +19,34 @@ from bankportal.domain.receipt import Record
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.models import Models
-from bankportal.services.scoring import NO_REASON, Answers, answer, answers
+from bankportal.services.scoring import NO_REASON, OutcomeColumns, outcome_columns, outcome_of
 from bankportal.store.chain import UNREADABLE
 from bankportal.store.decisions import decision_from
 
-# The columns that say who answered.
-ANSWERING = ("product", "model_version", "model_digest", "policy_version")
-NOTHING = (None, None, 0.0)  # the reason where no value stands out alone
+# The columns of a decision with its versions.
+VERSIONS = ("product", "model_version", "model_digest", "policy_version")
+NOTHING = (None, None, 0.0)  # the reason where no single value stands out
 
 
 def replay_decisions(models: Models, records: Sequence[Record]) -> None:
-    """Recompute stored decisions from their input and model version; `ReplayDiffers` names the first that differs.
+    """Compute stored decisions again from their input and model version; `ReplayDiffers` names the first that differs.
 
-    Those of one model version and policy are recomputed together. Only where not all of them come out again is each
-    recomputed by itself, in order, to name the first. Sentences are not compared: the bank may have edited its words.
+    Decisions of the same model version and policy are computed together. Only where some are not equal, each is
+    computed by itself, in order, to find the first. Sentences are not compared, since the bank may have edited its
+    words.
     """
-    if not _come_out_again(models, records):
+    if not _all_equal(models, records):
         for record in records:
             replay_decision(models, record)
 
 
 def replay_decision(models: Models, record: Record) -> None:
-    """Recompute one stored decision; `ReplayDiffers` names the fields that are not equal to the last bit."""
+    """Compute one stored decision again; `ReplayDiffers` names the fields that are not equal to the last bit."""
     name = f"Decision {record['id']}"
     try:
-        model, policy = _answering(models, record)
-        again = answer(decision_from(record).customer, model, models.catalogue, policy).to_record()
-        differing = [field for field in again if _text(field, record) != _text(field, again)]
+        model, policy = _model_and_policy(models, record)
+        recomputed = outcome_of(decision_from(record).customer, model, models.catalogue, policy).to_record()
+        differing = [field for field in recomputed if _text(field, record) != _text(field, recomputed)]
     except VersionRefused as error:
         raise ReplayDiffers(f"{name} cannot be recomputed: {error}") from error
     except UNREADABLE as error:
@@ -54,8 +55,8 @@ def replay_decision(models: Models, record: Record) -> None:
         raise ReplayDiffers(f"{name} recomputed differs in {', '.join(differing)}.")
 
 
-def _answering(models: Models, record: Record) -> tuple[LoadedModel, LimitPolicy | None]:
-    """Return the model version and the policy that a decision stands on; `VersionRefused` where one cannot be had."""
+def _model_and_policy(models: Models, record: Record) -> tuple[LoadedModel, LimitPolicy | None]:
+    """Return a decision's model version and policy; `VersionRefused` where one of them cannot be loaded."""
     policy = record["policy_version"]
     if policy is not None and policy not in POLICIES:
         raise VersionRefused(f"Limit policy {policy} is no longer known.")
@@ -64,40 +65,43 @@ def _answering(models: Models, record: Record) -> tuple[LoadedModel, LimitPolicy
 
 
 def _text(field: str, record: Record) -> str:
-    """Write a field of an answer so that every bit of it shows, without sentences."""
+    """Return a field of an outcome as JSON with every bit of its numbers, without sentences."""
     value = record[field]
     if field == "reasons":
         value = [(reason["factor"], reason["rule"], reason["contribution"]) for reason in value]
     return json.dumps(value, sort_keys=True)
 
 
-def _come_out_again(models: Models, records: Sequence[Record]) -> bool:
-    """Say whether all decisions, recomputed together, are equal to the last bit; `False` where one cannot be."""
+def _all_equal(models: Models, records: Sequence[Record]) -> bool:
+    """Return whether all decisions are equal to the last bit; `False` where one cannot be computed again."""
     groups = defaultdict(list)
     for record in records:
-        groups[tuple(record[name] for name in ANSWERING)].append(record)
+        groups[tuple(record[name] for name in VERSIONS)].append(record)
     try:
-        return all(_group_comes_out_again(models, group) for group in groups.values())
+        return all(_group_is_equal(models, group) for group in groups.values())
     except (PortalError, *UNREADABLE):
         return False
 
 
-def _group_comes_out_again(models: Models, records: Sequence[Record]) -> bool:
-    """Recompute decisions of one product, model version and policy."""
-    model, policy = _answering(models, records[0])
-    again = answers(_columns(model.product, records), model, models.catalogue, policy)
+def _group_is_equal(models: Models, records: Sequence[Record]) -> bool:
+    """Return whether decisions of one product, model version and policy are equal to the last bit."""
+    model, policy = _model_and_policy(models, records[0])
+    outcomes = outcome_columns(_columns(model.product, records), model, models.catalogue, policy)
     factors = model.encoding.factors
-    shares = [record["contributions"] for record in records]
+    rows = [record["contributions"] for record in records]
     return (
-        all(len(each) == len(factors) for each in shares)
-        and _numbers(each[factor] for each in shares for factor in factors).tobytes() == again.contributions.tobytes()
-        and _numbers(record["score"] for record in records).tobytes() == again.scores.tobytes()
-        and [canonical(_recorded(record)) for record in records] == list(map(canonical, _recomputed(again, model)))
+        all(len(row) == len(factors) for row in rows)
+        and _numbers(row[factor] for row in rows for factor in factors).tobytes() == outcomes.contributions.tobytes()
+        and _numbers(record["score"] for record in records).tobytes() == outcomes.scores.tobytes()
+        and [canonical(_recorded(record)) for record in records] == list(map(canonical, _recomputed(outcomes, model)))
     )
 
 
 def _columns(product: Product, records: Sequence[Record]) -> dict[str, NDArray[Any]]:
-    """Return what `answers` takes of decisions' input; raises one of `UNREADABLE` where that is not what is scored."""
+    """Return the input of decisions as columns for `outcome_columns`.
+
+    Raises one of `UNREADABLE` where a decision lacks a factor or a value has another type.
+    """
     columns = {factor: [record["scored"][factor.name] for record in records] for factor in product.scored}
     columns |= {factor: [record["policy"][factor.name] for record in records] for factor in product.policy_factors}
     return {
@@ -125,21 +129,21 @@ def _numbers(values: Iterable[Any]) -> NDArray[np.float64]:
 
 
 def _recorded(record: Record) -> tuple[Any, ...]:
-    """Return what an answer says beside its score and contributions, without sentences."""
+    """Return the other fields of a recorded outcome, all but score, contributions and sentences."""
     reasons = [(reason["factor"], reason["rule"], reason["contribution"]) for reason in record["reasons"]]
     return record["band"], record["limit"], record["flags"], record["base"], reasons
 
 
-def _recomputed(again: Answers, model: LoadedModel) -> Iterator[tuple[Any, ...]]:
-    """Yield, row by row, what `_recorded` has of a decision that is equal."""
+def _recomputed(outcomes: OutcomeColumns, model: LoadedModel) -> Iterator[tuple[Any, ...]]:
+    """Yield the same fields as `_recorded` of outcomes computed again, row by row."""
     bands, factors = model.product.bands, model.encoding.factors
-    limits: Sequence[Limit | None] = again.limits or [None] * len(again.scores)
-    rows = zip(again.bands.tolist(), limits, again.contributions.tolist(), again.reasons.tolist(), strict=True)
+    limits: Sequence[Limit | None] = outcomes.limits or [None] * len(outcomes.scores)
+    rows = zip(outcomes.bands.tolist(), limits, outcomes.contributions.tolist(), outcomes.reasons.tolist(), strict=True)
     for row, (band, limit, shares, chosen) in enumerate(rows):
         reasons = [
             (factors[number], None, shares[number]) if number >= 0 else (None, limit.rule if limit else None, 0.0)
             for number in chosen
             if number != NO_REASON
         ]
-        flags = [flag.to_record() for flag in again.flags.get(row, ())]
+        flags = [flag.to_record() for flag in outcomes.flags.get(row, ())]
         yield bands[band].name, limit.to_record() if limit else None, flags, model.explainer.base, reasons or [NOTHING]

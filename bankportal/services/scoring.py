@@ -1,4 +1,4 @@
-"""Scoring: the same for form, API and file; one customer, or many at once with the same answers to the last bit."""
+"""Scoring, the same for form, API and file; one customer, or many at once with the same outcomes to the last bit."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ from bankportal.services.models import Models
 from bankportal.services.recorder import Recorder
 from bankportal.store.decisions import Decisions, submission_digest
 
-# In place of a factor's number among the encoding's: no further reason, a rule of the policy.
+# In place of a factor's position in the encoding: no further reason, or a rule of the policy.
 NO_REASON, RULE = -1, -2
 Floats = NDArray[np.float64]
 
 
 class Scoring:
-    """Answers for validated customers, and records the answers that count."""
+    """Scores validated customers and records decisions."""
 
     def __init__(self, models: Models, decisions: Decisions):
         self.models = models
@@ -49,56 +49,58 @@ class Scoring:
     def score_all(self, customers: Sequence[Customer]) -> list[Outcome]:
         """Return the outcomes of some customers in their order, each as `score` does."""
         products = {customer.product.key: customer.product for customer in customers}
-        found = {key: iter(self._score_all(product, customers)) for key, product in products.items()}
-        return [next(found[customer.product.key]) for customer in customers]
+        outcomes = {key: iter(self._score_all(product, customers)) for key, product in products.items()}
+        return [next(outcomes[customer.product.key]) for customer in customers]
 
     def _score_all(self, product: Product, customers: Sequence[Customer]) -> list[Outcome]:
         own = [customer for customer in customers if customer.product.key == product.key]
-        return outcome_all(own, self.models.serving(product), self.models.catalogue, product.policy)
+        return outcomes_of(own, self.models.serving(product), self.models.catalogue, product.policy)
 
     def decide(self, customer: Customer, submission: str) -> Decision:
-        """Score, record and return the decision; the same submission token and values again give the same decision.
+        """Score a customer, record the decision and return it after the commit.
 
-        Returns after the commit. Customers that several threads decide on at the same time are scored together and
-        share a commit.
+        The same submission token and values again return the same decision. Customers from several threads at the same
+        time are scored together and share a commit.
         """
         return self._recorder.record((customer, submission_digest(submission, customer)))
 
     def decide_all(self, customers: Sequence[tuple[Customer, str]]) -> list[Decision]:
-        """Score and record customers with their submissions, all or none; the decisions come in their order."""
+        """Score and record customers with their submission tokens, all or none; return the decisions in order."""
         return self._decide([(customer, submission_digest(submission, customer)) for customer, submission in customers])
 
-    def _decide(self, given: Sequence[tuple[Customer, str]]) -> list[Decision]:
-        """Score and record customers with their submissions' digests; one recorded before needs no model any more."""
+    def _decide(self, submissions: Sequence[tuple[Customer, str]]) -> list[Decision]:
+        """Score and record customers with their submissions' digests.
+
+        A single submission that was recorded before is returned even where no model can score any more.
+        """
         try:
-            outcomes = self.score_all([customer for customer, _ in given])
+            outcomes = self.score_all([customer for customer, _ in submissions])
         except PortalError:
-            if len(given) == 1 and (found := self.decisions.find(given[0][1])):
-                return [found]
+            if len(submissions) == 1 and (recorded := self.decisions.find(submissions[0][1])):
+                return [recorded]
             raise
         return self.decisions.record_all(
-            [(customer, outcome, digest) for (customer, digest), outcome in zip(given, outcomes, strict=True)]
+            [(customer, outcome, digest) for (customer, digest), outcome in zip(submissions, outcomes, strict=True)]
         )
 
 
-def answer(customer: Customer, model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
-    """Return what one model version and limit policy answer: score, band, limit, and exactly why.
+def outcome_of(customer: Customer, model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
+    """Return a customer's outcome by a model version and a limit policy.
 
     Raises `ExplanationRefused` where base and contributions do not add up to the score.
     """
-    return outcome_all([customer], model, catalogue, policy)[0]
+    return outcomes_of([customer], model, catalogue, policy)[0]
 
 
-def outcome_all(
+def outcomes_of(
     customers: Sequence[Customer], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
 ) -> list[Outcome]:
-    """Return the outcomes of a few customers of one product, each as `answer` does."""
+    """Return the outcomes of some customers of one product in order, each as `outcome_of` does."""
     matrix = np.stack([model.encoding.row(customer.scored) for customer in customers])
     scores = model.forest.score(matrix).tolist()
-    shares = model.explainer.explain(matrix).tolist()
+    contributions = model.explainer.explain(matrix).tolist()
     effects = model.effects.of_rows(matrix).tolist()
-    put_together = partial(_outcome, model, catalogue, policy)
-    return list(map(put_together, customers, scores, shares, effects))
+    return list(map(partial(_outcome, model, catalogue, policy), customers, scores, contributions, effects))
 
 
 def _outcome(
@@ -113,18 +115,18 @@ def _outcome(
     _check_sum(model, shares, score)
     product, factors = model.product, model.encoding.factors
     band = product.band(score)
-    allowed = limit(customer, band, policy)
+    suggested = limit(customer, band, policy)
     contributions = dict(zip(factors, shares, strict=True))
     attribution = Attribution(contributions, dict(zip(factors, effects, strict=True)))
     return Outcome(
         product=product,
         score=score,
         band=band,
-        limit=allowed,
+        limit=suggested,
         flags=model.seen.flags(customer.scored),
         base=model.explainer.base,
         contributions=contributions,
-        reasons=reasons(catalogue, product, band, customer.scored, attribution, allowed),
+        reasons=reasons(catalogue, product, band, customer.scored, attribution, suggested),
         model_version=model.version,
         model_digest=model.manifest_digest,
         policy_version=policy.version if policy else None,
@@ -132,7 +134,7 @@ def _outcome(
 
 
 def limit(customer: Customer, band: Band, policy: LimitPolicy | None) -> Limit | None:
-    """Ask a limit policy; `None` where there is none."""
+    """Return the limit that a policy suggests; `None` without a policy."""
     if policy is None:
         return None
     requested = customer.policy.get(REQUESTED)
@@ -148,13 +150,13 @@ def _check_sum(model: LoadedModel, contributions: Sequence[float], score: float)
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What `answer` says of many customers, row by row.
+class OutcomeColumns:
+    """The outcomes of many customers as columns; the same as `outcome_of` gives for each.
 
-    `scores` (rows,) and `contributions` (rows, factors) float64; `bands` (rows,) numbers among the product's;
-    `limits` is `None` without a policy. `reasons` (rows, MAX_REASONS) int8 are numbers among the encoding's factors,
-    `NO_REASON` or `RULE`; `sentences` (rows, MAX_REASONS) their words, blank where there is none. `flags` holds the
-    rows that have any.
+    `scores` (rows,) and `contributions` (rows, factors) are float64. `bands` (rows,) are positions in the product's
+    bands. `limits` has one for each row, or is `None` without a policy. `reasons` (rows, MAX_REASONS) int8 are
+    positions in the encoding's factors, `NO_REASON` or `RULE`; `sentences` (rows, MAX_REASONS) are their sentences,
+    blank where there is no reason. `flags` has the rows with any flag.
     """
 
     scores: Floats
@@ -166,13 +168,13 @@ class Answers:
     flags: Mapping[int, tuple[UnseenValue, ...]]
 
 
-def answers(
+def outcome_columns(
     columns: Mapping[str, NDArray[Any]], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
-) -> Answers:
-    """Answer for many customers at once: what `answer` gives for each.
+) -> OutcomeColumns:
+    """Return the outcomes of many customers at once, with the same bits as `outcome_of` for each.
 
-    `columns` holds an array (rows,) for each scored and policy factor: float64 with NaN for numbers and flags, objects
-    with `None` for choices. Raises `ExplanationRefused` as `answer` does.
+    `columns` has an array (rows,) for each scored and policy factor: float64 with NaN for blank, or objects with `None`
+    for a blank choice. Raises `ExplanationRefused` as `outcome_of` does.
     """
     product, matrix = model.product, model.encoding.matrix(columns)
     scores = model.forest.score(matrix)
@@ -181,12 +183,12 @@ def answers(
     contributions = model.explainer.explain(matrix)
     _check_sums(model, contributions, scores)
     rules = _rules(catalogue, product, bands, limits)
-    chosen = _chosen(model, bands, rules, contributions, model.effects.of_rows(matrix))
+    chosen = _choose_reasons(model, bands, rules, contributions, model.effects.of_rows(matrix))
     sentences = _sentences(catalogue, model, columns, contributions, chosen)
     for row, rule in rules.items():
         sentences[row, 0] = rule.sentence
     flags = model.seen.flags_of_rows(columns)
-    return Answers(scores, bands, limits, contributions, chosen, sentences, flags)
+    return OutcomeColumns(scores, bands, limits, contributions, chosen, sentences, flags)
 
 
 def _limits(
@@ -196,67 +198,67 @@ def _limits(
         return None
     names = [product.bands[band].name for band in bands.tolist()]
     salaries, obligations = _known(columns[SALARY]), _known(columns[OBLIGATIONS])
-    read = ({SALARY: salary, OBLIGATIONS: bound} for salary, bound in zip(salaries, obligations, strict=True))
-    return list(map(policy.suggest, names, read, _known(columns[REQUESTED])))
+    values = ({SALARY: salary, OBLIGATIONS: monthly} for salary, monthly in zip(salaries, obligations, strict=True))
+    return list(map(policy.suggest, names, values, _known(columns[REQUESTED])))
 
 
 def _known(values: NDArray[Any]) -> list[Any]:
-    """Return a column's values as the single-row model has them, `None` where unknown."""
+    """Return a column's values as a list, with `None` for blank, as `Customer` has them."""
     return [None if value != value else value for value in values.tolist()]
 
 
 def _check_sums(model: LoadedModel, contributions: Floats, scores: Floats) -> None:
-    off = np.abs(model.explainer.base + contributions.sum(axis=1) - scores)
-    # Half of what is allowed: far more than two ways of adding up can differ.
-    for row in np.flatnonzero(~(off < model.explainer.tolerance / 2)).tolist():
+    differences = np.abs(model.explainer.base + contributions.sum(axis=1) - scores)
+    # Rows within half of the tolerance are right: two orders of addition differ by far less than the other half.
+    for row in np.flatnonzero(~(differences < model.explainer.tolerance / 2)).tolist():
         _check_sum(model, contributions[row].tolist(), float(scores[row]))
 
 
 def _rules(
     catalogue: Catalogue, product: Product, bands: NDArray[np.intp], limits: list[Limit] | None
 ) -> dict[int, Reason]:
-    """Return, by row, the policy rules that are reasons."""
-    found = enumerate(zip(bands.tolist(), limits or (), strict=False))
-    cut = (
-        (row, rule_reason(catalogue, product, product.bands[band], limit)) for row, (band, limit) in found if limit.cut
+    """Return the policy rules that are reasons, by row."""
+    rows = enumerate(zip(bands.tolist(), limits or (), strict=False))
+    rules = (
+        (row, rule_reason(catalogue, product, product.bands[band], limit)) for row, (band, limit) in rows if limit.cut
     )
-    return {row: rule for row, rule in cut if rule}
+    return {row: rule for row, rule in rules if rule}
 
 
-def _chosen(
+def _choose_reasons(
     model: LoadedModel, bands: NDArray[np.intp], rules: Mapping[int, Reason], contributions: Floats, effects: Floats
 ) -> NDArray[np.int8]:
-    """Choose the reasons of many rows as `reasons` does for one."""
+    """Return the reasons of many rows, (rows, MAX_REASONS), chosen as `reasons` does for one customer."""
     product, factors = model.product, model.encoding.factors
-    every, ruled = np.arange(len(bands)), np.array(list(rules), dtype=np.intp)
+    all_rows, rule_rows = np.arange(len(bands)), np.array(list(rules), dtype=np.intp)
     adverse = np.array([product.decides_credit and band.tone is Tone.BAD for band in product.bands])[bands]
-    adverse[ruled] = product.decides_credit
-    held = (contributions * effects > 0) & ((contributions < 0) | ~adverse[:, None])
+    adverse[rule_rows] = product.decides_credit
+    nameable = (contributions * effects > 0) & ((contributions < 0) | ~adverse[:, None])
     by_name = np.array(sorted(range(len(factors)), key=factors.__getitem__), dtype=np.int8)
-    weight = np.where(held, np.abs(contributions), 0.0)[:, by_name]  # of equal ones the first name is taken first
+    weight = np.where(nameable, np.abs(contributions), 0.0)[:, by_name]  # of equal weights, the first name comes first
     chosen = np.full((len(bands), MAX_REASONS), NO_REASON, dtype=np.int8)
-    least = np.zeros(len(bands))
+    minimum = np.zeros(len(bands))
     for place in range(MAX_REASONS):
-        heaviest = weight.argmax(axis=1)
-        amount = weight[every, heaviest]
-        chosen[:, place] = np.where((amount > 0) & (amount >= least), by_name[heaviest], NO_REASON)
-        weight[every, heaviest] = 0.0
-        least = np.maximum(MIN_POINTS, MIN_SHARE * amount) if place == 0 else least
-    chosen[ruled, 1:] = chosen[ruled, :-1]
-    chosen[ruled, 0] = RULE
+        largest = weight.argmax(axis=1)
+        amount = weight[all_rows, largest]
+        chosen[:, place] = np.where((amount > 0) & (amount >= minimum), by_name[largest], NO_REASON)
+        weight[all_rows, largest] = 0.0
+        minimum = np.maximum(MIN_POINTS, MIN_SHARE * amount) if place == 0 else minimum
+    chosen[rule_rows, 1:] = chosen[rule_rows, :-1]
+    chosen[rule_rows, 0] = RULE
     chosen[[row for row, rule in rules.items() if rule.rule == ABILITY_TO_PAY], 1:] = NO_REASON
     return chosen
 
 
-class _Words(dict[Value, str]):
-    """The sentences about one factor that does one thing, put together when first asked for."""
+class _FactorSentences(dict[Value, str]):
+    """One factor's sentences by value, for values that raise the score or that lower it; made when first needed."""
 
     def __init__(self, catalogue: Catalogue, product: Product, factor: str, *, raises: bool) -> None:
         super().__init__()
-        self._say = partial(catalogue.sentence, product, factor, raises=raises)
+        self._sentence = partial(catalogue.sentence, product, factor, raises=raises)
 
     def __missing__(self, value: Value) -> str:
-        self[value] = sentence = self._say(value)
+        self[value] = sentence = self._sentence(value)
         return sentence
 
 
@@ -267,13 +269,13 @@ def _sentences(
     contributions: Floats,
     chosen: NDArray[np.int8],
 ) -> NDArray[np.object_]:
-    """Put the chosen contributions in words, (rows, MAX_REASONS); a rule's place stays blank."""
+    """Return the sentences of the chosen contributions, (rows, MAX_REASONS); blank where a rule is the reason."""
     sentences = np.full(chosen.shape, "", dtype=object)
     sentences[chosen[:, 0] == NO_REASON, 0] = NOTHING_ALONE
     for number, factor in enumerate(model.encoding.factors):
         for raises in (True, False):
             row, place = np.nonzero((chosen == number) & ((contributions[:, number] > 0) == raises)[:, None])
-            words = _Words(catalogue, model.product, factor, raises=raises)
+            by_value = _FactorSentences(catalogue, model.product, factor, raises=raises)
             values = _known(columns[factor][row])
-            sentences[row, place] = [words[value] for value in values]
+            sentences[row, place] = [by_value[value] for value in values]
     return sentences

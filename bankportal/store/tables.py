@@ -144,7 +144,7 @@ chunks = Table(
     Column("span", JSON),
     Column("state", String(20), nullable=False),
     Column("token", Integer, nullable=False),
-    # What speaks against it: exceptions, trials that died, and the first worker lost over it.
+    # What speaks against it: exceptions, isolated runs that crashed, and the first worker lost over it.
     Column("faults", Integer, nullable=False),
     # All workers lost over it, whatever ended them.
     Column("losses", Integer, nullable=False),

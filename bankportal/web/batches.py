@@ -187,7 +187,7 @@ def _checked(job: Job) -> str:
         "batch_checked.html",
         job,
         sample=services().batches.sample(job, PREVIEW_ROWS),
-        twin=services().batches.twin(job) if able else None,
+        twin=services().batches.duplicate(job) if able else None,
         able=able,
     )
 

@@ -14,7 +14,7 @@ from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.batches.chunks import REASONS
-from bankportal.services.scoring import answer
+from bankportal.services.scoring import outcome_of
 from bankportal.simulation.simulate import SIMULATORS
 from tests.conftest import write_csv
 
@@ -69,7 +69,7 @@ def form(services, files) -> dict[str, tuple[list[Customer], list[Outcome]]]:
     for product in PRODUCTS.values():
         model = services.models.serving(product)
         customers = [validate(product, row, Source.TEXT) for row in read(files[product.key])]
-        outcomes = [answer(customer, model, services.models.catalogue, product.policy) for customer in customers]
+        outcomes = [outcome_of(customer, model, services.models.catalogue, product.policy) for customer in customers]
         made[product.key] = customers, outcomes
     return made
 

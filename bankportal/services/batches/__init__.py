@@ -1,1 +1,1 @@
-"""Batches, in the order in which one lives: uploaded, checked, scored in chunks, joined, replayed."""
+"""Batch uploads: receiving, checking, scoring in chunks, joining the parts, replaying."""

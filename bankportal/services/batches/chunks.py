@@ -1,6 +1,6 @@
-"""Scoring many rows at once: the outcome that `scoring.answer` gives each, to the last bit, as lines of a file.
+"""Scoring blocks of a file: each row's outcome, with the same bits as `scoring.outcome_of`, as a line of a file.
 
-The same function serves the worker, `flask score` and a cluster.
+The worker, `flask score` and a cluster use the same function.
 """
 
 import csv
@@ -29,14 +29,15 @@ from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON as NO_REASON  # part of what this module offers
 from bankportal.services.scoring import RULE as RULE
-from bankportal.services.scoring import Answers, answers
+from bankportal.services.scoring import OutcomeColumns, outcome_columns
 
 REASONS = tuple(f"reason_{number}" for number in range(1, MAX_REASONS + 1))
 LIMIT = ("limit", "limit_rule", "counteroffer", "policy_version")
-REJECTED = ("line", "column", "code", "message", "row")
-# A cell and what ends it, as `_csv` writes them. The csv module would refuse one that apostrophes made too long for it.
+REJECT_COLUMNS = ("line", "column", "code", "message", "row")
+# A cell and the character that ends it, as `_csv` writes them. The csv module would refuse cells that apostrophes have
+# made longer than its limit.
 WRITTEN_CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\n]*+))([,\n])')
-# What is kept of each scored row, beside its line in the scored file: enough to sort, filter, and open it.
+# The record of a scored row in `results.npy`: enough to sort, to filter, and to open the row.
 RESULT = np.dtype(
     [
         ("position", np.int64),  # among the file's rows, from 0
@@ -44,13 +45,10 @@ RESULT = np.dtype(
         ("offset", np.int64),  # byte at which the row starts in the uploaded file
         ("score", np.float64),
         ("limit", np.float64),  # NaN where the product has no limit policy
-        ("band", np.uint8),  # its number among the product's bands
-        ("flags", np.uint8),  # how many values are unlike all the forest has seen
-        (
-            "reasons",
-            np.int8,
-            (MAX_REASONS,),
-        ),  # numbers among the encoding's factors; NO_REASON, or RULE for a policy's rule
+        ("band", np.uint8),  # its position in the product's bands
+        ("flags", np.uint8),  # how many values are outside the ranges seen in training
+        # Positions in the encoding's factors; NO_REASON, or RULE for a rule of the policy.
+        ("reasons", np.int8, (MAX_REASONS,)),
         ("customer", np.uint64),  # `customer_key` of the customer's number
         ("at", np.int64),  # byte at which its line starts in the scored part, later in the scored file
         ("length", np.int32),  # bytes of that line
@@ -60,7 +58,7 @@ RESULT = np.dtype(
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring a file's rows needs: its layout and mapping, and who answers."""
+    """What scoring a file's rows needs: the file's layout and mapping, the model, the words and the policy."""
 
     product: Product
     layout: Layout
@@ -71,7 +69,7 @@ class Work:
 
 
 def work_of(models: Models, job: Job) -> Work:
-    """Return what scoring a started job's rows needs; `VersionRefused` where its model or policy cannot be had."""
+    """Return the work of a started job; `VersionRefused` where its model or policy cannot be loaded."""
     model = models.registry.model(job.product, job.model_version or "", job.model_digest or "")
     if job.policy_version and job.policy_version not in POLICIES:
         raise VersionRefused(f"Limit policy {job.policy_version} is no longer known.")
@@ -81,7 +79,7 @@ def work_of(models: Models, job: Job) -> Work:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A block's answers: lines of the scored file and of the rejects, and (scored rows,) `RESULT` records."""
+    """A scored block: lines of the scored file and of the rejects file, and `RESULT` records (scored rows,)."""
 
     scored: bytes
     rejects: bytes
@@ -91,80 +89,81 @@ class Part:
 
 
 def score_block(work: Work, block: Block) -> Part:
-    """Score a block. `len(part.results) + part.rejected == part.rows`; the same input gives the same bytes anywhere.
+    """Score a block. `len(part.results) + part.rejected == part.rows`.
 
-    Raises `ExplanationRefused` where a row's contributions do not add up to its score.
+    The same input gives the same bytes on every machine. Raises `ExplanationRefused` where a row's contributions do not
+    add up to its score.
     """
-    judged = validate_block(work.product, work.layout, work.mapping, block)
-    good = np.flatnonzero(judged.good)
-    columns = {name: values[good] for name, values in judged.columns.items()}
-    found = answers(columns, work.model, work.catalogue, work.policy)
+    validated = validate_block(work.product, work.layout, work.mapping, block)
+    good = np.flatnonzero(validated.good)
+    columns = {name: values[good] for name, values in validated.columns.items()}
+    outcomes = outcome_columns(columns, work.model, work.catalogue, work.policy)
     uploaded = (block.rows[row] for row in good.tolist())
-    scored = _written(map(operator.add, uploaded, map(list, zip(*_answer_cells(work, found), strict=True))))
-    rejects = _written(_rejected(work.layout, judged))
+    scored = _csv_lines(map(operator.add, uploaded, map(list, zip(*_answer_cells(work, outcomes), strict=True))))
+    rejects = _csv_lines(_reject_rows(work.layout, validated))
     return Part(
         scored=b"".join(scored),
         rejects=b"".join(rejects),
-        results=_results(block, good, columns, found, scored),
+        results=_results(block, good, columns, outcomes, scored),
         rows=len(block.rows) + len(block.ragged),
         rejected=len(rejects),
     )
 
 
 def scored_header(work: Work) -> bytes:
-    """Return the scored file's first line: the original columns, then the answer's."""
+    """Return the scored file's first line: the uploaded columns, then the answer's."""
     return _header(work.layout, answer_columns(limits=work.policy is not None))
 
 
 def answer_columns(*, limits: bool) -> tuple[str, ...]:
-    """Return the names of the answer's columns, before any gets a number; `limits`: whether a policy set some."""
+    """Return the names of the answer's columns, before any gets a number; `limits`: whether there is a policy."""
     return ("score", "band", *(LIMIT if limits else ()), *REASONS, "flags", "model_version")
 
 
 def rejects_header(layout: Layout) -> bytes:
-    """Return the rejects file's first line: the original columns, then line, column, code, message, and the raw row."""
-    return _header(layout, REJECTED)
+    """Return the rejects file's first line: the uploaded columns, then line, column, code, message, and the raw row."""
+    return _header(layout, REJECT_COLUMNS)
 
 
-def reject_lines(layout: Layout, judged: ValidatedBlock) -> bytes:
-    """Return the rejects lines of a judged block, as scoring it gives them."""
-    return b"".join(_written(_rejected(layout, judged)))
+def reject_lines(layout: Layout, validated: ValidatedBlock) -> bytes:
+    """Return a validated block's lines of the rejects file, the same as `score_block` gives."""
+    return b"".join(_csv_lines(_reject_rows(layout, validated)))
 
 
 def reject_all(layout: Layout, block: Block, code: str, message: str) -> bytes:
-    """Return the rejects lines of a block of which no row can be scored."""
+    """Return the lines of the rejects file for a block of which no row can be scored."""
     lines = _lines(layout, block, range(len(block.rows)))
-    return b"".join(_written([*uploaded, "", code, message, raw] for _, uploaded, raw in lines))
+    return b"".join(_csv_lines([*uploaded, "", code, message, raw] for _, uploaded, raw in lines))
 
 
 def customer_key(number: str | None) -> int:
-    """Return what a customer's number is found by among the results: 64 bits of its BLAKE2b; 0 where it is blank."""
+    """Return the key by which results are searched for a customer's number: 64 bits of its BLAKE2b; 0 for blank."""
     if not number:
         return 0
     return int.from_bytes(hashlib.blake2b(number.encode(), digest_size=8).digest(), "big")
 
 
 def _header(layout: Layout, further: Sequence[str]) -> bytes:
-    """Write column names; one that is taken gets a number, so that the uploaded ones stay what they are."""
+    """Return a header line. A further column whose name is taken gets a number, so uploaded names stay the same."""
     names: list[str] = neutralise([[*layout.header, *further]])[0]
     for place, name in enumerate(names):
         number = 1
         while name and names[place] in names[:place]:
             number += 1
             names[place] = f"{name}_{number}"
-    return _written([names])[0]
+    return _csv_lines([names])[0]
 
 
-def _answer_cells(work: Work, found: Answers) -> Iterator[Sequence[str]]:
+def _answer_cells(work: Work, outcomes: OutcomeColumns) -> Iterator[Sequence[str]]:
     """Yield the answer's columns in the order of the header, each (rows,)."""
-    rows, names = len(found.scores), [band.name for band in work.product.bands]
-    yield list(map(repr, found.scores.tolist()))
-    yield [names[band] for band in found.bands.tolist()]
-    if work.policy and found.limits is not None:
-        yield from zip(*map(_limit_cells, found.limits), strict=True) if rows else [()] * (len(LIMIT) - 1)
+    rows, names = len(outcomes.scores), [band.name for band in work.product.bands]
+    yield list(map(repr, outcomes.scores.tolist()))
+    yield [names[band] for band in outcomes.bands.tolist()]
+    if work.policy and outcomes.limits is not None:
+        yield from zip(*map(_limit_cells, outcomes.limits), strict=True) if rows else [()] * (len(LIMIT) - 1)
         yield [work.policy.version] * rows
-    yield from found.sentences.T.tolist()
-    flags = {row: " ".join(flag.message for flag in flags) for row, flags in found.flags.items()}
+    yield from outcomes.sentences.T.tolist()
+    flags = {row: " ".join(flag.message for flag in flags) for row, flags in outcomes.flags.items()}
     yield [flags.get(row, "") for row in range(rows)]
     yield [work.model.version] * rows
 
@@ -174,55 +173,60 @@ def _limit_cells(limit: Limit) -> tuple[str, str, str]:
 
 
 def _results(
-    block: Block, good: NDArray[np.intp], columns: Mapping[str, NDArray[Any]], found: Answers, scored: list[bytes]
+    block: Block,
+    good: NDArray[np.intp],
+    columns: Mapping[str, NDArray[Any]],
+    outcomes: OutcomeColumns,
+    scored: list[bytes],
 ) -> NDArray[Any]:
     results = np.zeros(len(good), dtype=RESULT)
     results["position"] = np.array(block.positions, dtype=np.int64)[good]
     results["line"] = np.array(block.lines, dtype=np.int64)[good]
     results["offset"] = np.array(block.offsets, dtype=np.int64)[good]
-    results["score"], results["band"], results["reasons"] = found.scores, found.bands, found.reasons
-    results["limit"] = np.nan if found.limits is None else [limit.amount for limit in found.limits]
-    results["flags"][list(found.flags)] = [len(flags) for flags in found.flags.values()]
+    results["score"], results["band"], results["reasons"] = outcomes.scores, outcomes.bands, outcomes.reasons
+    results["limit"] = np.nan if outcomes.limits is None else [limit.amount for limit in outcomes.limits]
+    results["flags"][list(outcomes.flags)] = [len(flags) for flags in outcomes.flags.values()]
     results["customer"] = list(map(customer_key, columns[CUSTOMER_ID.name].tolist()))
     results["length"] = list(map(len, scored))
     results["at"] = np.cumsum(results["length"], dtype=np.int64) - results["length"]
     return results
 
 
-def _rejected(layout: Layout, judged: ValidatedBlock) -> Iterator[list[str]]:
-    """Yield the rejected rows in the file's order, one line each, whatever number of problems it has."""
-    problems = {line: list(each) for line, each in groupby(judged.problems, key=lambda problem: problem.line)}
-    for line, uploaded, raw in _lines(layout, judged.block, np.flatnonzero(~judged.good).tolist()):
+def _reject_rows(layout: Layout, validated: ValidatedBlock) -> Iterator[list[str]]:
+    """Yield the rows of the rejects file in the file's order, one for each reject, however many problems it has."""
+    problems = {line: list(group) for line, group in groupby(validated.problems, key=lambda problem: problem.line)}
+    for line, uploaded, raw in _lines(layout, validated.block, np.flatnonzero(~validated.good).tolist()):
         yield [*uploaded, *_joined(problems[line]), raw]
 
 
 def _joined(problems: list[CellProblem]) -> Iterator[str]:
-    """Yield column, code and message of a row's problems, several after one another."""
-    for told in zip(*((p.column or p.factor, p.code, p.message) for p in problems), strict=True):
-        yield "; ".join(told)
+    """Yield the columns, the codes and the messages of a row's problems, each joined by semicolons."""
+    for texts in zip(*((p.column or p.factor, p.code, p.message) for p in problems), strict=True):
+        yield "; ".join(texts)
 
 
 def _lines(layout: Layout, block: Block, rows: Iterable[int]) -> Iterator[tuple[int, list[str], str]]:
-    """Yield some rows and all ragged records in the file's order: line; cells and line; the raw row if ragged.
+    """Yield some rows and all ragged records in the file's order: the line; the cells and the line; the raw record.
 
-    A ragged record's own cells are left empty: nobody knows under which column they belong.
+    The raw record is empty unless the record is ragged. A ragged record's cells are left empty, since their columns are
+    not known.
     """
     whole = ((block.lines[row], [*block.rows[row], str(block.lines[row])], "") for row in rows)
     blank = [""] * len(layout.header)
     ragged = (
-        (each.line, [*blank[len(each.added) :], *each.added, str(each.line)], _raw(layout, each.fields))
-        for each in block.ragged
+        (record.line, [*blank[len(record.added) :], *record.added, str(record.line)], _raw(layout, record.fields))
+        for record in block.ragged
     )
     yield from heapq.merge(whole, ragged, key=lambda record: record[0])
 
 
 def _raw(layout: Layout, fields: list[str]) -> str:
-    """Write a record as it may have stood in the file."""
+    """Return a record as CSV, as it may have been in the file."""
     return _csv([fields], layout.delimiter)[0]
 
 
-class _Sink(list[str]):
-    """What the csv module writes to: a list of lines."""
+class _Lines(list[str]):
+    """A list of lines that the csv module can write to."""
 
     def write(self, line: str) -> None:
         self.append(line)
@@ -230,18 +234,18 @@ class _Sink(list[str]):
 
 def _csv(rows: Iterable[Sequence[str]], delimiter: str) -> list[str]:
     """Return each row as a line of CSV without its end; a cell with any line break in it is quoted."""
-    lines = _Sink()
+    lines = _Lines()
     csv.writer(lines, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
     return [line[:-2] for line in lines]
 
 
-def _written(rows: Iterable[list[str]]) -> list[bytes]:
-    """Return each row as a line of a file that spreadsheets open without running anything."""
+def _csv_lines(rows: Iterable[list[str]]) -> list[bytes]:
+    """Return each row as a line of CSV in which spreadsheets find no formula to run."""
     return [f"{line}\n".encode() for line in _csv(neutralise(list(rows)), ",")]
 
 
 def cells_of(lines: bytes) -> list[list[str]]:
-    """Return the cells of lines that this module wrote, in this release or an earlier one, as it writes them today."""
+    """Return the cells of lines that this or an earlier release wrote, neutralised as this release does."""
     rows: list[list[str]] = [[]]
     for quoted, plain, end in WRITTEN_CELL.findall(lines.decode()):
         rows[-1].append(quoted.replace('""', '"') or plain)
@@ -251,5 +255,5 @@ def cells_of(lines: bytes) -> list[list[str]]:
 
 
 def begins_with(line: bytes, uploaded: Sequence[str]) -> bool:
-    """Say whether a line of the scored file begins with a row's uploaded cells."""
+    """Return whether a line of the scored file begins with a row's uploaded cells."""
     return [cells[: len(uploaded)] for cells in cells_of(line)] == neutralise([list(uploaded)])

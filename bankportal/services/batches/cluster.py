@@ -1,7 +1,7 @@
-"""Scoring a file on a Dask cluster: `chunks.score_block` on other machines, the parts in the file's order.
+"""Scoring a file on a Dask cluster: `chunks.score_block` runs on other machines; the parts come in the file's order.
 
-What a machine needs travels with the work: it must have this package and reach the input's location, and needs no
-instance folder.
+The work is sent with all that it needs. A machine must have this package installed and be able to read the input's
+location; it needs no instance folder.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ from bankportal.services.batches.chunks import Part, Work, score_block
 from bankportal.version import __version__
 
 LOCAL = "local"
-WAIT = 30  # seconds: for a scheduler to answer, and for its first worker
-IN_FLIGHT = 3  # chunks under way for each thread of the cluster: none of them idle, few results held
+WAIT = 30  # seconds, for a scheduler to answer and for its first worker
+IN_FLIGHT = 3  # chunks submitted for each thread of the cluster: no thread is idle, and few results wait in memory
 
 
 class ClusterFailed(PortalError):
-    """A cluster cannot be reached, or gave up on a chunk."""
+    """A cluster cannot be reached, or has failed to score a chunk."""
 
     code = "cluster-failed"
 
 
 @dataclass(frozen=True, eq=False)
 class SerializedWork:
-    """A `Work` that can travel: the model version as the bytes of its files, everything else as plain values."""
+    """A `Work` that can be sent: the model version as the bytes of its files, everything else as plain values."""
 
     portal: str
     product: str
@@ -57,7 +57,7 @@ class SerializedWork:
 
     @classmethod
     def of(cls, work: Work, models: Path) -> "SerializedWork":
-        """Pack a work up; `models` is the folder of the model versions."""
+        """Serialize a work; `models` is the folder of the model versions."""
         folder = models / work.product.key / work.model.version
         return cls(
             portal=__version__,
@@ -74,11 +74,15 @@ class SerializedWork:
 
     @property
     def key(self) -> str:
-        """What tells parcels apart; the manifest's digest stands for the files it names."""
+        """A digest that differs between works; the manifest's digest covers the files."""
         return digest(repr((self.manifest_digest, self.phrases, self.rules, self.layout, self.mapping)).encode())
 
-    def unpack(self) -> Work:
-        """Return the work; `VersionRefused` where a file is not what its manifest says."""
+    def deserialize(self) -> Work:
+        """Return the work.
+
+        Raises `VersionRefused` where a file is not the one its manifest names, `ClusterFailed` where the sender has
+        another version of this package.
+        """
         if self.portal != __version__:
             raise ClusterFailed(f"The cluster's workers have bankportal {__version__}, this is {self.portal}.")
         return Work(
@@ -99,84 +103,85 @@ class SerializedWork:
             return Registry(Path(folder)).model(PRODUCTS[self.product], self.version, self.manifest_digest)
 
 
-_unpacked: dict[str, Work] = {}
-_unpacking = Lock()
+_deserialized: dict[str, Work] = {}
+_deserializing = Lock()
 
 
-def score_span(parcel: SerializedWork, source: AnyInput, span: Span) -> Part:
-    """Score one span of a file, anywhere: its lines, without the records of results."""
-    with _unpacking:
-        if parcel.key not in _unpacked:
-            _unpacked.clear()  # one at a time: a worker's memory is no registry
-            _unpacked[parcel.key] = parcel.unpack()
-        work = _unpacked[parcel.key]
+def score_span(serialized: SerializedWork, source: AnyInput, span: Span) -> Part:
+    """Score one span of a file on any machine; the part has its lines, but no `RESULT` records."""
+    with _deserializing:
+        if serialized.key not in _deserialized:
+            _deserialized.clear()  # a worker keeps one work in memory
+            _deserialized[serialized.key] = serialized.deserialize()
+        work = _deserialized[serialized.key]
     part = score_block(work, source.block(span))
     return replace(part, results=part.results[:0])
 
 
-def parts(scheduler: str, work: Work, models: Path, found: Input) -> Generator[tuple[int, Part]]:
-    """Yield a file's parts in order, scored on a cluster: at an address, or `LOCAL`, one on this machine.
+def parts(scheduler: str, work: Work, models: Path, input_file: Input) -> Generator[tuple[int, Part]]:
+    """Yield a file's parts in order, scored on a cluster, each with how much of the input is done.
 
-    With each comes how much of the input is done. A worker that dies has its chunks done by another. `ClusterFailed`
-    where the cluster gives up or has no worker left, and whatever `PortalError` a chunk raises.
+    `scheduler` is the cluster's address, or `LOCAL` for a cluster on this machine. When a worker dies, another takes
+    over its chunks. Raises `ClusterFailed` where the cluster fails or has no worker left, and any `PortalError` of a
+    chunk.
     """
     with _client(scheduler) as client:
-        # A task rather than scattered data: it is done again where all workers that held it are gone.
-        parcel = client.submit(_itself, SerializedWork.of(work, models), pure=False)
-        most = IN_FLIGHT * sum(client.nthreads().values())
-        under_way: deque[tuple[int, AnyInput, Span, Any]] = deque()
-        for done, source, span in found.spans():
-            future = client.submit(score_span, parcel, source, span, pure=False)
-            under_way.append((done, source, span, future))
-            if len(under_way) >= most:
-                yield _arrived(client, *under_way.popleft())
-        while under_way:
-            yield _arrived(client, *under_way.popleft())
+        # A task rather than scattered data: a task runs again when all workers that had its result are gone.
+        serialized = client.submit(_itself, SerializedWork.of(work, models), pure=False)
+        max_in_flight = IN_FLIGHT * sum(client.nthreads().values())
+        in_flight: deque[tuple[int, AnyInput, Span, Any]] = deque()
+        for done, source, span in input_file.spans():
+            future = client.submit(score_span, serialized, source, span, pure=False)
+            in_flight.append((done, source, span, future))
+            if len(in_flight) >= max_in_flight:
+                yield _part_of(client, *in_flight.popleft())
+        while in_flight:
+            yield _part_of(client, *in_flight.popleft())
 
 
-def _itself(parcel: SerializedWork) -> SerializedWork:
-    return parcel
+def _itself(serialized: SerializedWork) -> SerializedWork:
+    return serialized
 
 
-def _arrived(client: Any, done: int, source: AnyInput, span: Span, future: Any) -> tuple[int, Part]:
+def _part_of(client: Any, done: int, source: AnyInput, span: Span, future: Any) -> tuple[int, Part]:
     try:
         return done, _result(client, future)
     except PortalError:
         raise
-    except Exception as error:  # whatever was raised on another machine, or of the cluster itself
-        file, why = file_name(source.location), " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception as error:  # of any kind, raised on another machine or by the cluster itself
+        file, reason = file_name(source.location), " ".join(f"{type(error).__name__}: {error}".split())
         raise ClusterFailed(
-            f"The rows of {file} from line {span.line:,} on could not be scored on the cluster: {why}"
+            f"The rows of {file} from line {span.line:,} on could not be scored on the cluster: {reason}"
         ) from error
 
 
 def _result(client: Any, future: Any) -> Part:
-    """Wait for a chunk as long as there is somebody to work on it."""
-    alone = False
+    """Wait for a chunk as long as the cluster has a worker."""
+    without_workers = False
     while True:
         try:
             return future.result(timeout=WAIT)  # type: ignore[no-any-return]
         except TimeoutError:
-            if future.done():  # its own
+            if future.done():  # raised by the chunk itself
                 raise
             workers = client.nthreads()
-            if alone and not workers:
+            if without_workers and not workers:
                 raise ClusterFailed("The cluster has lost all its workers.") from None
-            alone = not workers
+            without_workers = not workers
 
 
 @contextmanager
 def _client(scheduler: str) -> Iterator[Any]:
-    """Connect to a cluster that has a worker, or start one; both are left at the end."""
+    """Connect to a cluster that has a worker, or start one; disconnect, or stop it, at the end."""
     try:
         import dask
         import distributed
     except ImportError:
         raise ClusterFailed(f"A cluster needs Dask: {EXTRA}") from None
     if scheduler != LOCAL:
-        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop of its own: a notebook's has
+        with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop already, as in a notebook
             pool.submit(lambda: asyncio.run(_greet(scheduler))).result()
-    # The parcel is large on purpose, and travels once.
+    # The serialized work is large on purpose, and sent only once.
     with (
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}),
         _cluster(scheduler) as cluster,
@@ -190,7 +195,7 @@ def _client(scheduler: str) -> Iterator[Any]:
 
 
 async def _greet(scheduler: str) -> None:
-    """Raise `ClusterFailed` where no scheduler answers; a client that never got an answer waits long for its end."""
+    """Raise `ClusterFailed` where no scheduler answers; a client that gets no answer takes long to end."""
     from distributed import Security, rpc
 
     try:
@@ -200,9 +205,9 @@ async def _greet(scheduler: str) -> None:
             rpc(scheduler, timeout=WAIT, connection_args=options) as remote,  # type: ignore[no-untyped-call]
         ):
             await remote.identity()
-    except Exception as error:  # by the address: one that is none, nobody there, somebody else there
-        why = str(error) or f"nobody answered within {WAIT} s"
-        raise ClusterFailed(f"No Dask scheduler answers at {scheduler}: {why}") from None
+    except Exception as error:  # of many kinds: a bad address, nobody there, another service there
+        reason = str(error) or f"nobody answered within {WAIT} s"
+        raise ClusterFailed(f"No Dask scheduler answers at {scheduler}: {reason}") from None
 
 
 @contextmanager
@@ -212,14 +217,14 @@ def _cluster(scheduler: str) -> Iterator[Any]:
         return
     from distributed import LocalCluster
 
-    from bankportal.model.compiling import processors  # brings Numba, which no other command needs to start
+    from bankportal.model.compiling import processors  # imports Numba, which other commands do not need to start
 
-    made = LocalCluster(  # type: ignore[no-untyped-call]
+    local_cluster = LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=processors(),
         threads_per_worker=1,
         host=HOST,
         dashboard_address=f"{HOST}:0",
         silence_logs=logging.CRITICAL,  # a worker that misses its scheduler at the very end
     )
-    with made as cluster:
+    with local_cluster as cluster:
         yield cluster

@@ -1,7 +1,8 @@
-"""The trial of a chunk over which a worker was lost: a process of its own scores it, and its result is thrown away.
+"""The isolated run of a chunk: a separate process scores it, and the result is discarded.
 
-Where that process dies and the worker lives to see it, the chunk has killed it. Workers that are lost whole prove
-nothing: machines are restarted, and memory runs out over others' work.
+A chunk gets an isolated run after a worker was lost while it held the chunk. A lost worker proves nothing by itself:
+machines are restarted, and other programs use up the memory. But where the separate process dies and the worker that
+started it goes on, the chunk has crashed the process.
 """
 
 import contextlib
@@ -27,24 +28,25 @@ from bankportal.services.batches.checking import BLOCK_ROWS
 from bankportal.services.batches.chunks import Work, score_block
 
 COMMAND = "from bankportal.services.batches.isolated_run import main; main()"
-BEGUN = b"begun"  # said when everything is loaded that any chunk needs: a death before it speaks against none
-LOOK_EVERY = 0.05  # seconds
+# Written when all is loaded that every chunk needs: a crash before it is not the chunk's fault.
+BEGUN = b"begun"
+POLL_SECONDS = 0.05
 
 
 def crashes_the_worker(
-    job: Job, span: Span | None, source: Path, models: Path, heartbeat: Callable[[], None], most: float
+    job: Job, span: Span | None, source: Path, models: Path, heartbeat: Callable[[], None], max_seconds: float
 ) -> bool:
-    """Have a span of a started job's file scored in a process of its own; say whether that killed it.
+    """Score a span of a started job's file in a separate process and return whether that crashed it.
 
-    `models` is the folder of the model versions; a process that has not ended after `most` seconds counts as killed.
-    `heartbeat` is called all the while, and what it raises ends the run. The process has ended when this returns or
-    raises.
+    `models` is the folder of the model versions. A process that has not ended after `max_seconds` counts as crashed.
+    `heartbeat` is called while the process runs; an error that it raises ends the run. The process has ended when this
+    function returns or raises.
     """
-    told = {
+    payload = {
         "models": str(models),
         "source": str(source),
         "span": asdict(span) if span else None,
-        "most": most,
+        "max_seconds": max_seconds,
         "product": job.product.key,
         "version": job.model_version,
         "digest": job.model_digest,
@@ -53,42 +55,43 @@ def crashes_the_worker(
         "mapping": job.mapping,
     }
     command = [sys.executable, "-c", COMMAND]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603  # ourselves
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603  # this package
         try:
-            _tell(process.stdin, told)
-            end = time.monotonic() + most
+            _send(process.stdin, payload)
+            end = time.monotonic() + max_seconds
             while process.poll() is None and time.monotonic() < end:
                 heartbeat()
-                time.sleep(LOOK_EVERY)
-            heartbeat()  # what stops this worker may have ended the trial too
+                time.sleep(POLL_SECONDS)
+            heartbeat()  # raises where this worker is being stopped, which may have ended the process too
         finally:
             process.kill()
-        said = process.stdout.read() if process.stdout else b""
-    return BEGUN in said and process.returncode != 0
+        output = process.stdout.read() if process.stdout else b""
+    return BEGUN in output and process.returncode != 0
 
 
-def _tell(pipe: IO[bytes] | None, told: dict[str, Any]) -> None:
-    """Send the errand and leave the pipe open: its end tells the process that its worker is gone."""
+def _send(pipe: IO[bytes] | None, payload: dict[str, Any]) -> None:
+    """Send the payload and leave the pipe open: when it closes, the process knows that its worker is gone."""
     assert pipe is not None
     try:
-        pipe.write(json.dumps(told).encode() + b"\n")
+        pipe.write(json.dumps(payload).encode() + b"\n")
         pipe.flush()
-    except BrokenPipeError:  # it has ended already
+    except BrokenPipeError:  # the process has ended already
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
 
 
 def main() -> None:
-    """Score the span that standard input names; end with the worker that sent it."""
+    """Score the span of the payload on standard input; end when the worker that sent it ends."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # whoever stops the worker means the worker
-    told = json.loads(sys.stdin.buffer.readline())
+        signal.signal(number, signal.SIG_IGN)  # such signals are for the worker, which stops this process
+    payload = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_worker, daemon=True).start()
-    signal.setitimer(signal.ITIMER_REAL, 2 * told["most"])  # ends it where no thread runs any more to see the worker go
-    _go_first()
-    with contextlib.suppress(Exception):  # the worker meets the same, and says so
-        _score(told)
-    os._exit(0)  # what libraries do at their end is not the chunk's
+    # Ends the process even where no thread can run any more to notice that the worker is gone.
+    signal.setitimer(signal.ITIMER_REAL, 2 * payload["max_seconds"])
+    _be_killed_first()
+    with contextlib.suppress(Exception):  # the worker will meet the same error and report it
+        _score(payload)
+    os._exit(0)  # without the libraries' exit handlers: a crash in them would not be the chunk's fault
 
 
 def _end_with_worker() -> None:
@@ -96,23 +99,23 @@ def _end_with_worker() -> None:
     os._exit(1)
 
 
-def _go_first() -> None:
-    """Have the kernel end this process before all others where memory runs out (Linux)."""
+def _be_killed_first() -> None:
+    """Make the kernel kill this process before all others when memory runs out (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _score(told: dict[str, Any]) -> None:
-    product = PRODUCTS[told["product"]]
+def _score(payload: dict[str, Any]) -> None:
+    product = PRODUCTS[payload["product"]]
     work = Work(
         product=product,
-        layout=Layout.from_json(told["layout"]),
-        mapping=told["mapping"],
-        model=Registry(Path(told["models"])).model(product, told["version"], told["digest"]),
-        catalogue=Catalogue.declared(),  # nobody reads its sentences
-        policy=POLICIES[told["policy"]] if told["policy"] else None,
+        layout=Layout.from_json(payload["layout"]),
+        mapping=payload["mapping"],
+        model=Registry(Path(payload["models"])).model(product, payload["version"], payload["digest"]),
+        catalogue=Catalogue.declared(),  # the sentences are discarded
+        policy=POLICIES[payload["policy"]] if payload["policy"] else None,
     )
     work.model.warm_up()
     os.write(1, BEGUN)
-    for block in blocks(Path(told["source"]), work.layout, BLOCK_ROWS, Span(**told["span"])):
+    for block in blocks(Path(payload["source"]), work.layout, BLOCK_ROWS, Span(**payload["span"])):
         score_block(work, block)

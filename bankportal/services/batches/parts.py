@@ -1,4 +1,4 @@
-"""The parts that score chunks leave, and the finished files they become: written aside, their digests taken."""
+"""The parts of scored chunks, and the finished files they are joined to."""
 
 import hashlib
 import io
@@ -20,19 +20,22 @@ from bankportal.store.jobs import Finished
 from bankportal.store.storage import PIECE, Storage, file_digest, flush_folder, writing
 
 KINDS = (SCORED, REJECTS, RESULTS)
-QUARANTINED = "quarantined"  # the code of such rejects
+QUARANTINED = "quarantined"  # the code of a quarantined chunk's rejects
 NOT_UPLOADED = "The stored file is not the one that was uploaded."
 NOT_WRITTEN = "A part of the results is not what was written."
 
 
 class FilesChanged(PortalError):
-    """A file of a job is not what was written: the job cannot go on."""
+    """A file of a job is not what was written, so the job cannot continue."""
 
     code = "files-changed"
 
 
 class Output:
-    """A file written aside and renamed at the end of a `with` block; `size` and `digest` (SHA-256) of what it holds."""
+    """A file that is written under a temporary name and renamed at the end of a `with` block.
+
+    `size` counts the bytes written, `digest` is their SHA-256.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -48,20 +51,20 @@ class Output:
         self._stack.__exit__(*raised)
 
     def write(self, content: bytes) -> None:
-        """Write some bytes."""
+        """Append bytes."""
         self._file.write(content)
         self._sha256.update(content)
         self.size += len(content)
 
     @property
     def digest(self) -> str:
-        """The SHA-256 in hex of what was written."""
+        """The SHA-256, in hexadecimal, of the bytes written."""
         return self._sha256.hexdigest()
 
 
 @dataclass(frozen=True)
-class Written:
-    """A part on the disk: rows scored and rejected, and its files' SHA-256 by name."""
+class WrittenPart:
+    """A part on disk: how many rows were scored and rejected, and the SHA-256 of its files by name."""
 
     scored: int
     rejected: int
@@ -69,38 +72,38 @@ class Written:
 
 
 def part_name(chunk: Chunk, kind: str) -> str:
-    """Return the name of a chunk's file: it carries the token, so that no other holder writes the same."""
+    """Return the name of a chunk's file. It contains the token, so that no other worker writes the same file."""
     return f"{chunk.place}.{chunk.token}.{kind}"
 
 
-def write_part(folder: Path, chunk: Chunk, parts: Iterator[Part]) -> Written:
-    """Write what the blocks of a chunk gave. Raises `FilesChanged` where they are not the chunk's rows."""
+def write_part(folder: Path, chunk: Chunk, parts: Iterator[Part]) -> WrittenPart:
+    """Write the scored blocks of a chunk; `FilesChanged` where they do not have as many rows as the chunk."""
     rows = rejected = 0
     records = [np.empty(0, dtype=RESULT)]
     paths = {kind: folder / part_name(chunk, kind) for kind in KINDS}
     with Output(paths[SCORED]) as scored, Output(paths[REJECTS]) as rejects, Output(paths[RESULTS]) as results:
         for part in parts:
-            records.append(moved(part.results, scored.size))
+            records.append(shifted(part.results, scored.size))
             scored.write(part.scored)
             rejects.write(part.rejects)
             rows, rejected = rows + part.rows, rejected + part.rejected
-        found = np.concatenate(records)
-        if chunk.span is None or rows != chunk.span.rows or len(found) + rejected != rows:
+        joined = np.concatenate(records)
+        if chunk.span is None or rows != chunk.span.rows or len(joined) + rejected != rows:
             raise FilesChanged("The stored file does not hold the rows it held when it was checked.")
-        results.write(header(len(found)) + found.tobytes())
+        results.write(header(len(joined)) + joined.tobytes())
     files = {output.path.name: output.digest for output in (scored, rejects, results)}
-    return Written(len(found), rejected, files)
+    return WrittenPart(len(joined), rejected, files)
 
 
 def quarantined_part(layout: Layout, block: Block) -> Part:
-    """Return the part of a block over which workers were lost: no row of it is scored."""
+    """Return the part of a block of a quarantined chunk: no row of it is scored."""
     message = "was in a part of the file at which scoring broke off again and again; it was not scored"
     lines = reject_all(layout, block, QUARANTINED, message)
     return Part(b"", lines, np.empty(0, dtype=RESULT), block.span.rows, block.span.rows)
 
 
-def moved(results: Any, start: int) -> Any:
-    """Return result records whose lines begin `start` bytes later."""
+def shifted(results: Any, start: int) -> Any:
+    """Return `RESULT` records whose lines begin `start` bytes later in the scored file."""
     results = results.copy()
     results["at"] += start
     return results
@@ -108,7 +111,7 @@ def moved(results: Any, start: int) -> Any:
 
 @dataclass(frozen=True)
 class Joined:
-    """The finished files, still aside under names of the finishing chunk's token, their SHA-256, and what they say."""
+    """The finished files of a job, still under temporary names, with their SHA-256 and the job's summary."""
 
     home: Path
     prefix: str
@@ -116,7 +119,7 @@ class Joined:
     summary: Summary
 
     def publish(self) -> None:
-        """Give the files their names."""
+        """Rename the files to their final names."""
         for name in self.files:
             (self.home / f"{self.prefix}{name}").replace(self.home / name)
         flush_folder(self.home)
@@ -125,7 +128,10 @@ class Joined:
 def join(
     job: Job, work: Work, storage: Storage, chunk: Chunk, done: list[Finished], heartbeat: Callable[[], None]
 ) -> Joined:
-    """Join a job's parts in the file's order, with memory for one; `FilesChanged` where a file is not as written."""
+    """Join a job's parts in the file's order, with memory for one part.
+
+    Raises `FilesChanged` where a file is not what was written. `heartbeat` is called after each part.
+    """
     _require(file_digest(storage.input(job.id), heartbeat) == job.input_digest, NOT_UPLOADED)
     home, folder, prefix = storage.home(job.id), storage.parts(job.id), f"finish.{chunk.number}.{chunk.token}."
     paths = {kind: home / f"{prefix}{kind}" for kind in KINDS}
@@ -134,17 +140,21 @@ def join(
         rejects.write(rejects_header(work.layout))
         results.write(header(sum(part.scored for part in done)))
         for part in done:
-            of = {name.split(".", 2)[2]: (folder / name, digest) for name, digest in part.files.items()}
-            results.write(moved(_records(*of[RESULTS], part.scored), scored.size).tobytes())
-            _append(scored, *of[SCORED])
-            _append(rejects, *of[REJECTS])
+            by_kind = {name.split(".", 2)[2]: (folder / name, digest) for name, digest in part.files.items()}
+            results.write(shifted(_records(*by_kind[RESULTS], part.scored), scored.size).tobytes())
+            _append(scored, *by_kind[SCORED])
+            _append(rejects, *by_kind[REJECTS])
             heartbeat()
     files = {kind: output.digest for kind, output in zip(KINDS, (scored, rejects, results), strict=True)}
     return Joined(home, prefix, files, summary(job, Results(paths[RESULTS]), done))
 
 
 def summary(job: Job, results: Results, done: list[Finished]) -> Summary:
-    """Say what a job's results hold; the mean is exactly rounded, so it does not depend on how the file was cut."""
+    """Return the summary of a job's results.
+
+    The mean score is rounded exactly, so it does not depend on the chunks. Raises `FilesChanged` where rows are
+    missing.
+    """
     rejected = sum(part.rejected for part in done)
     _require(job.checked is not None and len(results) + rejected == job.checked.rows, "Rows were lost or doubled.")
     bands = np.zeros(len(job.product.bands), dtype=np.int64)
@@ -177,6 +187,6 @@ def _append(output: Output, path: Path, digest: str) -> None:
     _require(sha256.hexdigest() == digest, NOT_WRITTEN)
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise FilesChanged(otherwise)
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise FilesChanged(message)

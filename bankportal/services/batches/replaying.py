@@ -1,4 +1,4 @@
-"""Recomputing a recorded batch from its file: equal to the last bit, or named."""
+"""Replaying batches: each is computed again from its stored file and compared to the last bit."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -31,30 +31,30 @@ from bankportal.store.jobs import Finished
 from bankportal.store.storage import Storage, file_digest
 
 Spans = Iterable[tuple[Span, bool]]
-# What must come out again of each row; where its line stands depends on the words.
+# The fields of a row's record that are compared; where its line is depends on the length of its sentences.
 COMPARED = tuple(name for name in RESULT.names or () if name not in {"at", "length"})
-# Which of a file's last columns are words: the bank may have edited its sentences since, a release its messages.
+# The last columns that are not compared: the bank may have edited its sentences since, a later release its messages.
 SENTENCES = slice(-2 - len(REASONS), -2)  # of the scored file: flags and model version follow
 MESSAGE = slice(-2, -1)  # of the rejects: the raw row follows
 
 
 class ReplayDiffers(PortalError):
-    """What was recomputed is not what was recorded; the message names it and what differs."""
+    """A decision or batch computed again is not what was recorded; the message names it and what differs."""
 
     code = "replay-differs"
 
 
 class FilesGone(PortalError):
-    """A batch cannot be recomputed because a file of it is no longer there; the message names both."""
+    """A batch cannot be computed again since a file of it is gone; the message names both."""
 
     code = "files-gone"
 
 
 def replay_batch(models: Models, job: Job, storage: Storage, spans: Spans) -> None:
-    """Recompute a finished batch from its stored file by its model version, with memory for a block.
+    """Compute a finished batch again from its stored file and model version, with memory for one block.
 
-    `spans` are those it was scored in. Raises `FilesGone` where a file is no longer there, `ReplayDiffers` where one is
-    not as recorded or is not what comes out again. Sentences and messages are not compared.
+    `spans` are the spans in which it was scored, and whether each was quarantined. Raises `FilesGone` where a file is
+    gone, `ReplayDiffers` where a file was changed or the result is not equal. Sentences and messages are not compared.
     """
     _require_recorded(job, storage)
     try:
@@ -66,20 +66,20 @@ def replay_batch(models: Models, job: Job, storage: Storage, spans: Spans) -> No
 
 
 def _require_recorded(job: Job, storage: Storage) -> None:
-    """Raise where a file of the batch is gone or is not the recorded one."""
+    """Raise `FilesGone` or `ReplayDiffers` where a file of the batch is gone or was changed."""
     for name, digest in {INPUT: job.input_digest, **(job.files or {})}.items():
         try:
-            found = file_digest(storage.home(job.id) / name)
+            present = file_digest(storage.home(job.id) / name)
         except FileNotFoundError as error:
             raise FilesGone(f"Batch {job.id} cannot be recomputed: {name} is gone.") from error
-        if found != digest:
+        if present != digest:
             raise ReplayDiffers(f"Batch {job.id}: {name} is not the file that was recorded.")
 
 
 def _compare(job: Job, storage: Storage, work: Work, spans: Spans) -> None:
-    """Go through the recorded files and what comes out again side by side."""
+    """Compute the batch again block by block and compare it with the recorded files; raise `ReplayDiffers`."""
     done = []
-    with _Recorded(job, storage.home(job.id)) as recorded:
+    with _RecordedFiles(job, storage.home(job.id)) as recorded:
         recorded.require_headers(work)
         for place, (span, quarantined) in enumerate(spans):
             scored = rejected = 0
@@ -93,15 +93,15 @@ def _compare(job: Job, storage: Storage, work: Work, spans: Spans) -> None:
         raise ReplayDiffers(f"Batch {job.id} recomputed differs in its counts.")
 
 
-class _Recorded:
-    """A batch's finished files, read on with every part that is compared."""
+class _RecordedFiles:
+    """A batch's finished files, read part by part as they are compared."""
 
     def __init__(self, job: Job, home: Path):
         self._job = job
         self._home = home
         self._files = ExitStack()
 
-    def __enter__(self) -> "_Recorded":
+    def __enter__(self) -> "_RecordedFiles":
         self._scored, self._rejects, self._results = (
             self._files.enter_context((self._home / name).open("rb")) for name in (SCORED, REJECTS, RESULTS)
         )
@@ -120,24 +120,24 @@ class _Recorded:
                 raise self._differs(f"the first line of {name}")
 
     def require(self, part: Part) -> None:
-        """Read on by a part and raise `ReplayDiffers` where it is another."""
-        found = np.frombuffer(self._results.read(part.results.nbytes), dtype=RESULT)
-        if len(found) != len(part.results):
+        """Read the next part and raise `ReplayDiffers` where it is not equal to `part`."""
+        records = np.frombuffer(self._results.read(part.results.nbytes), dtype=RESULT)
+        if len(records) != len(part.results):
             raise self._differs("the number of scored rows")
         for name in COMPARED:
-            if found[name].tobytes() != part.results[name].tobytes():
-                pairs = zip(found[name], part.results[name], strict=True)
+            if records[name].tobytes() != part.results[name].tobytes():
+                pairs = zip(records[name], part.results[name], strict=True)
                 row = next(row for row, (old, new) in enumerate(pairs) if old.tobytes() != new.tobytes())
                 raise self._differs(f"{name} of line {part.results['line'][row]}")
         rejects = b"".join(islice(self._rejects, part.rejects.count(b"\n")))  # a message has no line break
         if rejects != part.rejects and _without(MESSAGE, rejects) != _without(MESSAGE, part.rejects):
             raise self._differs(REJECTS)
-        lines = self._scored.read(int(found["length"].sum(dtype=np.int64)))
+        lines = self._scored.read(int(records["length"].sum(dtype=np.int64)))
         if lines != part.scored and _without(SENTENCES, lines) != _without(SENTENCES, part.scored):
             raise self._differs(SCORED)
 
     def require_end(self) -> None:
-        """Raise `ReplayDiffers` where there is more than was compared."""
+        """Raise `ReplayDiffers` where a file has more than was compared."""
         if self._scored.read(1) or self._rejects.read(1) or self._results.read(1):
             raise self._differs("the number of rows")
 
@@ -146,16 +146,16 @@ class _Recorded:
 
 
 def _first_line(file: BinaryIO) -> bytes:
-    """Read a file's first line; a name may hold line breaks, within quotes."""
+    """Read a file's first line; a column's name may contain line breaks within quotes."""
     line = file.readline()
     while line.count(b'"') % 2 and (further := file.readline()):
         line += further
     return line
 
 
-def _without(words: slice, lines: bytes) -> list[list[str]]:
-    """Return the cells of a file's lines without those in words."""
+def _without(columns: slice, lines: bytes) -> list[list[str]]:
+    """Return the cells of a file's lines without some columns."""
     rows = cells_of(lines)
     for row in rows:
-        del row[words]
+        del row[columns]
     return rows

@@ -1,4 +1,4 @@
-"""A finished job's results (`results.npy`), read a piece at a time: what a page needs, never the whole file."""
+"""A finished job's results (`results.npy`), read in pieces: what a page needs, never the whole file."""
 
 import bisect
 import io
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from bankportal.services.batches.chunks import RESULT
 
-PIECE = 65_536  # records read at once: some 4 MB
-Keep = Callable[[NDArray[Any]], NDArray[np.bool_]]  # records (n,) -> which of them (n,)
-Key = Callable[[NDArray[Any]], NDArray[np.float64]]  # records (n,) -> what they are sorted by, rising (n,)
+PIECE = 65_536  # records read at once, about 4 MB
+Filter = Callable[[NDArray[Any]], NDArray[np.bool_]]  # records (n,) -> whether each is kept (n,)
+SortKey = Callable[[NDArray[Any]], NDArray[np.float64]]  # records (n,) -> keys to sort them by, rising (n,)
 
 
 def header(count: int) -> bytes:
-    """Return how a results file of `count` records begins; their bytes follow."""
-    described = {"descr": npy.dtype_to_descr(RESULT), "fortran_order": False, "shape": (count,)}
-    beginning = io.BytesIO()
-    npy.write_array_header_1_0(beginning, described)
-    return beginning.getvalue()
+    """Return the header of a results file with `count` records, in NumPy's `.npy` format."""
+    description = {"descr": npy.dtype_to_descr(RESULT), "fortran_order": False, "shape": (count,)}
+    buffer = io.BytesIO()
+    npy.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
 
 
 class Results:
-    """The records of a results file, in the order of the uploaded rows; `ValueError` where it is not such a file."""
+    """The `RESULT` records of a results file, in the order of the uploaded rows; `ValueError` for any other file."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -45,32 +45,32 @@ class Results:
         """Yield all records, up to `PIECE` at a time."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            for begun in range(0, self.count, PIECE):
-                yield self._read(file, min(PIECE, self.count - begun))
+            for start in range(0, self.count, PIECE):
+                yield self._read(file, min(PIECE, self.count - start))
 
     def take(self, numbers: NDArray[np.int64]) -> list[Any]:
-        """Return some records, given by their number in the file, in the order asked for."""
+        """Return the records at some places of the file, in the order of `numbers`."""
         with self.path.open("rb") as file:
             return [self._at(file, int(number)) for number in numbers]
 
     def find(self, position: int) -> Any | None:
-        """Return the record of the row at a position of the uploaded file; `None` where that was not scored."""
+        """Return the record of the row at a position of the uploaded file; `None` where the row was not scored."""
         with self.path.open("rb") as file:
             place = bisect.bisect_left(range(self.count), position, key=lambda i: int(self._at(file, i)["position"]))
-            found = self._at(file, place) if place < self.count else None
-        return found if found is not None and found["position"] == position else None
+            record = self._at(file, place) if place < self.count else None
+        return record if record is not None and record["position"] == position else None
 
-    def first(self, count: int, key: Key, keep: Keep | None = None) -> tuple[NDArray[np.int64], int]:
-        """Return the numbers of the `count` records that a key sorts first, and how many are kept by `keep` in all.
+    def first(self, count: int, sort_key: SortKey, keep: Filter | None = None) -> tuple[NDArray[np.int64], int]:
+        """Return the places of the first `count` records by a sort key, and how many records `keep` keeps in all.
 
         The sort is stable. Memory grows with `count`, not with the file.
         """
         best = _Best(count)
-        total = begun = 0
+        total = start = 0
         for records in self.pieces():
             kept = np.arange(len(records)) if keep is None else np.flatnonzero(keep(records))
-            best.add(key(records)[kept], kept + begun)
-            total, begun = total + len(kept), begun + len(records)
+            best.add(sort_key(records)[kept], kept + start)
+            total, start = total + len(kept), start + len(records)
         return best.sorted(), total
 
     def _at(self, file: BinaryIO, number: int) -> Any:
@@ -83,19 +83,19 @@ class Results:
 
 
 class _Best:
-    """The numbers with the smallest keys so far; among equal keys those added first."""
+    """The records with the smallest keys so far, by their places; of equal keys, those that were added first."""
 
     def __init__(self, count: int):
         self.count = count
         self.keys = np.empty(0, dtype=np.float64)
         self.numbers = np.empty(0, dtype=np.int64)
-        self.worst = np.inf  # a key as large can no longer be among the best
+        self.worst = np.inf  # a key that is not smaller cannot be among the best any more
 
     def add(self, keys: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
-        """Add records whose numbers follow all that were added."""
-        hopeful = keys < self.worst if np.isfinite(self.worst) else np.ones(len(keys), dtype=np.bool_)
-        self.keys = np.concatenate([self.keys, keys[hopeful]])
-        self.numbers = np.concatenate([self.numbers, numbers[hopeful]])
+        """Add records that come after all records added so far."""
+        candidates = keys < self.worst if np.isfinite(self.worst) else np.ones(len(keys), dtype=np.bool_)
+        self.keys = np.concatenate([self.keys, keys[candidates]])
+        self.numbers = np.concatenate([self.numbers, numbers[candidates]])
         if len(self.keys) > 2 * max(self.count, PIECE):
             self._cut()
 

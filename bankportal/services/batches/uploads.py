@@ -1,4 +1,4 @@
-"""Batch uploads, as pages and API see them: receive, map, start, watch, read. Workers do the work (`working.py`)."""
+"""Batch uploads, as pages and API need them: receive, map, start, watch, read. Workers (`worker.py`) score them."""
 
 import hashlib
 import json
@@ -26,12 +26,11 @@ from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import Product
 from bankportal.domain.schema import MAX_QUOTED, Customer, validate
 from bankportal.registry.registry import LoadedModel
-from bankportal.services.batches import results
 from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
 from bankportal.services.batches.replaying import ReplayDiffers
-from bankportal.services.batches.results import Results
+from bankportal.services.batches.results import Filter, Results, SortKey
 from bankportal.services.models import Models
-from bankportal.services.scoring import answer
+from bankportal.services.scoring import outcome_of
 from bankportal.store.jobs import JobStore, ScoringVersions, Upload
 from bankportal.store.storage import Storage, Stored
 
@@ -42,10 +41,11 @@ SORTS = ("position", "score", "limit")
 
 @dataclass(frozen=True)
 class MappingSuggestion:
-    """A suggested mapping: column to factor, by names and aliases; `remembered` are the columns by an earlier choice.
+    """A suggested mapping of columns to factors, by names and aliases.
 
-    `ambiguous` maps a factor to the columns that could mean it and must be chosen among; `ignored` are the columns that
-    stay unused, `label` the one of them that holds the answer itself; `missing` the required factors without a column.
+    `remembered` are the columns that were mapped by an earlier choice. `ambiguous` maps a factor to the columns that
+    could be it, from which a person must choose. `ignored` are the unused columns; `label` is the one of them with the
+    product's label. `missing` are the required factors without a column.
     """
 
     mapping: Mapping[str, str]
@@ -58,7 +58,7 @@ class MappingSuggestion:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Some jobs, newest first, and the id to continue after; `None` at the end."""
+    """A page of jobs, newest first; `next` is the id after which the next page starts, `None` on the last one."""
 
     items: list[Job]
     next: str | None
@@ -66,9 +66,9 @@ class Jobs:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """One scored row as the table shows it: `position` from 0 names it.
+    """A scored row of a finished job; `position` is its place in the uploaded file, from 0.
 
-    `cells` are the uploaded ones by the file's own column names, `answer` what was added, by `chunks.answer_columns`.
+    `cells` are the uploaded cells by the file's own column names, `answer` the added ones by `chunks.answer_columns`.
     """
 
     position: int
@@ -83,7 +83,7 @@ class ScoredRow:
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """A page of a finished job's scored rows; `total` counts all that the filter lets through."""
+    """A page of a finished job's scored rows; `total` counts all rows that match the filters."""
 
     items: list[ScoredRow]
     total: int
@@ -92,7 +92,7 @@ class ScoredRows:
 
 
 class Batches:
-    """What the portal does with uploaded files."""
+    """The operations on batch uploads."""
 
     def __init__(self, config: Config, store: JobStore, storage: Storage, models: Models):
         self.config = config
@@ -103,18 +103,19 @@ class Batches:
     def receive(
         self, product: Product, name: str, stream: IO[bytes], key: str | None = None, mapped: Collection[str] = ()
     ) -> Job:
-        """Store an upload and return its job, UPLOADED. `mapped` are columns that a mapping to come names.
+        """Store an upload and return its job, UPLOADED.
 
-        The same `key` with the same content again is the same job, with other content `Conflict`. `DataRefused` where
-        it is no CSV file, `TooLarge` where it is larger or wider than the settings allow: nothing is kept then.
+        `mapped` are columns that the later mapping names. The same `key` with the same content returns the same job;
+        with other content it raises `Conflict`. Raises `DataRefused` where the upload is not a CSV file, `TooLarge`
+        where it is larger or wider than the settings allow; nothing is kept then.
         """
         stored = self.storage.receive(stream, self.config.upload_bytes, upload_limit(self.config))
         try:
-            job = self._record(product, _shown(name), stored, key, mapped)
+            job = self._record(product, _display_name(name), stored, key, mapped)
         except BaseException:
             self.storage.remove(stored.id)
             raise
-        if job.id != stored.id:  # the key's job was there before
+        if job.id != stored.id:  # the key had a job already
             self.storage.remove(stored.id)
         return job
 
@@ -132,33 +133,33 @@ class Batches:
         return self.store.add(upload, _digest(key) if key else None)
 
     def get(self, id: str) -> Job:  # noqa: A002  # the field's name
-        """Return one job; `NotFound`."""
+        """Return one job; `NotFound` if there is none."""
         return self.store.get(id)
 
     def page(self, product: str | None, before: str | None, size: int) -> Jobs:
         """Return up to `size` jobs older than the job `before`, newest first."""
-        found = self.store.page(product, before, size + 1)
-        items = found[:size]
-        return Jobs(items, items[-1].id if len(found) > size else None)
+        jobs = self.store.page(product, before, size + 1)
+        items = jobs[:size]
+        return Jobs(items, items[-1].id if len(jobs) > size else None)
 
     def suggestion(self, job: Job, remembered: Mapping[str, str] = MappingProxyType({})) -> MappingSuggestion:
-        """Suggest a mapping for a job's header, by names and aliases.
+        """Return a suggested mapping for a job's header, by names and aliases.
 
-        `remembered` is what the same person chose for this header before, column to factor: it fills what names leave
-        open, and never overrides them.
+        `remembered` is the mapping, column to factor, that the same person chose for this header before. It applies
+        only where names and aliases decide nothing.
         """
         return _suggestion(job.product, Layout.from_json(job.layout).header, remembered)
 
     def sample(self, job: Job, rows: int = 20) -> list[list[str]]:
-        """Return the first rows of a job's file, as text; ragged ones are left out."""
+        """Return the first rows of a job's file as texts; ragged records are left out."""
         first = next(blocks(self.storage.input(job.id), Layout.from_json(job.layout), rows, name=job.file_name))
         return first.rows
 
     def check(self, job: Job, mapping: Mapping[str, str], *, start: bool = False) -> Job:
-        """Confirm a mapping and have the whole file checked; with `start`, scored right after.
+        """Confirm a mapping, so that workers check the whole file; with `start`, they score it afterwards.
 
-        `InvalidInput` where the mapping names unknown columns or factors, a factor twice, or lacks a required factor;
-        `Conflict` where the job is at work or at rest already with another mapping.
+        Raises `InvalidInput` where the mapping names unknown columns or factors, names a factor twice, or lacks a
+        required factor; `Conflict` where the job already has another mapping, or has ended.
         """
         header = Layout.from_json(job.layout).header
         if problems := list(_mapping_problems(job.product, header, mapping)):
@@ -168,45 +169,47 @@ class Batches:
         return self.start(job) if start and job.state is State.CHECKED else job
 
     def withdraw(self, job: Job) -> None:
-        """Remove an upload whose mapping was never confirmed: its key is free again. Others stay as they are."""
+        """Remove an upload whose mapping was not confirmed, which frees its key; any other job is left as it is."""
         if self.store.withdraw(job):
             self.storage.remove(job.id)
 
     def start(self, job: Job) -> Job:
-        """Have a checked job scored with the active model; one that was started is returned as it is. `Conflict`."""
+        """Start scoring a checked job with the active model; a job that was started is returned as it is.
+
+        Raises `Conflict` in any other state, `NoActiveModel` where no model can score.
+        """
         if job.state in {State.SCORING, State.DONE}:
             return job
         return self.store.start(job, scoring_versions(self.models, job.product))
 
     def cancel(self, job: Job) -> Job:
-        """Stop a job for good; what was scored is not kept. One at rest is returned as it is."""
+        """Cancel a job; nothing that was scored is kept. A job that has ended is returned as it is."""
         job = self.store.cancel(job)
         if job.state is State.CANCELLED:
             self.storage.tidy(job.id)
         return job
 
-    def twin(self, job: Job) -> Job | None:
-        """Return the finished job with the same file, mapping, model version and policy as this one would have."""
+    def duplicate(self, job: Job) -> Job | None:
+        """Return a finished job with the same file, mapping, model version and policy as this one would have."""
         if job.mapping is None:
             return None
         try:
-            by = scoring_versions(self.models, job.product)
+            active = scoring_versions(self.models, job.product)
         except NoActiveModel:
             return None
-        asked = (dict(job.mapping), job.model_digest or by.model_digest, job.policy_version or by.policy_version)
-        for other in self.store.finished_like(job):
-            if (other.mapping, other.model_digest, other.policy_version) == asked:
-                return other
+        versions = (job.model_digest or active.model_digest, job.policy_version or active.policy_version)
+        for finished in self.store.finished_like(job):
+            if (finished.mapping, finished.model_digest, finished.policy_version) == (dict(job.mapping), *versions):
+                return finished
         return None
 
     def progress(self, job: Job) -> Progress:
-        """Say how far a job is."""
+        """Return how far a job is."""
         job = self.store.get(job.id)
         rows = job.checked.rows if job.checked else None
         if not job.state.at_work:
-            done = (
-                rows if rows and job.state in {State.CHECKED, State.DONE} else 0
-            )  # of what was stopped nothing is kept
+            # Nothing is kept of a job that was stopped.
+            done = rows if rows and job.state in {State.CHECKED, State.DONE} else 0
             return Progress(job.state, done, rows, None, None, job.message)
         pace = self.store.pace(job)
         begun, silent = pace.seconds is not None, self._silent(job)
@@ -215,7 +218,7 @@ class Batches:
         return Progress(job.state, pace.rows_done, rows, rate, left, job.message, begun, silent)
 
     def _silent(self, job: Job) -> float | None:
-        """Return the seconds since a worker last reported, where two leases could have been renewed since."""
+        """Return the seconds since a worker last reported; `None` below twice the length of a lease."""
         seconds = self.store.silence(job, self.config.lease_seconds)
         return seconds if seconds is not None and seconds > 2 * self.config.lease_seconds else None
 
@@ -234,41 +237,41 @@ class Batches:
     ) -> ScoredRows:
         """Return a page of a finished job's rows.
 
-        `sort` is `position`, `score` or `limit`; `band` (of the score), `verdict`, `factor` (named in the row's
-        reasons) and `customer` (its number) filter. Memory grows with how far the page is from the beginning, not with
-        the file. A page beyond the end is the last one. `InvalidInput` names a sort, band, verdict or factor that there
-        is not; `ReplayDiffers` where the stored results are not such as were written.
+        `sort` is `position`, `score` or `limit`. Filters: `band` (by the score), `verdict`, `factor` (named in the
+        row's reasons), `customer` (the customer number). A page beyond the end is the last page. Memory grows with the
+        number of the page, not with the file. Raises `InvalidInput` for an unknown sort, band, verdict or factor, and
+        `ReplayDiffers` where the stored results were changed.
         """
-        key, keep = _key(sort, descending=descending), self._keep(job, band, verdict, factor, customer)
-        with _as_written():
-            found = Results(self._finished(job, RESULTS))
-            numbers, total = found.first(min(max(page, 1) * size, len(found)), key, keep)
+        sort_key, keep = _sort_key(sort, descending=descending), self._filter(job, band, verdict, factor, customer)
+        with _reading_results():
+            stored = Results(self._finished(job, RESULTS))
+            numbers, total = stored.first(min(max(page, 1) * size, len(stored)), sort_key, keep)
             pages = max(1, -(-total // size))
             page = min(max(page, 1), pages)
-            records = found.take(numbers[(page - 1) * size : page * size])
+            records = stored.take(numbers[(page - 1) * size : page * size])
             return ScoredRows(list(self._rows(job, records)), total, page, pages)
 
-    def _keep(
+    def _filter(
         self, job: Job, band: str | None, verdict: str | None, factor: str | None, customer: str | None
-    ) -> results.Keep | None:
-        wanted: list[results.Keep] = []
+    ) -> Filter | None:
+        filters: list[Filter] = []
         if band is not None:
-            number = _index("band", [each.name for each in job.product.bands], band)
-            wanted.append(lambda records: records["band"] == number)
+            band_index = _index("band", [declared.name for declared in job.product.bands], band)
+            filters.append(lambda records: records["band"] == band_index)
         if verdict is not None:
-            wanted.append(_with_verdict(job.product, verdict))
+            filters.append(_verdict_filter(job.product, verdict))
         if factor is not None:
-            place = _index("factor", self._model(job).encoding.factors, factor)
-            wanted.append(lambda records: (records["reasons"] == place).any(axis=1))
+            factor_index = _index("factor", self._model(job).encoding.factors, factor)
+            filters.append(lambda records: (records["reasons"] == factor_index).any(axis=1))
         if customer is not None:
             key = customer_key(customer)
-            wanted.append(lambda records: records["customer"] == key)
-        return (lambda records: np.logical_and.reduce([keep(records) for keep in wanted])) if wanted else None
+            filters.append(lambda records: records["customer"] == key)
+        return (lambda records: np.logical_and.reduce([keep(records) for keep in filters])) if filters else None
 
     def verdict_counts(self, job: Job) -> Mapping[str, int] | None:
-        """Return how many of a finished job's rows have each verdict, by its name; `None` where its results are gone.
+        """Return how many of a finished job's rows have each verdict, by its name; `None` where the results are gone.
 
-        `ReplayDiffers` where the stored results are not such as were written.
+        Raises `ReplayDiffers` where the stored results were changed.
         """
         if job.summary is None:
             return None
@@ -277,7 +280,7 @@ class Batches:
         path = self.storage.home(job.id) / RESULTS
         if not path.is_file():
             return None
-        with _as_written():
+        with _reading_results():
             return job.product.count_verdicts(job.summary.bands, _without_limit(path, job.product))
 
     def _rows(self, job: Job, records: list[Any]) -> Iterator[ScoredRow]:
@@ -287,11 +290,11 @@ class Batches:
                 yield _row(job, record, file.read(int(record["length"])))
 
     def row(self, job: Job, position: int) -> tuple[Customer, Outcome]:
-        """Work one scored row out again, in full, by the job's model version and policy.
+        """Compute a scored row again from the uploaded file, with the job's model version and policy.
 
-        `NotFound` where it was not scored; `ReplayDiffers` where the outcome is not the recorded one.
+        Raises `NotFound` where the row was not scored, `ReplayDiffers` where the outcome is not the recorded one.
         """
-        with _as_written():
+        with _reading_results():
             record = Results(self._finished(job, RESULTS)).find(position)
         if record is None:
             raise NotFound("This row was not scored.")
@@ -301,7 +304,7 @@ class Batches:
         except (InvalidInput, DataRefused) as error:
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: {error}") from error
         model = self._model(job)
-        outcome = answer(customer, model, self.models.catalogue, POLICIES.get(job.policy_version or ""))
+        outcome = outcome_of(customer, model, self.models.catalogue, POLICIES.get(job.policy_version or ""))
         if not begins_with(self._line(job, record), cells):
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: it was edited.")
         if differing := _differences(record, outcome, model.encoding.factors):
@@ -309,16 +312,16 @@ class Batches:
         return customer, outcome
 
     def _cells(self, job: Job, record: Any) -> list[str]:
-        """Read a scored row's cells in the uploaded file again."""
+        """Return a scored row's cells from the uploaded file."""
         layout = Layout.from_json(job.layout)
-        at = Span(int(record["offset"]), job.input_bytes, int(record["line"]), int(record["position"]), 1)
-        rows = next(blocks(self.storage.input(job.id), layout, 1, at, name=job.file_name)).rows
+        span = Span(int(record["offset"]), job.input_bytes, int(record["line"]), int(record["position"]), 1)
+        rows = next(blocks(self.storage.input(job.id), layout, 1, span, name=job.file_name)).rows
         if not rows:
             raise DataRefused("it has another number of fields.")
         return rows[0]
 
     def _line(self, job: Job, record: Any) -> bytes:
-        """Read a scored row's line in the scored file."""
+        """Return a scored row's line from the scored file."""
         with self._finished(job, SCORED).open("rb") as file:
             file.seek(int(record["at"]))
             return file.read(int(record["length"]))
@@ -327,7 +330,7 @@ class Batches:
         return self.models.registry.model(job.product, job.model_version or "", job.model_digest or "")
 
     def file(self, job: Job, name: str) -> Path:
-        """Return a finished job's file: `scored.csv` or `rejects.csv`; `NotFound`."""
+        """Return a finished job's file, `scored.csv` or `rejects.csv`; `NotFound` where there is none."""
         if name not in {SCORED, REJECTS}:
             raise NotFound("There is no such file.")
         return self._finished(job, name)
@@ -339,8 +342,8 @@ class Batches:
         return path
 
     def rejects(self, job: Job) -> Path:
-        """Return the file of a checked job's rejects as they are known, before it was scored as well; `NotFound`."""
-        job = self.store.get(job.id)  # it may have come to its end by now
+        """Return a job's rejects file, which is there once the file was checked; `NotFound` where there is none."""
+        job = self.store.get(job.id)  # the job may have ended in the meantime
         name = REJECTS if job.state is State.DONE else self.store.rejects_file(job)
         path = self.storage.home(job.id) / (name or "")
         if not name or not path.is_file():
@@ -349,7 +352,7 @@ class Batches:
 
 
 def upload_limit(config: Config) -> str:
-    """Say how large a file may be, and what sets that."""
+    """Return the sentence about files that are too large, with the setting."""
     return (
         f"The file is larger than {config.upload_megabytes:,} MB, the most that may be uploaded. "
         f"Split it, or set {PREFIX}UPLOAD_MEGABYTES."
@@ -357,7 +360,7 @@ def upload_limit(config: Config) -> str:
 
 
 def scoring_versions(models: Models, product: Product) -> ScoringVersions:
-    """Return who answers from now on; `NoActiveModel`."""
+    """Return the active model version and the policy version; `NoActiveModel` where no model can score."""
     model = models.serving(product)
     return ScoringVersions(model.version, model.manifest_digest, product.policy.version if product.policy else None)
 
@@ -366,8 +369,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _shown(name: str) -> str:
-    """Return a file's name fit to be shown: no folders, no control or formatting characters, not too long."""
+def _display_name(name: str) -> str:
+    """Return a file's name without folders, control characters and formatting characters, shortened."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
     return plain[:MAX_NAME_LENGTH] or UNNAMED
@@ -378,14 +381,14 @@ def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[s
     named = {column: name for name, claim in claimed.items() for _, column in claim}
     best = {name: [column for rank, column in claim if rank == min(claim)[0]] for name, claim in claimed.items()}
     best.pop(product.label.name, None)
-    settled = {columns[0]: name for name, columns in best.items() if len(columns) == 1}
-    open_factors = {entry.factor.name for entry in product.factors} - {*settled.values()}
+    decided = {columns[0]: name for name, columns in best.items() if len(columns) == 1}
+    undecided = {product_factor.factor.name for product_factor in product.factors} - {*decided.values()}
     filled = {
         column: factor
         for column, factor in remembered.items()
-        if factor in open_factors and named.get(column, factor) == factor
+        if factor in undecided and named.get(column, factor) == factor
     }
-    chosen = settled | filled
+    chosen = decided | filled
     ambiguous = {name: tuple(columns) for name, columns in best.items() if name not in chosen.values()}
     offered = {column for columns in ambiguous.values() for column in columns}
     known = {*chosen.values(), *ambiguous}
@@ -402,12 +405,12 @@ def _suggestion(product: Product, header: tuple[str, ...], remembered: Mapping[s
 def _claimed(product: Product, header: tuple[str, ...]) -> Mapping[str, list[tuple[int, str]]]:
     try:
         return claims(header, product)
-    except DataRefused:  # no column means anything: all are chosen by hand
+    except DataRefused:  # no column is recognised: a person chooses all of them
         return {}
 
 
 def _mapping_problems(product: Product, header: tuple[str, ...], mapping: Mapping[str, str]) -> Iterator[FieldProblem]:
-    factors = {entry.factor.name for entry in product.factors}
+    factors = {product_factor.factor.name for product_factor in product.factors}
     times = Counter(mapping.values())
     for column, factor in mapping.items():
         if not column or column not in header:
@@ -433,8 +436,8 @@ def _index(field: str, names: Sequence[str], name: str) -> int:
     return list(names).index(name)
 
 
-def _with_verdict(product: Product, name: str) -> results.Keep:
-    """Return what keeps the records with a verdict."""
+def _verdict_filter(product: Product, name: str) -> Filter:
+    """Return the filter for the records with a verdict."""
     _index("verdict", [verdict.name for verdict in product.verdicts], name)
     declined, granted = (
         np.array([product.verdict(band, amount).name == name for band in product.bands]) for amount in (0.0, None)
@@ -444,15 +447,15 @@ def _with_verdict(product: Product, name: str) -> results.Keep:
 
 @lru_cache(maxsize=1024)  # a finished job's results do not change
 def _without_limit(path: Path, product: Product) -> Mapping[str, int]:
-    """Count a finished job's rows without a limit, by their band's name."""
+    """Return how many of a finished job's rows have a limit of 0, by the name of their band."""
     counts = np.zeros(len(product.bands), dtype=np.int64)
     for records in Results(path).pieces():
         counts += np.bincount(records["band"][records["limit"] == 0], minlength=len(counts))
     return {band.name: int(count) for band, count in zip(product.bands, counts, strict=True)}
 
 
-def _key(sort: str, *, descending: bool) -> results.Key:
-    """Return what sorts: rising keys, what is unknown last either way."""
+def _sort_key(sort: str, *, descending: bool) -> SortKey:
+    """Return the sort key; unknown values come last in both directions."""
     if _index("sort", SORTS, sort) == 0:
         return lambda records: -records["position"].astype(np.float64) if descending else records["position"] * 1.0
     sign = -1.0 if descending else 1.0
@@ -460,8 +463,8 @@ def _key(sort: str, *, descending: bool) -> results.Key:
 
 
 @contextmanager
-def _as_written() -> Iterator[None]:
-    """Say that stored results are not what was written, instead of failing over what stands there."""
+def _reading_results() -> Iterator[None]:
+    """Raise `ReplayDiffers` for the errors that changed results cause while they are read."""
     try:
         yield
     except (ValueError, IndexError) as error:
@@ -491,19 +494,19 @@ def _raw(job: Job, cells: list[str]) -> dict[str, str]:
 
 
 def _differences(record: Any, outcome: Outcome, factors: Sequence[str]) -> list[str]:
-    """Name what a row recomputed has other than recorded; numbers must be equal to the last bit."""
+    """Return the fields in which a row computed again differs from its record; numbers are compared to the last bit."""
     limit = outcome.limit.amount if outcome.limit else math.nan
-    named = [factors.index(reason.factor) if reason.factor else RULE for reason in _standing(outcome)]
+    reasons = [factors.index(reason.factor) if reason.factor else RULE for reason in _named_reasons(outcome)]
     pairs = {
         "score": (record["score"].tobytes(), np.float64(outcome.score).tobytes()),
         "limit": (record["limit"].tobytes(), np.float64(limit).tobytes()),
         "band": (int(record["band"]), outcome.product.bands.index(outcome.band)),
         "flags": (int(record["flags"]), len(outcome.flags)),
-        "reasons": ([int(each) for each in record["reasons"] if each != NO_REASON], named),
+        "reasons": ([int(reason) for reason in record["reasons"] if reason != NO_REASON], reasons),
     }
-    return [name for name, (recorded, again) in pairs.items() if recorded != again]
+    return [name for name, (recorded, recomputed) in pairs.items() if recorded != recomputed]
 
 
-def _standing(outcome: Outcome) -> list[Reason]:
-    """Return the reasons that name something; where no value stands out alone there is one that does not."""
+def _named_reasons(outcome: Outcome) -> list[Reason]:
+    """Return the reasons that name a factor or a rule: all but the one for an outcome in which nothing stands out."""
     return [reason for reason in outcome.reasons if reason.factor or reason.rule]

@@ -1,6 +1,7 @@
-"""A worker: claims chunks, works on them, and hands in what came of it, until it is told to stop.
+"""A worker: claims chunks, works on them and records their results, until it is stopped.
 
-It may be killed at any moment: what it held goes to another when its lease has run out, and nothing half done counts.
+A worker may be killed at any moment. Another one takes its chunk over when the lease has expired; only a chunk that was
+completed counts.
 """
 
 import os
@@ -30,33 +31,33 @@ from bankportal.store.storage import Storage, file_digest
 IDLE = 0.5  # seconds between looks for work
 MAX_PAUSE = 30.0  # seconds, after faults of database or storage
 SWEEP_EVERY = 600.0  # seconds
-STALLED = 600.0  # seconds without a heartbeat: the longest way between two is a block of rows, or a model to be loaded
+STALLED = 600.0  # seconds without a heartbeat; the longest work between two is a block of rows, or loading a model
 MAX_FAULTS = 3
-# Lost workers prove nothing, so the limit is far above what bad luck does. It is there because a chunk that takes more
-# than its own process along, the container for one, would otherwise be tried for ever.
+# Lost workers prove nothing, so this is far more than happens by chance. It is needed for a chunk that ends more than
+# its own process, such as the container: it would be tried for ever.
 MAX_LOSSES = 20
 
-NOT_THERE = "The stored file, or what was made of it so far, is no longer there."
+FILES_GONE = "The stored file, or what was made of it so far, is no longer there."
 
 log = structlog.get_logger()
 
 
 class Stopping(PortalError):
-    """The worker was told to stop before its chunk was done."""
+    """The worker is being stopped before its chunk is done."""
 
     code = "stopping"
 
 
 class IsolatedRunCrashed(PortalError):
-    """Scoring a chunk killed the process that tried it."""
+    """The isolated run of a chunk crashed or hung."""
 
-    code = "trial-died"
+    code = "isolated-run-crashed"
 
 
 class Lease:
-    """Holds a chunk during a `with` block: renews its lease in the background, and says how far the work is.
+    """Holds a chunk during a `with` block: renews its lease in the background and reports how far the work is.
 
-    Where the work has not beaten for `STALLED` seconds it ends the process: a thread that hangs cannot be ended alone.
+    It ends the process where there was no heartbeat for `STALLED` seconds: a thread that hangs cannot be ended alone.
     """
 
     def __init__(self, store: JobStore, chunk: Chunk, seconds: float):
@@ -65,7 +66,7 @@ class Lease:
         self._renewed = self._last_heartbeat = time.monotonic()
         self._rows = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -76,24 +77,25 @@ class Lease:
         self._thread.join()
 
     def heartbeat(self, rows: int = 0) -> None:
-        """Note how many rows are done; `LeaseLost` where the chunk is another's by now."""
+        """Report how many rows are done; `LeaseLost` where another worker may have the chunk by now."""
         self._rows, self._last_heartbeat = rows, time.monotonic()
-        # A process that was stopped for long finds out here at once, before its thread has asked the database.
+        # A process that was suspended for long notices it here, before its thread has asked the database.
         if self._lost or time.monotonic() - self._renewed > self.seconds:
             raise LeaseLost("The chunk was taken over by another worker, or its job was stopped.")
 
-    def _keep(self) -> None:
-        told = 0
+    def _renew(self) -> None:
+        """Renew the lease until the block ends, whenever rows are done or a third of the lease has passed."""
+        reported = 0
         while not self._over.wait(min(1.0, self.seconds / 6)):
             if time.monotonic() - self._last_heartbeat > STALLED:
                 log.error("work stalled, process ends", job=self.chunk.job_number, place=self.chunk.place)
                 os._exit(os.EX_TEMPFAIL)
-            if self._rows == told and time.monotonic() - self._renewed < self.seconds / 3:
+            if self._rows == reported and time.monotonic() - self._renewed < self.seconds / 3:
                 continue
             try:
                 rows, begun = self._rows, time.monotonic()
                 self.store.renew(self.chunk, self.seconds, rows)
-                told, self._renewed = rows, begun
+                reported, self._renewed = rows, begun
             except LeaseLost:
                 self._lost = True
                 return
@@ -111,10 +113,10 @@ class Worker:
         self.models = models
         self.stopping = threading.Event()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._owed: Chunk | None = None  # could not be given back when the database did not answer
+        self._unreleased: Chunk | None = None  # a chunk that could not be released while the database did not answer
 
     def run(self, stopping: threading.Event) -> None:
-        """Work until told to stop, then finish or give back what is in hand; faults of the database are waited out."""
+        """Work until `stopping` is set, then release the chunk; while the database or the storage fails, wait."""
         self.stopping = stopping
         self.warm_up()
         log.info("worker ready", worker=self.name)
@@ -133,7 +135,7 @@ class Worker:
         log.info("worker ended", worker=self.name)
 
     def warm_up(self) -> None:
-        """Load what the jobs at work need before a chunk is held: loading takes longer than a chunk."""
+        """Load the models of the jobs in work before a chunk is claimed, since loading takes longer than a chunk."""
         try:
             for key in self.store.products_at_work():
                 self.models.serving(PRODUCTS[key]).warm_up()
@@ -141,17 +143,19 @@ class Worker:
             log.warning("not warmed up", worker=self.name, why=str(error))
 
     def sweep(self) -> None:
-        """Remove uploads that never became a job and what jobs at rest left."""
+        """Remove uploads without a job, and the intermediate files of jobs that have ended."""
         for orphan in self.storage.sweep(self.store.states):
             log.info("orphan removed", upload=orphan)
 
     def step(self) -> bool:
-        """Work on one chunk; `False` where there is none. Faults of database and storage go to the caller."""
-        self._give_back_owed()
+        """Work on one chunk; return `False` where there is none. Errors of the database and the storage are raised."""
+        if self._unreleased:
+            self._release(self._unreleased, at_fault=False)
+            self._unreleased = None
         chunk = self.store.claim(self.name, self.config.lease_seconds)
         if chunk is None:
             return False
-        about = {"worker": self.name, "job": chunk.job_number, "step": chunk.step.value, "place": chunk.place}
+        about = {"worker": self.name, "job": chunk.job_number, "step": chunk.stage.value, "place": chunk.place}
         begun = time.monotonic()
         try:
             with Lease(self.store, chunk, self.config.lease_seconds) as lease:
@@ -160,29 +164,24 @@ class Worker:
         except LeaseLost as error:
             log.warning("chunk lost", **about, why=str(error))
         except Stopping:
-            self._give_back(chunk, at_fault=False)
+            self._release(chunk, at_fault=False)
             log.info("chunk given back", **about)
         except IsolatedRunCrashed as error:
             log.error("chunk failed", **about, faults=chunk.faults + 1, why=str(error))
-            self._give_back(chunk, at_fault=True)
-        except OSError:  # of the storage: nothing is wrong with the chunk, unless another has finished it
-            if self._give_back(chunk, at_fault=False):
+            self._release(chunk, at_fault=True)
+        except OSError:  # of the storage: the chunk is not at fault; another worker may have finished it
+            if self._release(chunk, at_fault=False):
                 raise
         except SQLAlchemyError:
-            self._owed = chunk
+            self._unreleased = chunk
             raise
         except Exception:
             log.exception("chunk failed", **about, faults=chunk.faults + 1)
-            self._give_back(chunk, at_fault=True)
+            self._release(chunk, at_fault=True)
         return True
 
-    def _give_back_owed(self) -> None:
-        if self._owed:
-            self._give_back(self._owed, at_fault=False)
-            self._owed = None
-
-    def _give_back(self, chunk: Chunk, *, at_fault: bool) -> bool:
-        """Give a chunk back; `False` where it was not held any more."""
+    def _release(self, chunk: Chunk, *, at_fault: bool) -> bool:
+        """Release a chunk; return `False` where this worker did not hold it any more."""
         try:
             self.store.release(chunk, at_fault=at_fault)
         except LeaseLost as error:
@@ -192,21 +191,22 @@ class Worker:
 
     def _work(self, chunk: Chunk, lease: Lease) -> None:
         job = self.store.numbered(chunk.job_number)
-        doing = {Stage.CHECK: self._check, Stage.SCORE: self._score, Stage.FINISH: self._finish}[chunk.step]
-        if _given_up(chunk, times=2 if chunk.step is Stage.SCORE else 1):  # its first time is the quarantine
-            said = f"Work on this file broke off too often: {chunk.faults} faults, {chunk.losses} workers lost."
-            self._end(chunk, job, State.FAILED, said)
+        work = {Stage.CHECK: self._check, Stage.SCORE: self._score, Stage.FINISH: self._finish}[chunk.stage]
+        # A score chunk is quarantined first; it fails the job where it cannot even be rejected.
+        if _failed_too_often(chunk, times=2 if chunk.stage is Stage.SCORE else 1):
+            message = f"Work on this file broke off too often: {chunk.faults} faults, {chunk.losses} workers lost."
+            self._end(chunk, job, State.FAILED, message)
             return
         try:
-            doing(chunk, job, lease)
+            work(chunk, job, lease)
         except FileNotFoundError:
             if not self.storage.has_lost(job.id):
                 raise
-            self._end(chunk, job, State.FAILED, NOT_THERE)
+            self._end(chunk, job, State.FAILED, FILES_GONE)
         except (VersionRefused, FilesChanged) as error:
             self._end(chunk, job, State.FAILED, str(error))
         except DataRefused as error:
-            self._end(chunk, job, State.REFUSED if chunk.step is Stage.CHECK else State.FAILED, str(error))
+            self._end(chunk, job, State.REFUSED if chunk.stage is Stage.CHECK else State.FAILED, str(error))
 
     def _end(self, chunk: Chunk, job: Job, state: State, message: str) -> None:
         self.store.end(chunk, state, message)
@@ -219,11 +219,11 @@ class Worker:
         if file_digest(source, heartbeat) != job.input_digest:
             raise FilesChanged(NOT_UPLOADED)
         survey = check(job, source, self.storage.home(job.id) / name, heartbeat)
-        by = self._answering(job) if job.start_when_checked else None
-        self.store.complete_check(chunk, survey.checked, survey.spans, {name: survey.rejects_digest}, by)
+        versions = self._scoring_versions(job) if job.start_when_checked else None
+        self.store.complete_check(chunk, survey.checked, survey.spans, {name: survey.rejects_digest}, versions)
 
-    def _answering(self, job: Job) -> ScoringVersions | None:
-        """Return who answers a job that starts by itself; without a model it waits for its start."""
+    def _scoring_versions(self, job: Job) -> ScoringVersions | None:
+        """Return the versions for a job that starts by itself; without a model, `None`: it waits to be started."""
         try:
             return scoring_versions(self.models, job.product)
         except NoActiveModel as error:
@@ -231,7 +231,7 @@ class Worker:
             return None
 
     def _score(self, chunk: Chunk, job: Job, lease: Lease) -> None:
-        quarantined = _given_up(chunk)
+        quarantined = _failed_too_often(chunk)
         if chunk.losses and not quarantined:
             self._run_isolated(chunk, job, lease)
         parts = self._rejected(chunk, job, lease) if quarantined else self._scored(chunk, job, lease)
@@ -239,7 +239,7 @@ class Worker:
         self.store.complete_score(chunk, part.scored, part.rejected, part.files, quarantined=quarantined)
 
     def _run_isolated(self, chunk: Chunk, job: Job, lease: Lease) -> None:
-        """Raise `IsolatedRunCrashed` where scoring the chunk kills whoever does it."""
+        """Raise `IsolatedRunCrashed` where scoring the chunk crashes the process that does it."""
         source, heartbeat = self.storage.input(job.id), self._heartbeat(lease)
         if crashes_the_worker(job, chunk.span, source, self.config.models, heartbeat, STALLED):
             raise IsolatedRunCrashed("The process that tried it died or hung.")
@@ -263,7 +263,10 @@ class Worker:
         self.storage.tidy(job.id)
 
     def _heartbeat(self, lease: Lease) -> Callable[..., None]:
-        """Return what long work calls between pieces: it ends where the lease is lost or the worker must stop."""
+        """Return the function that long work calls regularly.
+
+        It raises `LeaseLost` where the lease is lost, and `Stopping` where the worker is being stopped.
+        """
 
         def heartbeat(rows: int = 0) -> None:
             lease.heartbeat(rows)
@@ -273,5 +276,5 @@ class Worker:
         return heartbeat
 
 
-def _given_up(chunk: Chunk, times: int = 1) -> bool:
+def _failed_too_often(chunk: Chunk, times: int = 1) -> bool:
     return chunk.faults >= times * MAX_FAULTS or chunk.losses >= times * MAX_LOSSES
