@@ -1,4 +1,4 @@
-"""What the API answers, declared once, as pydantic models.
+"""What the API answers, declared once, as pydantic models; and its path, header and media types.
 
 The API writes its answers from these models, the OpenAPI document describes them, and the client reads into them. The
 client's own distribution (`client/`) contains this file as well, so it imports nothing of the portal.
@@ -8,6 +8,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+BASE = "/api/v1"
+KEY = "Idempotency-Key"
+JSON, PROBLEM_JSON = "application/json", "application/problem+json"
 
 _MOMENT = WithJsonSchema({"type": "string", "format": "date-time"})
 

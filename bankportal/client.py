@@ -32,6 +32,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from . import answers
 from .answers import (
+    BASE,
+    JSON,
+    KEY,
+    PROBLEM_JSON,
     Band,
     Batch,
     Batches,
@@ -105,9 +109,6 @@ __all__ = (
     "Verdict",
 )
 
-BASE = "/api/v1"
-KEY = "Idempotency-Key"
-JSON, PROBLEM = "application/json", "application/problem+json"
 REPEATABLE_PATHS = ("/start", "/cancel")  # a repeated call changes nothing more
 UNNAMED = "upload.csv"
 AT_WORK = frozenset({"checking", "scoring"})
@@ -415,7 +416,7 @@ def _save(path: Path, response: httpx.Response) -> Path:
 def _problem(response: httpx.Response) -> Problem:
     pause = _retry_after(response.headers.get("Retry-After", ""))
     try:
-        details = answers.Problem.model_validate_json(response.content if _media(response) == PROBLEM else b"")
+        details = answers.Problem.model_validate_json(response.content if _media(response) == PROBLEM_JSON else b"")
     except ValidationError:  # a gateway's page
         title, detail = response.reason_phrase or "Refused", "What answered is not the portal."
         return Problem(response.status_code, title, detail, retry_after=pause)

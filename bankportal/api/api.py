@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from werkzeug.sansio.utils import host_is_trusted
 
+from bankportal.answers import BASE
 from bankportal.api import legacy, openapi
 from bankportal.api.calls import (
     MAX_BODY_BYTES,
@@ -17,7 +18,6 @@ from bankportal.api.calls import (
     Reply,
     ReplyAfterDecision,
 )
-from bankportal.api.conversion import BASE
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal, untrusted_host
 from bankportal.api.reading import parse, too_large

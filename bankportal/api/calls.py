@@ -8,13 +8,13 @@ from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from bankportal.answers import JSON
 from bankportal.api.parameters import Parameters
 from bankportal.domain.canonical import canonical
 from bankportal.domain.outcome import Decision
 from bankportal.domain.schema import Customer
 from bankportal.wiring import Services
 
-JSON = "application/json"
 CSV = "text/csv; charset=utf-8"
 MULTIPART = "multipart/form-data"
 MAX_BODY_BYTES = 1_000_000  # bytes

@@ -1,6 +1,7 @@
 """Makes the API's answers of what the services return: one function for each type whose fields are not the same."""
 
 from bankportal import answers
+from bankportal.answers import BASE
 from bankportal.domain.batch import Job, Progress, State
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.policy import Limit
@@ -9,7 +10,6 @@ from bankportal.explanation.recourse import Suggestion
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import ModelVersion
 
-BASE = "/api/v1"
 CHECKED = frozenset({State.CHECKED, State.DONE})
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from bankportal.answers import KEY
 from bankportal.api.calls import Answer, Body, Call, Operation, ParsedRequest, Reply, ReplyAfterDecision, reply
 from bankportal.api.handlers import decision_request
-from bankportal.api.parameters import KEY, Keyed, Parameters
+from bankportal.api.parameters import Keyed, Parameters
 from bankportal.api.schemas import customer_name
 from bankportal.config import Config
 from bankportal.domain.constraints import Source, YesNo

@@ -9,13 +9,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bankportal import answers
+from bankportal.answers import JSON, PROBLEM_JSON
 from bankportal.api.batches import NewBatch
-from bankportal.api.calls import JSON, MULTIPART, Answer, Body, Operation, Reply
+from bankportal.api.calls import MULTIPART, Answer, Body, Operation, Reply
 from bankportal.api.examples import required
 from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.operations import OPERATIONS, TAGS
 from bankportal.api.parameters import Parameter, Parameters, described
-from bankportal.api.problems import KINDS, MEDIA
+from bankportal.api.problems import KINDS
 from bankportal.api.schemas import customer_name, customer_schema
 from bankportal.domain.products import CHURN, PRODUCTS, Product
 from bankportal.version import BRAND, __version__
@@ -138,7 +139,7 @@ def _kinds(status: int) -> str:
 
 
 def _problem(help: str) -> dict[str, Any]:  # noqa: A002  # the field's name
-    return {"description": help, "content": {MEDIA: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}}
+    return {"description": help, "content": {PROBLEM_JSON: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}}
 
 
 def _schemas() -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from functools import partial
 
 from bankportal import answers
+from bankportal.answers import BASE
 from bankportal.api import batches, examples, handlers
 from bankportal.api.calls import MULTIPART, Answer, Body, Operation
-from bankportal.api.conversion import BASE
 from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.parameters import Keyed, OfId, OfProduct, OfVersion, Page, ScoreMany, ScoreOne
 from bankportal.api.schemas import customer_name, example

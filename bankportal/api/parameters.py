@@ -10,10 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from bankportal.answers import KEY
 from bankportal.domain.ids import ALPHABET, ID_LENGTH
 from bankportal.domain.products import PRODUCTS, Product
 
-KEY = "Idempotency-Key"
 LATEST = "latest"
 ONE_ID = f"[{ALPHABET}]{{{ID_LENGTH}}}"
 PLACES = ("path", "query", "header", "form")

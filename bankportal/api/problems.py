@@ -7,12 +7,12 @@ import structlog
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from bankportal import answers
+from bankportal.answers import PROBLEM_JSON
 from bankportal.api.calls import Reply, written
 from bankportal.config import PREFIX
 from bankportal.domain.errors import FieldProblem, InvalidInput, PortalError
 from bankportal.outages import OUTAGES, outage_of
 
-MEDIA = "application/problem+json"
 TYPE = "urn:bankportal:problem:"
 MAX_QUOTED = 80
 
@@ -87,7 +87,7 @@ def refusal(error: Exception, request_id: str) -> Reply:
         errors=tuple(map(fault, problems)),
     )
     headers = error.headers if isinstance(error, Refused) else {}
-    return Reply(status, written(content.model_dump(by_alias=True, exclude_none=True)), MEDIA, headers)
+    return Reply(status, written(content.model_dump(by_alias=True, exclude_none=True)), PROBLEM_JSON, headers)
 
 
 def _counted(problems: int) -> str:

@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 from werkzeug.http import parse_options_header
 
-from bankportal.api.calls import JSON, Body, Call, Operation, ParsedRequest
+from bankportal.answers import JSON
+from bankportal.api.calls import Body, Call, Operation, ParsedRequest
 from bankportal.api.parameters import Parameter, Parameters, described
 from bankportal.api.problems import ParameterProblem, Refused, printable
 

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 
 from bankportal import answers, asgi
-from bankportal.api.calls import JSON
+from bankportal.answers import JSON
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example

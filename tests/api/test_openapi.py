@@ -1,5 +1,6 @@
 """The OpenAPI document: valid, the same everywhere, complete."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from bankportal.api.calls import MULTIPART
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
+from bankportal.client import AT_WORK
+from bankportal.domain.batch import State
+from bankportal.domain.policy import RULES
 from bankportal.domain.products import PRODUCTS
 
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -104,3 +108,17 @@ def test_factors_show_unit_bounds_and_meaning() -> None:
             assert entry.factor.help in told
             assert entry.factor.unit in told
             assert entry.factor.constraint.describe()[1:] in told
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (answers.Batch.model_fields["state"], {state.value for state in State}),
+        (answers.Limit.model_fields["rule"], set(RULES)),
+    ],
+    ids=["states of a batch", "rules of a limit"],
+)
+def test_descriptions_name_what_the_domain_declares(field, words) -> None:
+    """The client contains the answers but not the domain, so that these words stand in both."""
+    assert set(re.findall(r"[a-z-]+", field.description.rpartition(":")[2])) - {"or"} == words
+    assert {state.value for state in State} >= AT_WORK

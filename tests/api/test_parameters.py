@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from bankportal.answers import KEY
 from bankportal.api.calls import Call, Operation
 from bankportal.api.operations import OPERATIONS
-from bankportal.api.parameters import KEY, Keyed, OfVersion, Page, ScoreOne, described
+from bankportal.api.parameters import Keyed, OfVersion, Page, ScoreOne, described
 from bankportal.api.problems import Refused
 from bankportal.api.reading import parse
 from bankportal.domain.products import ALLOWANCE, CHURN
