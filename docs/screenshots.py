@@ -33,10 +33,11 @@ DATA = Path(__file__).parents[1] / "migrations_data"
 WIDTHS = {"desktop": (1440, 900), "tablet": (820, 1180), "phone": (390, 844)}
 THEMES = ("light", "dark")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-LEAVERS = 14  # customers of the churn file that are scored one by one
+CUSTOMERS = (30, 44)  # the rows of the churn file that are scored one by one
 # Changes to the allowance's example: one of each outcome.
 APPLICANTS: Mapping[str, Mapping[str, str]] = {
     "granted": {"RequestedLimit": "5000"},
+    "standard": {"LatePayments": "1", "RequestedLimit": "3000", "Surname": "Moreau", "CustomerId": "15619304"},
     "counteroffer": {"RequestedLimit": "25000", "Surname": "Okafor", "CustomerId": "15701354"},
     "no-limit": {
         "CreditScore": "820",
@@ -54,6 +55,13 @@ APPLICANTS: Mapping[str, Mapping[str, str]] = {
         "Surname": "Brandt",
         "CustomerId": "15574012",
     },
+}
+LEAVING = {
+    "Age": "55",
+    "NumOfProducts": "1",
+    "IsActiveMember": "0",
+    "ComplaintsFiled": "2",
+    "CustomerSatisfaction": "2",
 }
 README = {
     "overview": ("overview", "desktop", "light", 900),
@@ -73,20 +81,21 @@ def form_values(key: str, **changes: str) -> dict[str, str]:
 def make_decisions(client: FlaskClient) -> dict[str, str]:
     """Record decisions; return the addresses of some of them by name."""
     with (DATA / "Churn.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(islice(csv.DictReader(file), LEAVERS))
+        rows = list(islice(csv.DictReader(file), *CUSTOMERS))
     names = [entry.factor.name for entry in PRODUCTS["churn"].factors]
-    places = [client.post("/churn/", data={name: row[name] for name in names if name in row}).location for row in rows]
+    for row in rows:
+        client.post("/churn/", data={name: row[name] for name in names if name in row})
     applicants = {
         name: client.post("/allowance/", data=form_values("allowance", **changes)).location
         for name, changes in APPLICANTS.items()
     }
-    full = client.post("/churn/", data=form_values("churn", Age="58", ComplaintsFiled="3")).location
-    return {"churn": full, "first": places[0], **applicants}
+    leaving = client.post("/churn/", data=form_values("churn", **LEAVING)).location
+    return {"churn": leaving, **applicants}
 
 
-def churn_file() -> bytes:
-    """Return a month's customers, some of them with values that no customer can have."""
-    rows = list(csv.reader((DATA / "Churn.csv").read_text(encoding="utf-8").splitlines()))[:2001]
+def churn_file(count: int) -> bytes:
+    """Return so many of a month's customers, some of them with values that no customer can have."""
+    rows = list(csv.reader((DATA / "Churn.csv").read_text(encoding="utf-8").splitlines()))[: count + 1]
     for place, column, text in ((12, "CreditScore", "912"), (77, "CreditScore", "861"), (140, "Age", "fifty")):
         rows[place][rows[0].index(column)] = text
     return written(rows)
@@ -110,14 +119,14 @@ def make_batches(app: Flask) -> dict[str, str]:
     """Upload files and leave each at a step; return their addresses by the step."""
     batches, worker = app.extensions["bankportal"].batches, app.extensions["bankportal"].worker
     steps = (
-        ("columns", "churn", "customers-october.csv", churn_file),
-        ("checked", "churn", "customers-november.csv", churn_file),
-        ("result", "churn", "customers-september.csv", churn_file),
-        ("limits", "allowance", "applications-november.csv", allowance_file),
+        ("columns", "churn", "customers-october.csv", churn_file(1800)),
+        ("checked", "churn", "customers-november.csv", churn_file(2400)),
+        ("result", "churn", "customers-september.csv", churn_file(2000)),
+        ("limits", "allowance", "applications-november.csv", allowance_file()),
     )
     addresses = {}
     for step, key, name, content in steps:
-        job = batches.receive(PRODUCTS[key], name, io.BytesIO(content()))
+        job = batches.receive(PRODUCTS[key], name, io.BytesIO(content))
         if step != "columns":
             batches.check(job, batches.suggestion(job).mapping, start=step != "checked")
         while worker.step():
@@ -140,6 +149,7 @@ def pages_of(app: Flask) -> dict[str, str]:
         **{f"decision-{name}": decisions[name] for name in APPLICANTS},
         "compare": f"{decisions['churn']}/compare?Age=35&ComplaintsFiled=0",
         "compare-no-limit": f"{decisions['no-limit']}/compare?EstimatedSalary=60000",
+        "compare-problem": f"{decisions['churn']}/compare?Age=7&CreditScore=9000",
         "letter": f"{decisions['ineligible']}/letter",
         "batches": "/batches/",
         "batch-columns": batches["columns"],

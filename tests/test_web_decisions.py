@@ -145,6 +145,8 @@ def test_what_is_said_of_a_limit(limit, said) -> None:
 
 def test_words() -> None:
     assert value_words(TENURE, None) == "unknown"
+    assert [value_words(TENURE, years) for years in (1.0, 2.0)] == ["1 year", "2 years"]
+    assert value_words(LATE_PAYMENTS, 1) == "1 in 12 months"
     assert value_words(ESTIMATED_SALARY, 62_000.5) == "62,000.50 EUR a year"
     assert value_words(REQUESTED_LIMIT, 5000.0) == "5,000 EUR"
     assert [as_typed(value) for value in (None, 5.0, 0.1, 7, "France", 1e-7)] == [

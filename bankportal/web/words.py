@@ -63,8 +63,11 @@ def value_words(factor: Factor, value: Value) -> str:
 
 
 def with_unit(factor: Factor, amount: str) -> str:
-    """Put a factor's unit behind an amount: "85%", "62,000 EUR a year"."""
-    return f"{amount}%" if factor.unit == "percent" else f"{amount} {factor.unit}".strip()
+    """Put a factor's unit behind an amount: "85%", "62,000 EUR a year", "2 products", "1 product"."""
+    if factor.unit == "percent":
+        return f"{amount}%"
+    counted = amount == "1" and " " not in factor.unit
+    return f"{amount} {factor.unit.removesuffix('s') if counted else factor.unit}".strip()
 
 
 def _amount(factor: Factor, value: float) -> str:
