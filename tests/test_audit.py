@@ -83,6 +83,7 @@ EDITS = {
     "nested without end": "carried = replace(hex(zeroblob(50000)), '00', '[')",
     "a band of bytes": "band = cast(x'ff' as text)",
     "the submission": "submission = 'another'",
+    "a time that is none": "at = 'yesterday'",
     "an unknown product": "product = 'loans'",
 }
 
@@ -334,6 +335,8 @@ def test_an_earlier_head_that_is_not_there_is_refused(services, decided, tamper)
     since = head_at(services, 5)
     with pytest.raises(ChainBroken, match="Receipt 5 is not the one that was verified before"):
         services.audit.verify(since=Head(5, "0" * 64))
+    with pytest.raises(ChainBroken, match="which was verified before, is not there"):
+        services.audit.verify(since=Head(10**30, "0" * 64))
     tamper("DELETE FROM decisions WHERE number > 4", "DELETE FROM receipts WHERE number > 4")
     with pytest.raises(ChainBroken, match="Receipt 5, which was verified before, is not there"):
         services.audit.verify(since=since)

@@ -93,7 +93,8 @@ class Audit:
 
     def _verified_before(self, since: Head) -> Receipt:
         """Return the receipt at which an earlier verification ended; `ChainBroken` where it is not in the chain."""
-        known = self.chain.receipt(since.number)
+        newest = self.head()
+        known = self.chain.receipt(since.number) if newest and since.number <= newest.number else None
         if known is None:
             raise ChainBroken(f"Receipt {since.number}, which was verified before, is not there.")
         if known.digest != since.digest:

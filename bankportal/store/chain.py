@@ -80,12 +80,12 @@ class Chain:
     def _read(self, query: Select[Any]) -> Iterator[Link]:
         """Yield some links, all read before they are yielded, so that a slow caller holds no transaction open."""
         rows: list[Row[Any]] = []
-        unreadable: SQLAlchemyError | None = None
+        unreadable: Exception | None = None
         try:
             with self.database.read() as connection:
                 # One at a time, so that what cannot be read is named, not the block around it.
                 rows.extend(connection.execution_options(yield_per=1).execute(query))
-        except SQLAlchemyError as error:
+        except UNREADABLE as error:
             unreadable = error
         yield from map(self._link, rows)
         if unreadable:
