@@ -8,7 +8,7 @@ from bankportal.domain.constraints import Choice, Source
 from bankportal.domain.outcome import UnseenValue
 from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Product
 from bankportal.domain.schema import validate
-from bankportal.model.encoding import MAX_FLOAT32, Column, Encoding
+from bankportal.model.encoding import MAX_FLOAT32, EncodedColumn, Encoding
 from bankportal.model.seen_ranges import SeenRanges
 
 EVERY_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.keys())
@@ -32,9 +32,9 @@ def test_it_works():
     encoding = Encoding.of(CHURN)
     row = encoding.row({"Age": 42, "Geography": "Spain", "Balance": 10.5})
     by_column = dict(zip(encoding.columns, row, strict=True))
-    assert by_column[Column("Age")] == 42
-    assert [by_column[Column("Geography", option)] for option in ("France", "Germany", "Spain")] == [0, 0, 1]
-    assert math.isnan(by_column[Column("HasLoan")])
+    assert by_column[EncodedColumn("Age")] == 42
+    assert [by_column[EncodedColumn("Geography", option)] for option in ("France", "Germany", "Spain")] == [0, 0, 1]
+    assert math.isnan(by_column[EncodedColumn("HasLoan")])
 
 
 @EVERY_PRODUCT
@@ -59,13 +59,13 @@ def test_blank_choice_is_blank_in_each_of_its_columns():
 
 
 def test_an_option_the_encoding_does_not_know_is_none_of_the_others():
-    encoding = Encoding((Column("Geography", "France"), Column("Geography", "Spain")))
+    encoding = Encoding((EncodedColumn("Geography", "France"), EncodedColumn("Geography", "Spain")))
     assert encoding.row({"Geography": "Germany"}).tolist() == [0, 0]
     assert encoding.matrix({"Geography": np.array(["Germany"], dtype=object)}).tolist() == [[0, 0]]
 
 
 def test_huge_values_stay_finite_in_float32():
-    encoding = Encoding((Column("Balance"),))
+    encoding = Encoding((EncodedColumn("Balance"),))
     assert encoding.row({"Balance": 1e300})[0] == MAX_FLOAT32
     assert encoding.row({"Balance": -1e300}).astype(np.float32)[0] == -MAX_FLOAT32
     assert encoding.matrix({"Balance": np.array([1e300])})[0, 0] == MAX_FLOAT32

@@ -119,8 +119,8 @@ class LimitPolicy:
 
     def salary_for(self, limit: float, obligations: float | None) -> float:
         """Return the smallest yearly salary, in EUR, that carries a limit beside the obligations (`None`: unknown)."""
-        left = 1 - self.living_share - (self.unknown_obligations_share if obligations is None else 0)
-        return (limit * self.minimum_payment / self.payment_share + (obligations or 0.0)) * 12 / left
+        free_share = 1 - self.living_share - (self.unknown_obligations_share if obligations is None else 0)
+        return (limit * self.minimum_payment / self.payment_share + (obligations or 0.0)) * 12 / free_share
 
     def _round(self, amount: float) -> float:
         return float(math.floor(amount / self.step) * self.step)

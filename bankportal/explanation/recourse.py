@@ -203,7 +203,7 @@ def _nearest(multiples: Multiples, last: Floats, own: float, low: float, high: f
 
 def better_bands(product: Product, band: Band) -> Booleans:
     """Return for each of the product's bands whether its tone is better than that of `band`, (bands,)."""
-    return np.array([TONE_RANKS[other.tone] > TONE_RANKS[band.tone] for other in product.bands])
+    return np.array([TONE_RANKS[declared.tone] > TONE_RANKS[band.tone] for declared in product.bands])
 
 
 def kernels() -> ModuleType | None:
@@ -258,10 +258,13 @@ class _Search:
 
         They are the stack, the leaves' spans and heights, and the nearest candidates of both factors' cells.
         """
-        nodes, most = len(self.forest.feature), max([len(tried.values) for tried in self.candidates], default=1)
+        nodes, max_candidates = (
+            len(self.forest.feature),
+            max([len(tried.values) for tried in self.candidates], default=1),
+        )
         stack = np.empty((self.forest.depth + 2, 5), dtype=np.int64)
         spans, heights = np.empty((nodes, 4), dtype=np.int64), np.empty(nodes, dtype=np.int64)
-        return stack, spans, heights, np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+        return stack, spans, heights, np.empty(max_candidates, dtype=np.int64), np.empty(max_candidates, dtype=np.int64)
 
     def singles(self) -> list[Suggestion]:
         """Return the cheapest change of each factor that reaches a better band alone, cheapest first."""

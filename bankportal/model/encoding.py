@@ -22,7 +22,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Column:
+class EncodedColumn:
     """A column of the forest: a number or yes/no factor (`option` is `None`), or one option of a choice."""
 
     factor: str
@@ -47,7 +47,7 @@ class Encoding:
     adjacent.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[EncodedColumn, ...]
 
     def __post_init__(self) -> None:
         factors = [name for name, _ in groupby(column.factor for column in self.columns)]
@@ -115,12 +115,12 @@ class Encoding:
         return cls(tuple(_column_from(item, product) for item in content))
 
 
-def _columns_of(factor: Factor) -> Iterator[Column]:
+def _columns_of(factor: Factor) -> Iterator[EncodedColumn]:
     options = factor.constraint.options if isinstance(factor.constraint, Choice) else (None,)
-    return (Column(factor.name, option) for option in options)
+    return (EncodedColumn(factor.name, option) for option in options)
 
 
-def _column_from(item: object, product: Product) -> Column:
+def _column_from(item: object, product: Product) -> EncodedColumn:
     if not isinstance(item, dict) or set(item) != {"factor", "option"}:
         raise ValueError("a column of the encoding needs a factor and an option, and nothing else")
     scored = {factor.name: factor for factor in product.scored}
@@ -129,7 +129,7 @@ def _column_from(item: object, product: Product) -> Column:
         raise ValueError(f"{product.key} does not score {item['factor']!r}")
     if item["option"] not in [column.option for column in _columns_of(factor)]:
         raise ValueError(f"{factor.name} has no option {item['option']!r}")
-    return Column(factor.name, item["option"])
+    return EncodedColumn(factor.name, item["option"])
 
 
 def _choice_cells(options: list[str | None]) -> _ChoiceCells | None:
