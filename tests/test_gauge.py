@@ -69,9 +69,9 @@ def test_arcs_follow_the_bands_in_order_without_overlap(product) -> None:
 
 @pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)
 def test_every_cut_off_is_marked(product) -> None:
-    marks = gauge_of(product, 0.5).marks
-    assert len(marks) == len(product.cut_offs)
-    for mark, share in zip(marks, product.cut_offs, strict=True):
+    drawn = gauge_of(product, 0.5).cut_offs
+    assert len(drawn) == len(product.cut_offs)
+    for mark, share in zip(drawn, product.cut_offs, strict=True):
         assert float(mark.text.removesuffix("%")) == pytest.approx(share * 100)
         assert (mark.anchor == "end") == (float(mark.x) < g.CENTRE_X - g.MIDDLE)
         assert 0 < float(mark.y) < g.HEIGHT

@@ -86,23 +86,23 @@ def test_points() -> None:
 
 
 def test_a_histogram_marks_the_customers_bar() -> None:
-    spread = Histogram((10, 40, 0, 1), 49, edges=(0.0, 1.0, 2.0, 3.0, 4.0))
-    drawn = bars.standing(TENURE, 1.5, spread)
-    assert [column.own for column in drawn.columns] == [False, True, False, False]
-    assert [column.height for column in drawn.columns] == [6.0, 24.0, 0.0, 1.5]
-    assert all(column.y + column.height == 24 for column in drawn.columns)
+    histogram = Histogram((10, 40, 0, 1), 49, edges=(0.0, 1.0, 2.0, 3.0, 4.0))
+    drawn = bars.histogram_drawing(TENURE, 1.5, histogram)
+    assert [bar.own for bar in drawn.bars] == [False, True, False, False]
+    assert [bar.height for bar in drawn.bars] == [6.0, 24.0, 0.0, 1.5]
+    assert all(bar.y + bar.height == 24 for bar in drawn.bars)
     assert drawn.words == "about the same for 40%"
-    assert bars.standing(TENURE, 2.5, spread).columns[2].height > 0
-    assert bars.standing(TENURE, None, spread).words == "unknown for 49%"
-    assert not any(column.own for column in bars.standing(TENURE, None, spread).columns)
+    assert bars.histogram_drawing(TENURE, 2.5, histogram).bars[2].height > 0
+    assert bars.histogram_drawing(TENURE, None, histogram).words == "unknown for 49%"
+    assert not any(bar.own for bar in bars.histogram_drawing(TENURE, None, histogram).bars)
 
 
 def test_a_histogram_of_options() -> None:
-    spread = Histogram((3, 997), 0, options=("France", "Spain"))
-    assert bars.standing(GEOGRAPHY, "Spain", spread).words == "the same for 100%"
-    assert bars.standing(GEOGRAPHY, "France", spread).words == "the same for under 1%"
-    assert bars.standing(GEOGRAPHY, "Germany", spread).words == "a value that no training customer has"
-    assert bars.standing(HAS_LOAN, 1, Histogram((5, 5), 0, options=("0", "1"))).columns[1].own
+    histogram = Histogram((3, 997), 0, options=("France", "Spain"))
+    assert bars.histogram_drawing(GEOGRAPHY, "Spain", histogram).words == "the same for 100%"
+    assert bars.histogram_drawing(GEOGRAPHY, "France", histogram).words == "the same for under 1%"
+    assert bars.histogram_drawing(GEOGRAPHY, "Germany", histogram).words == "a value that no training customer has"
+    assert bars.histogram_drawing(HAS_LOAN, 1, Histogram((5, 5), 0, options=("0", "1"))).bars[1].own
 
 
 # --- curve ----------------------------------------------------------------------------------------------------------

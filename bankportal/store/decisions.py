@@ -24,7 +24,7 @@ from bankportal.store.tables import WITHOUT_LIMIT, decisions, protected_values, 
 
 
 @dataclass(frozen=True)
-class Page:
+class DecisionPage:
     """Some decisions, newest first, and the id to continue after; `None` at the end."""
 
     items: list[Decision]
@@ -119,10 +119,10 @@ class Decisions:
         """Return the newest decisions, newest first."""
         return self.page(product, None, count).items
 
-    def page(self, product: str | None, before: str | None, size: int) -> Page:
+    def page(self, product: str | None, before: str | None, size: int) -> DecisionPage:
         """Return up to `size` decisions older than the decision `before`, newest first; none if there is no such."""
         if before and not is_id(before):
-            return Page([], None)
+            return DecisionPage([], None)
         query = _read().order_by(decisions.c.number.desc()).limit(size + 1)
         if product:
             query = query.where(decisions.c.product == product)
@@ -132,7 +132,7 @@ class Decisions:
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         items = [decision_from(row._asdict()) for row in rows[:size]]
-        return Page(items, items[-1].id if len(rows) > size else None)
+        return DecisionPage(items, items[-1].id if len(rows) > size else None)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many decisions of each product have each verdict, by its name."""
@@ -182,10 +182,12 @@ def _row(recorded: _NewDecision) -> dict[str, Any]:
     }
 
 
-def decision_from(record: Record, apart: Values | None = None) -> Decision:
+def decision_from(record: Record, protected: Values | None = None) -> Decision:
     """Return the decision of a row of `decisions`, with these protected values; without any where there are none."""
     product = PRODUCTS[record["product"]]
-    customer = Customer(product, record["carried"], record["scored"], record["policy"], {} if apart is None else apart)
+    customer = Customer(
+        product, record["carried"], record["scored"], record["policy"], {} if protected is None else protected
+    )
     outcome = Outcome(
         product=product,
         score=record["score"],

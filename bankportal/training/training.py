@@ -38,7 +38,7 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters:
+class ForestParameters:
     """How a forest is grown.
 
     No tree may be deeper than 8: the tables that explain a score depend on it. The forest is fitted on every training
@@ -54,7 +54,7 @@ class Parameters:
     blank_optional: float = 0.1
 
 
-PARAMETERS = Parameters()
+PARAMETERS = ForestParameters()
 
 
 def train(
@@ -175,7 +175,7 @@ def grow(
 
 
 def with_blanks(matrix: Matrix, encoding: Encoding, product: Product, seed: int) -> Matrix:
-    """Return a copy of a (rows, columns) matrix with blanks as `Parameters` says; required factors stay."""
+    """Return a copy of a (rows, columns) matrix with blanks as `ForestParameters` says; required factors stay."""
     draws = np.random.default_rng(seed)
     copy = matrix.copy()
     bare = draws.random(len(copy)) < PARAMETERS.blank_behaviour

@@ -15,8 +15,8 @@ from bankportal.web.words import UNKNOWN, share, value_words
 # Smaller shares than this are written 0.00 percentage points: no influence that anybody could read.
 NOTHING = 0.00005
 CENTRE, MAX_LENGTH = 50.0, 48.0
-SPREAD_WIDTH, SPREAD_HEIGHT = 72.0, 24.0
-LOWEST = 1.5  # a bar that holds anybody is seen
+HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 72.0, 24.0
+MIN_HEIGHT = 1.5  # a bar that holds anybody is seen
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Column:
+class HistogramBar:
     """One bar of the histogram; `own` holds the customer."""
 
     x: float
@@ -40,12 +40,12 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Standing:
+class HistogramDrawing:
     """A small histogram of all training customers over one factor, and the same in words."""
 
-    columns: tuple[Column, ...]
+    bars: tuple[HistogramBar, ...]
     words: str
-    view_box: str = f"0 0 {SPREAD_WIDTH:g} {SPREAD_HEIGHT:g}"
+    view_box: str = f"0 0 {HISTOGRAM_WIDTH:g} {HISTOGRAM_HEIGHT:g}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bar:
     mark: Mark
     x: float
     width: float
-    standing: Standing | None
+    histogram: HistogramDrawing | None
     reason: int | None
     omission: str
 
@@ -117,7 +117,7 @@ def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str,
     places = {reason.factor: place for place, reason in enumerate(outcome.reasons, 1)}
 
     def bar(name: str, part: float) -> Bar:
-        factor, value, spread = labels(outcome.product).get(name), values.get(name), (histograms or {}).get(name)
+        factor, value, histogram = labels(outcome.product).get(name), values.get(name), (histograms or {}).get(name)
         width = MAX_LENGTH * abs(part) / most if most else 0.0
         return Bar(
             label=factor.label if factor else name,
@@ -127,7 +127,7 @@ def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str,
             mark=direction(outcome.product, part if abs(part) >= NOTHING else 0.0),
             x=round(CENTRE - width if part < 0 else CENTRE, 3),
             width=round(width, 3),
-            standing=standing(factor, value, spread) if factor and spread else None,
+            histogram=histogram_drawing(factor, value, histogram) if factor and histogram else None,
             reason=places.get(name),
             omission=omission_words(outcome.product, omitted[name], part) if name in omitted else "",
         )
@@ -173,31 +173,31 @@ def labels(product: Product) -> dict[str, Factor]:
     return {entry.factor.name: entry.factor for entry in product.factors}
 
 
-def standing(factor: Factor, value: Value, spread: Histogram) -> Standing:
+def histogram_drawing(factor: Factor, value: Value, histogram: Histogram) -> HistogramDrawing:
     """Return the histogram of one factor with the customer's bar marked."""
-    own = None if value is None else spread.bar(value)
-    most, count = max(spread.counts), len(spread.counts)
-    step = SPREAD_WIDTH / count
+    own = None if value is None else histogram.bar(value)
+    most, count = max(histogram.counts), len(histogram.counts)
+    step = HISTOGRAM_WIDTH / count
     gap = min(2.0, step / 5)
-    columns = []
-    for number, held in enumerate(spread.counts):
-        height = max(LOWEST, SPREAD_HEIGHT * held / most) if held else 0.0
-        height = max(height, LOWEST) if number == own else height
+    drawn = []
+    for number, held in enumerate(histogram.counts):
+        height = max(MIN_HEIGHT, HISTOGRAM_HEIGHT * held / most) if held else 0.0
+        height = max(height, MIN_HEIGHT) if number == own else height
         at = round(number * step + gap / 2, 2)
-        columns.append(
-            Column(at, round(SPREAD_HEIGHT - height, 2), round(step - gap, 2), round(height, 2), number == own)
+        drawn.append(
+            HistogramBar(at, round(HISTOGRAM_HEIGHT - height, 2), round(step - gap, 2), round(height, 2), number == own)
         )
-    return Standing(tuple(columns), _standing_words(factor, spread, own, unknown=value is None))
+    return HistogramDrawing(tuple(drawn), _histogram_words(factor, histogram, own, unknown=value is None))
 
 
-def _standing_words(factor: Factor, spread: Histogram, own: int | None, *, unknown: bool) -> str:
-    everybody = sum(spread.counts) + spread.unknown
+def _histogram_words(factor: Factor, histogram: Histogram, own: int | None, *, unknown: bool) -> str:
+    everybody = sum(histogram.counts) + histogram.unknown
     if unknown:
-        return f"{UNKNOWN} for {_part(spread.unknown, everybody)}"
+        return f"{UNKNOWN} for {_part(histogram.unknown, everybody)}"
     if own is None:
         return "a value that no training customer has"
     alike = "the same" if isinstance(factor.constraint, YesNo | Choice) else "about the same"
-    return f"{alike} for {_part(spread.counts[own], everybody)}"
+    return f"{alike} for {_part(histogram.counts[own], everybody)}"
 
 
 def _part(count: int, everybody: int) -> str:

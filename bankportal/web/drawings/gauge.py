@@ -36,7 +36,7 @@ class Arc:
 
 
 @dataclass(frozen=True)
-class Mark:
+class CutOff:
     """A cut-off: a short line across the bands' ring, and its label."""
 
     x1: str
@@ -65,9 +65,9 @@ class Gauge:
         return tuple(_arcs(self.product, None if self.score is None else self.product.band(self.score)))
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
+    def cut_offs(self) -> tuple[CutOff, ...]:
         """The cut-offs between the bands."""
-        return tuple(_marks(self.product))
+        return tuple(_cut_offs(self.product))
 
     @property
     def track(self) -> str:
@@ -181,12 +181,12 @@ def _arcs(product: Product, current: Band | None) -> Iterator[Arc]:
         yield Arc(band, arc_path(BAND_RADIUS, start, end), range_words(product, band), band is current)
 
 
-def _marks(product: Product) -> Iterator[Mark]:
+def _cut_offs(product: Product) -> Iterator[CutOff]:
     for share in product.cut_offs:
         (x1, y1), (x2, y2) = point(MARK_FROM, share * 180), point(MARK_TO, share * 180)
         x, y = point(LABEL_RADIUS, share * 180)
         a, b, c, d, e, f = map(_number, (x1, y1, x2, y2, x, y))
-        yield Mark(a, b, c, d, e, f, _anchor(x), cut_off_text(share))
+        yield CutOff(a, b, c, d, e, f, _anchor(x), cut_off_text(share))
 
 
 def _anchor(x: float) -> str:
