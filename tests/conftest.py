@@ -12,6 +12,7 @@ import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
     from flask.testing import FlaskClient
+    from jinja2 import BytecodeCache
 
     from bankportal.config import Config
     from bankportal.store.sessions import Database
@@ -187,8 +189,28 @@ def make_app(config: Config, *, csrf: bool) -> Flask:
     from bankportal import create_app
 
     app = create_app(config)
+    app.jinja_env.bytecode_cache = compiled_templates()
     app.config.update(TESTING=True, WTF_CSRF_ENABLED=csrf, PROPAGATE_EXCEPTIONS=False)
     return app
+
+
+@cache
+def compiled_templates() -> BytecodeCache:
+    """Keep templates compiled from one app to the next."""
+    from jinja2 import BytecodeCache
+
+    class InMemory(BytecodeCache):
+        def __init__(self) -> None:
+            self.compiled: dict[str, bytes] = {}
+
+        def load_bytecode(self, bucket) -> None:
+            if bucket.key in self.compiled:
+                bucket.bytecode_from_string(self.compiled[bucket.key])
+
+        def dump_bytecode(self, bucket) -> None:
+            self.compiled[bucket.key] = bucket.bytecode_to_string()
+
+    return InMemory()
 
 
 @pytest.fixture
