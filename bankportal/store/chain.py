@@ -79,17 +79,25 @@ class Chain:
 
     def _read(self, query: Select[Any]) -> Iterator[Link]:
         """Yield some links, all read before they are yielded, so that a slow caller holds no transaction open."""
-        rows: list[Row[Any]] = []
         unreadable: Exception | None = None
         try:
             with self.database.read() as connection:
-                # One at a time, so that what cannot be read is named, not the block around it.
-                rows.extend(connection.execution_options(yield_per=1).execute(query))
-        except UNREADABLE as error:
-            unreadable = error
+                rows = list(connection.execute(query))
+        except UNREADABLE:
+            rows, unreadable = self._read_as_far_as_possible(query)
         yield from map(self._link, rows)
         if unreadable:
             raise unreadable
+
+    def _read_as_far_as_possible(self, query: Select[Any]) -> tuple[list[Row[Any]], Exception | None]:
+        """Return the rows before the first that cannot be read, and the error, so that its place is named."""
+        rows: list[Row[Any]] = []
+        try:
+            with self.database.read() as connection:
+                rows.extend(connection.execution_options(yield_per=1).execute(query))
+        except UNREADABLE as error:
+            return rows, error
+        return rows, None
 
     def _link(self, row: Sequence[Any]) -> Link:
         """Return the link of a row: its receipt, the number of its batch, then the columns of a decision's record."""
