@@ -51,7 +51,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-# How an expected failure is shown; others are logged and not told.
+# How an expected failure is shown; others are logged, and their words are not shown.
 ERRORS: Mapping[str, tuple[int, str]] = {
     NotFound.code: (404, "Not found"),
     ForeignOrigin.code: (403, "Not for pages of another origin"),

@@ -198,7 +198,7 @@ class Portal:
         recourse: bool = False,
         key: str | None = None,
     ) -> Outcome:
-        """Score one customer and record the decision unless told not to.
+        """Score one customer and record the decision; without `record` nothing is kept.
 
         Give a `key` of your own to have the same decision again later, after a restart of your program too.
         """
@@ -388,8 +388,8 @@ def _segment(text: str) -> str:
 
 
 def _media(response: httpx.Response) -> str:
-    given: str = response.headers.get("Content-Type", "")
-    return given.partition(";")[0].strip().lower()
+    content_type: str = response.headers.get("Content-Type", "")
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _answer(kind: type[T], response: httpx.Response) -> T:

@@ -56,7 +56,7 @@ PICKLED, UNPICKLING = "pickled forest, FastAPI", "pickled forest, unpickled each
 
 @dataclass
 class Server:
-    """One that is measured: its process, where it listens, what it is asked, and what came of each round."""
+    """One that is measured: its process, where it listens, the requests for it, and what came of each round."""
 
     name: str
     port: int
@@ -134,8 +134,8 @@ def serving(name: str, command: Sequence[str], requests: Path, healthy: str) -> 
         port = free.getsockname()[1]
     log = (requests.parent / f"{port}.log").open("wb")
     environ = os.environ | {"BANKPORTAL_PORT": str(port)}
-    given = [sys.executable, "-m", *(word.format(port=port) for word in command)]
-    process = subprocess.Popen(given, cwd=HERE, env=environ, stdout=log, stderr=log, start_new_session=True)
+    arguments = [sys.executable, "-m", *(word.format(port=port) for word in command)]
+    process = subprocess.Popen(arguments, cwd=HERE, env=environ, stdout=log, stderr=log, start_new_session=True)
     try:
         await_answer(f"http://{HOST}:{port}{healthy}", process)
         yield Server(name, port, process, requests)
@@ -173,23 +173,23 @@ def measure(server: Server, seconds: float, connections: int, *, keep: bool = Tr
     before = processor_seconds(server.process.pid)
     command = [sys.executable, "load.py", str(server.port), str(seconds), str(connections), str(server.requests)]
     done = subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE)
-    found = json.loads(done.stdout)
-    server.answered += found["answered"]
+    measured = json.loads(done.stdout)
+    server.answered += measured["answered"]
     if keep:
-        server.rates.append(found["answered"] / found["seconds"])
-        server.p50.append(found["p50"])
-        server.p99.append(found["p99"])
-        server.cpu.append((processor_seconds(server.process.pid) - before) / found["answered"])
+        server.rates.append(measured["answered"] / measured["seconds"])
+        server.p50.append(measured["p50"])
+        server.p99.append(measured["p99"])
+        server.cpu.append((processor_seconds(server.process.pid) - before) / measured["answered"])
 
 
 def processor_seconds(pid: int) -> float:
     """Return the processor time of a process and its children until now; 0 where the system does not tell."""
-    found = 0.0
+    seconds = 0.0
     for task in Path("/proc").glob(f"{pid}/task/{pid}"):
         used = (task.parent.parent / "stat").read_text().rpartition(")")[2].split()
-        found += (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
-        found += sum(processor_seconds(int(child)) for child in (task / "children").read_text().split())
-    return found
+        seconds += (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+        seconds += sum(processor_seconds(int(child)) for child in (task / "children").read_text().split())
+    return seconds
 
 
 def table(servers: Sequence[Server]) -> str:
@@ -236,22 +236,22 @@ def processor_time(step: Callable[[int], object]) -> float:
     return statistics.median(taken)
 
 
-def found_bars(by_name: Mapping[str, Server]) -> list[Bar]:
-    """Compare with what is asked for."""
+def comparisons(by_name: Mapping[str, Server]) -> list[Bar]:
+    """Compare with the peers."""
     pairs = (
         (GUNICORN, EMPTY_FLASK, 0.5),
         (UVICORN, EMPTY_FASTAPI, 0.5),
         (UVICORN, PICKLED, 15),
         (GUNICORN, PICKLED, 15),
     )
-    found = []
-    for ours, peer, least in pairs:
+    compared = []
+    for ours, peer, minimum in pairs:
         ratio = by_name[ours].rate / by_name[peer].rate
-        found.append(Bar(f"churn score, {ours}", f"≥ {least:g} × {peer}", f"{ratio:.2f} ×", ratio >= least))
+        compared.append(Bar(f"churn score, {ours}", f"≥ {minimum:g} × {peer}", f"{ratio:.2f} ×", ratio >= minimum))
     for ours in (GUNICORN, UVICORN):
         ratio = statistics.median(by_name[ours].p99) / statistics.median(by_name[ours].p50)
-        found.append(Bar(f"p99 under load, {ours}", "≤ 10 × p50", f"{ratio:.1f} ×", ratio <= 10))
-    return found
+        compared.append(Bar(f"p99 under load, {ours}", "≤ 10 × p50", f"{ratio:.1f} ×", ratio <= 10))
+    return compared
 
 
 def verified(portal: wiring.Services, answered: int) -> str:
@@ -269,14 +269,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=32)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, ExitStack() as running:
         folder = Path(name)
         portal = prepare(folder / "instance")
         os.environ[PICKLE] = str(folder / "forest.pickle")
         pickle_forest(portal, folder / "forest.pickle")
         empty = request_file(folder, "empty", "/", None)
-        asked = {
+        requests = {
             path: request_file(folder, path.replace("/", "-"), path, customers())
             for path in (SCORE, "/score", "/score-unpickling")
         }
@@ -284,29 +284,29 @@ def main() -> None:
         servers = [
             running.enter_context(serving(*each))
             for each in (
-                (GUNICORN, gunicorn("bankportal.app:create_app()", threads), asked[SCORE], "/api/v1/products"),
+                (GUNICORN, gunicorn("bankportal.app:create_app()", threads), requests[SCORE], "/api/v1/products"),
                 (EMPTY_FLASK, gunicorn("services:flask_app", threads), empty, "/"),
-                (UVICORN, uvicorn("bankportal.asgi:app"), asked[SCORE], "/api/v1/products"),
+                (UVICORN, uvicorn("bankportal.asgi:app"), requests[SCORE], "/api/v1/products"),
                 (EMPTY_FASTAPI, uvicorn("services:fastapi_app"), empty, "/"),
-                (PICKLED, uvicorn("services:pickled_app"), asked["/score"], "/docs"),
-                (UNPICKLING, uvicorn("services:pickled_app"), asked["/score-unpickling"], "/docs"),
+                (PICKLED, uvicorn("services:pickled_app"), requests["/score"], "/docs"),
+                (UNPICKLING, uvicorn("services:pickled_app"), requests["/score-unpickling"], "/docs"),
             )
         ]
-        for turn in range(given.rounds + 1):
+        for turn in range(arguments.rounds + 1):
             for server in servers:
-                measure(server, given.seconds, given.connections, keep=turn > 0)
+                measure(server, arguments.seconds, arguments.connections, keep=turn > 0)
         by_name = {server.name: server for server in servers}
         proof = verified(portal, by_name[GUNICORN].answered + by_name[UVICORN].answered)
         spent = costs(portal)
     write(
         "python benchmarks/api.py",
         [
-            f"One churn score, recorded and explained, a request; {given.connections} connections kept alive, one"
+            f"One churn score, recorded and explained, a request; {arguments.connections} connections kept alive, one"
             f" worker process each, {threads} threads, logs as JSON; SQLite, an answer only after its commit is on the"
-            f" disk. The same load for all, {given.rounds} rounds of {given.seconds:g} s in turn; medians. {proof} The"
-            " usual service unpickles its forest when it starts, in the last row for every request; the empty routes"
-            " take a GET without a body.",
-            bars(found_bars(by_name)),
+            f" disk. The same load for all, {arguments.rounds} rounds of {arguments.seconds:g} s in turn; medians."
+            f" {proof} The usual service unpickles its forest when it starts, in the last row for every request; the"
+            " empty routes take a GET without a body.",
+            bars(comparisons(by_name)),
             table(servers),
             spent,
         ],

@@ -62,7 +62,7 @@ def customers(encoding: Encoding, rows: int, seed: int) -> tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class Peer:
-    """One that is measured: what it does once, what part of the whole that is, and how often at most it is asked to.
+    """One that is measured: what it does once, what part of the whole that is, and how often at most it does it.
 
     `run` gets the number of the repeat; it is `None` where the peer cannot be measured.
     """
@@ -113,19 +113,19 @@ def table(title: str, peers: Sequence[Peer], taken: dict[str, float], unit: str 
 
 @dataclass(frozen=True)
 class Bar:
-    """What is asked for, what was measured, and whether that is enough (`None`: could not be compared)."""
+    """A bound, what was measured, and whether that is enough (`None`: could not be compared)."""
 
     measure: str
-    asked: str
+    bound: str
     measured: str
     met: bool | None
 
 
-def bars(found: Sequence[Bar]) -> str:
+def bars(measured: Sequence[Bar]) -> str:
     """Write the bars as a table; one that is missed says so."""
     words = {True: "met", False: "**missed**", None: "not measured"}
     lines = ["| measure | bar | measured | |", "|---|---|---|---|"]
-    lines += [f"| {bar.measure} | {bar.asked} | {bar.measured} | {words[bar.met]} |" for bar in found]
+    lines += [f"| {bar.measure} | {bar.bound} | {bar.measured} | {words[bar.met]} |" for bar in measured]
     return "\n".join(lines)
 
 

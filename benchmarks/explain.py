@@ -18,7 +18,7 @@ from bankportal.explanation.explainer import Explainer
 from bankportal.explanation.tables import Tables
 
 OURS, SHAP, WOODELF = "bankportal", "shap, path-dependent", "woodelf-explainer"
-SHAP_ROWS, TURNS, SPREAD = 400, 3, 500
+SHAP_ROWS, TURNS, SINGLE_ROWS = 400, 3, 500
 
 
 def shap(world: World, count: int) -> Peer:
@@ -40,7 +40,7 @@ def woodelf(world: World, count: int) -> Peer:
     from woodelf import WoodelfExplainer
 
     names = [f"c{number}" for number in range(world.rows.shape[1])]
-    rows = pd.DataFrame(world.rows[: max(count, SPREAD)], columns=names)
+    rows = pd.DataFrame(world.rows[: max(count, SINGLE_ROWS)], columns=names)
     background = pd.DataFrame(world.reference, columns=names)
 
     def run(first: int, last: int) -> None:
@@ -59,7 +59,7 @@ def peers(world: World, explainer: Explainer, count: int) -> list[Peer]:
         return explainer.explain(world.rows[:count])
 
     def one(repeat: int) -> object:
-        return explainer.explain_row(world.rows[repeat % SPREAD])
+        return explainer.explain_row(world.rows[repeat % SINGLE_ROWS])
 
     return [
         Peer(OURS, one if count == 1 else many),
@@ -78,8 +78,8 @@ def exactness(world: World, explainer: Explainer) -> Bar:
     """Ask that base and contributions add up to the score, for 1,000 rows."""
     rows = world.rows[:1000]
     off = float(np.abs(explainer.base + explainer.explain(rows).sum(axis=1) - world.forest.score(rows)).max())
-    asked = f"to {explainer.tolerance:.0e}"
-    return Bar("base + contributions = score, 1,000 rows", asked, f"off by {off:.0e}", off <= explainer.tolerance)
+    bound = f"to {explainer.tolerance:.0e}"
+    return Bar("base + contributions = score, 1,000 rows", bound, f"off by {off:.0e}", off <= explainer.tolerance)
 
 
 def main() -> None:
@@ -89,13 +89,15 @@ def main() -> None:
     explainer = Explainer(world.forest, world.encoding, tables)
     explainer.warm_up()
     alone, many = peers(world, explainer, 1), peers(world, explainer, MANY)
-    own = seconds(alone[:1], 1, in_a_row=SPREAD)[OURS]
+    own = seconds(alone[:1], 1, in_a_row=SINGLE_ROWS)[OURS]
     one, hundred_thousand = seconds(alone, TURNS, in_a_row=20), seconds(many, TURNS)
     size = len(tables.to_bytes()) / 1e6
     found = [
         ratio_bar("contributions, 100,000 rows", hundred_thousand, OURS, SHAP, 100),
         ratio_bar("contributions, 100,000 rows", hundred_thousand, OURS, WOODELF, 10),
-        Bar(f"contributions, one row, in process, {SPREAD} rows", "≤ 0.5 ms", f"{own * 1e3:.3f} ms", own <= 0.5e-3),
+        Bar(
+            f"contributions, one row, in process, {SINGLE_ROWS} rows", "≤ 0.5 ms", f"{own * 1e3:.3f} ms", own <= 0.5e-3
+        ),
         ratio_bar("contributions, one row, in process", one, OURS, SHAP, 10),
         Bar("tables, size", "≤ 64 MB", f"{size:.1f} MB, {tables.values.dtype}", size <= 64),
         Bar(f"tables, time to make, {len(world.reference):,} rows", "≤ 30 s", f"{made_in:.1f} s", made_in <= 30),

@@ -92,8 +92,8 @@ def cross_validated(table: Table) -> float:
 
 def _fold(table: Table, encoding: Encoding, fitted: np.ndarray, held_out: np.ndarray) -> float:
     forest = grow(table.take(fitted), encoding)
-    judged = table.take(held_out)
-    return auc_of(judged, forest.score(encoding.matrix(judged.columns)))
+    evaluated = table.take(held_out)
+    return auc_of(evaluated, forest.score(encoding.matrix(evaluated.columns)))
 
 
 def auc_of(table: Table, score: np.ndarray) -> float:

@@ -22,8 +22,9 @@ from typing import Any
 import schemathesis
 from pydantic import ValidationError
 
+from bankportal.answers import KEY
 from bankportal.api.operations import OPERATIONS
-from bankportal.api.parameters import KEY, ONE_ID, Keyed
+from bankportal.api.parameters import ONE_ID, Keyed
 
 SEED = 20261122
 # Too large (413) is a refusal like others. No schema can say which files are CSV files with these columns, so that a
@@ -71,7 +72,7 @@ def run(address: str, cases: int, uncovered: Sequence[str] = ()) -> Result:
 
 
 def settings(uncovered: Sequence[str]) -> str:
-    """Return what Schemathesis is told, in its own words."""
+    """Return the settings of Schemathesis, in its own format."""
     left_out = (
         f'[[operations]]\ninclude-operation-id = "{each}"\nphases.coverage.enabled = false\n' for each in uncovered
     )
@@ -87,8 +88,8 @@ def fresh_keys(context: Any, case: Any, kwargs: Any) -> None:
 
 def first_pages(context: Any, case: Any, kwargs: Any) -> None:
     """Leave out an id that a list is to go on after: no schema can say which there are."""
-    given = (case.query or {}).get("before")
-    if isinstance(given, str) and re.fullmatch(ONE_ID, given):
+    before = (case.query or {}).get("before")
+    if isinstance(before, str) and re.fullmatch(ONE_ID, before):
         del case.query["before"]
 
 
@@ -97,8 +98,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("addresses", nargs="+")
     parser.add_argument("--cases", type=int, default=10_000)
-    asked = parser.parse_args()
-    results = {address: run(address, asked.cases) for address in asked.addresses}
+    arguments = parser.parse_args()
+    results = {address: run(address, arguments.cases) for address in arguments.addresses}
     for result in results.values():
         print(result.said)
     print(json.dumps({address: {"cases": each.cases, "passed": each.passed} for address, each in results.items()}))

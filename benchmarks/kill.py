@@ -172,8 +172,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--deadly", action="store_true", help="have one row end every process that scores it")
-    asked = parser.parse_args()
-    deadly = asked.rows // 2 + 3 if asked.deadly else None
+    arguments = parser.parse_args()
+    deadly = arguments.rows // 2 + 3 if arguments.deadly else None
     SPAWN.set_forkserver_preload(["bankportal.wiring"])
     with tempfile.TemporaryDirectory() as folder:
         config = replace(load(), storage=Path(folder))
@@ -181,16 +181,18 @@ def main() -> None:
         portal = wiring.build(config)
         upgrade(portal.database)
         portal.models.serving(CHURN)  # says what to run where there is no model
-        content = simulated(asked.rows)
+        content = simulated(arguments.rows)
         undisturbed = uploaded(portal, content)
         while portal.worker.step():
             pass
         job = uploaded(portal, content)
-        kills, died, seconds = under_fire(portal, job, asked.workers, asked.kills, deadly)
+        kills, died, seconds = under_fire(portal, job, arguments.workers, arguments.kills, deadly)
         disturbed, undisturbed = portal.batches.get(job.id), portal.batches.get(undisturbed.id)
-        print(f"{kills} kills of {asked.workers} workers in {seconds:.0f} s, {died} died of the deadly row", end=": ")
+        print(
+            f"{kills} kills of {arguments.workers} workers in {seconds:.0f} s, {died} died of the deadly row", end=": "
+        )
         print(disturbed.state.value, disturbed.message)
-        finished = disturbed.state is State.DONE and kills == asked.kills
+        finished = disturbed.state is State.DONE and kills == arguments.kills
         right = finished and outcome(portal, disturbed, undisturbed, deadly)
         portal.database.close()
     sys.exit(not right)

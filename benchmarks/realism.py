@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 def encoded(table: Table, *, blank: bool = False) -> Floats:
-    """Return the scored factors as (rows, columns), Geography one-hot, the behaviours NaN where asked."""
+    """Return the scored factors as (rows, columns), Geography one-hot, the behaviours NaN where `blank`."""
     columns: list[Floats] = []
     for factor in CHURN.scored:
         absent = factor.name not in table.columns or (blank and factor.name in BEHAVIOURAL)

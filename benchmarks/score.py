@@ -12,7 +12,7 @@ import numpy as np
 from common import Bar, Floats, Peer, World, attempt, bars, make_world, ratio_bar, seconds, table, write
 
 OURS, SKLEARN, ONNX, TREELITE = "bankportal", "scikit-learn", "onnxruntime", "treelite"
-TURNS, SPREAD = 5, 500
+TURNS, SINGLE_ROWS = 5, 500
 Predict = Callable[[Floats], Floats]
 
 
@@ -54,7 +54,7 @@ def peer(name: str, world: World, made: tuple[Predict, type], count: int) -> Pee
     """Measure `count` rows at a time, other ones each time where it is one."""
     predict, dtype = made
     rows = world.rows.astype(dtype)
-    pieces = [rows] if count > 1 else [rows[start : start + 1] for start in range(SPREAD)]
+    pieces = [rows] if count > 1 else [rows[start : start + 1] for start in range(SINGLE_ROWS)]
     return Peer(name, lambda repeat: predict(pieces[repeat % len(pieces)]), note=differences(world, predict, rows))
 
 

@@ -22,7 +22,7 @@ from bankportal.domain.products import PRODUCTS, Product
 
 FILES = 1_000
 BATCH = 50
-MOST_COLUMNS = 60
+MAX_COLUMNS = 60
 HINT = re.compile(r'\A(?i:sep=[,;\t]|"sep=[,;\t]")(\r\n|\r|\n)')
 BAD_CELLS = [
     *(
@@ -159,7 +159,7 @@ def mapping_of(layout: Layout, product: Product) -> dict[str, str]:
 
 def work(product: Product, content: bytes, size: int) -> tuple[Layout, dict[str, str], list[ValidatedBlock]]:
     file = io.BytesIO(content)
-    layout = layout_from(file, product, MOST_COLUMNS)
+    layout = layout_from(file, product, MAX_COLUMNS)
     mapping = mapping_of(layout, product)
     return (
         layout,
@@ -168,14 +168,16 @@ def work(product: Product, content: bytes, size: int) -> tuple[Layout, dict[str,
     )
 
 
-def check_accounts(judged: list[ValidatedBlock], records: list[list[str]]) -> None:
+def check_accounts(validated: list[ValidatedBlock], records: list[list[str]]) -> None:
     """Every record is good, or rejected by name, and they are numbered without a gap."""
-    good = sum(int(part.good.sum()) for part in judged)
-    rejected = {problem.line for part in judged for problem in part.problems}
-    assert good + len(rejected) == len(records) == sum(part.block.span.rows for part in judged)
-    good_lines = {line for part in judged for line, fine in zip(part.block.lines, part.good, strict=True) if fine}
+    good = sum(int(part.good.sum()) for part in validated)
+    rejected = {problem.line for part in validated for problem in part.problems}
+    assert good + len(rejected) == len(records) == sum(part.block.span.rows for part in validated)
+    good_lines = {line for part in validated for line, fine in zip(part.block.lines, part.good, strict=True) if fine}
     assert not good_lines & rejected
-    places = [p for part in judged for p in (*part.block.positions, *(ragged.position for ragged in part.block.ragged))]
+    places = [
+        p for part in validated for p in (*part.block.positions, *(ragged.position for ragged in part.block.ragged))
+    ]
     assert sorted(places) == list(range(len(records)))
 
 
@@ -225,7 +227,7 @@ def is_header_at_fault(message: str, names: list[str]) -> bool:
         return bool(twice) and f"{', '.join(twice)}. Keep" in message
     if "names no column" in message:
         return not {"Age", "CreditScore", "Tenure", "Balance"} & set(names)
-    return "columns; at most" in message and len(names) > MOST_COLUMNS
+    return "columns; at most" in message and len(names) > MAX_COLUMNS
 
 
 def check_refusal(content: bytes, message: str) -> None:
@@ -260,17 +262,17 @@ def outcome(seed: int) -> str:
     """Work through one file; return how it ended."""
     product, content = hostile(seed)
     try:
-        layout, mapping, judged = work(product, content, Random(seed).choice((1, 7, 1000)))
+        layout, mapping, validated = work(product, content, Random(seed).choice((1, 7, 1000)))
     except (DataRefused, TooLarge) as refused:
         check_refusal(content, str(refused))
         return "TooLarge" if isinstance(refused, TooLarge) else "DataRefused"
     header, records = oracle(content, layout.delimiter)
     assert list(layout.header) == header
-    check_accounts(judged, records)
-    for part in judged:
+    check_accounts(validated, records)
+    for part in validated:
         check_cells(layout, part, records)
         check_values(product, layout, mapping, part, records)
-    return "rejects" if any(part.problems for part in judged) else "good"
+    return "rejects" if any(part.problems for part in validated) else "good"
 
 
 @pytest.mark.parametrize("first", range(0, FILES, BATCH))

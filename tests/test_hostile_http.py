@@ -24,7 +24,7 @@ from bankportal.services.batches.chunks import answer_columns
 from bankportal.services.batches.uploads import _shown as shown
 from tests.api.conftest import Engine, running
 from tests.conftest import config_for
-from tests.test_hostile_files import FILES, HINT, MOST_COLUMNS, check_refusal, hostile
+from tests.test_hostile_files import FILES, HINT, MAX_COLUMNS, check_refusal, hostile
 
 BATCH = 50
 API = "/api/v1/batches"
@@ -138,7 +138,7 @@ def doors(ready_instance, tmp_path_factory) -> Iterator[list[tuple[type[Sender],
         engines = {}
         for name in ("flask", "fastapi"):
             folder = shutil.copytree(ready_instance, tmp_path_factory.mktemp(name) / "instance")
-            config = replace(config_for(folder), upload_columns=MOST_COLUMNS)
+            config = replace(config_for(folder), upload_columns=MAX_COLUMNS)
             engines[name] = stack.enter_context(running(name, config))
         yield [(Forms, engines["flask"]), (Api, engines["flask"]), (Forms, engines["flask"]), (Api, engines["fastapi"])]
 

@@ -127,7 +127,7 @@ def test_pages_hold_every_decision_once_newest_first(database, customer, outcome
 
 def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch) -> None:
     """What fails after the decision's row takes the row with it."""
-    monkeypatch.setattr("bankportal.store.decisions._NEW_APART", None)
+    monkeypatch.setattr("bankportal.store.decisions._NEW_PROTECTED", None)
     with pytest.raises(Exception, match=r"."):
         Decisions(database).record(customer, outcome, "c" * 64)
     monkeypatch.undo()

@@ -27,8 +27,8 @@ MANY = HEADER + b"\n" + (ROW + b"\n") * (stream.FIRST_ROWS + 500)
 AFTER = stream.FIRST_ROWS + 502
 
 
-def look(content: bytes, most_columns: int | None = 200, product=CHURN) -> Layout:
-    return layout_from(io.BytesIO(content), product, most_columns)
+def look(content: bytes, max_columns: int | None = 200, product=CHURN) -> Layout:
+    return layout_from(io.BytesIO(content), product, max_columns)
 
 
 def all_blocks(content: bytes, size: int = 1000) -> list[stream.Block]:

@@ -103,16 +103,16 @@ class Block:
 
 
 def layout(
-    path: Path, product: Product, most_columns: int, name: str = "The file", mapped: Collection[str] = ()
+    path: Path, product: Product, max_columns: int, name: str = "The file", mapped: Collection[str] = ()
 ) -> Layout:
     """Read how a file is laid out.
 
     `mapped` are columns that a mapping names: they are known whatever they are called. Messages call the file `name`.
     Raises `DataRefused` where the file is not CSV in UTF-8 with a header and a row, `TooLarge` where it has more than
-    `most_columns` columns.
+    `max_columns` columns.
     """
     with _opened(path, name) as file:
-        return layout_from(file, product, most_columns, name, mapped)
+        return layout_from(file, product, max_columns, name, mapped)
 
 
 def blocks(path: Path, layout: Layout, size: int, span: Span | None = None, name: str = "The file") -> Iterator[Block]:
@@ -127,11 +127,11 @@ def blocks(path: Path, layout: Layout, size: int, span: Span | None = None, name
 def layout_from(
     file: BinaryIO,
     product: Product,
-    most_columns: int | None,
+    max_columns: int | None,
     name: str = "The file",
     mapped: Collection[str] = (),
 ) -> Layout:
-    """Read the layout of an open, seekable file as `layout` does; no limit where `most_columns` is `None`."""
+    """Read the layout of an open, seekable file as `layout` does; no limit where `max_columns` is `None`."""
     with _named(name):
         start, line = _begin(file)
         delimiter = _delimiter(file, _names(product).keys() | set(map(normalised_name, mapped)), start, line)
@@ -140,7 +140,7 @@ def layout_from(
         _, _, names = next(rows)
         header = tuple(column.strip() for column in names)
         layout = Layout(delimiter, header, records.offset, records.line)
-        check_header(header, product, most_columns, mapped)
+        check_header(header, product, max_columns, mapped)
         if not sum(1 for _ in islice(rows, FIRST_ROWS)):
             raise NoRows("has a header and no rows.")
         return layout
@@ -244,12 +244,12 @@ def _delimiter(file: BinaryIO, known: Collection[str], start: int, line: int) ->
 
 
 def check_header(
-    header: tuple[str, ...], product: Product, most_columns: int | None, mapped: Collection[str] = ()
+    header: tuple[str, ...], product: Product, max_columns: int | None, mapped: Collection[str] = ()
 ) -> None:
     """Refuse a header with too many columns, with a name twice, or without any column known by name or `mapped`."""
-    if most_columns is not None and len(header) > most_columns:
+    if max_columns is not None and len(header) > max_columns:
         raise TooLarge(
-            f"has {len(header):,} columns; at most {most_columns:,} are allowed (setting BANKPORTAL_UPLOAD_COLUMNS)."
+            f"has {len(header):,} columns; at most {max_columns:,} are allowed (setting BANKPORTAL_UPLOAD_COLUMNS)."
         )
     twice = [name for name, times in Counter(header).items() if name and times > 1]
     if twice:

@@ -49,8 +49,8 @@ class CellProblem:
     text: str = ""
 
     def __str__(self) -> str:
-        found = f" (found: {self.text})" if self.text else ""
-        return f"line {self.line}: {self.column or self.factor or 'the row'} {self.message}{found}"
+        quoted = f" (found: {self.text})" if self.text else ""
+        return f"line {self.line}: {self.column or self.factor or 'the row'} {self.message}{quoted}"
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _content(path: Path) -> bytes:
 
 def _read_rows(content: bytes, name: str, product: Product) -> TextRows:
     file = io.BytesIO(content)
-    layout = layout_from(file, product, most_columns=None, name=name)
+    layout = layout_from(file, product, max_columns=None, name=name)
     header = list(layout.header)
     try:
         recognised = recognise(header, product)

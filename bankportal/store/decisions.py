@@ -90,7 +90,7 @@ class Decisions:
         protected = [{"protected": each.decision.customer.protected, "salt": each.salt} for each in new]
         connection.execute(_NEW, rows)
         connection.execute(
-            _NEW_APART,
+            _NEW_PROTECTED,
             [
                 {"decision_number": number, "values": each["protected"], "salt": each["salt"]}
                 for number, each in zip(numbers, protected, strict=True)
@@ -152,7 +152,7 @@ def _read() -> Select[Any]:
 
 
 # Built once: SQLAlchemy caches a statement's compiled form with it.
-_NEW, _NEW_APART = insert(decisions), insert(protected_values)
+_NEW, _NEW_PROTECTED = insert(decisions), insert(protected_values)
 _KNOWN = select(decisions).where(decisions.c.submission.in_(bindparam("submissions", expanding=True)))
 
 

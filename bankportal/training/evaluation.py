@@ -176,7 +176,7 @@ def behaviour_columns(encoding: Encoding, product: Product) -> NDArray[np.intp]:
 
 
 def _without_behaviour(forest: Forest, encoding: Encoding, test: Table) -> dict[str, float] | None:
-    """Judge the same rows as if the file had base columns alone; `None` where it has."""
+    """Evaluate the same rows as if the file had base columns alone; `None` where it has."""
     matrix, behaviour = encoding.matrix(test.columns), behaviour_columns(encoding, test.product)
     if np.isnan(matrix[:, behaviour]).all():
         return None

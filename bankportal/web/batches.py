@@ -33,7 +33,7 @@ blueprint = Blueprint("batches", __name__, url_prefix="/batches")
 
 @blueprint.get("/")
 def index() -> str:
-    """List the batches, of one product if asked, a page at a time, with the form for one more."""
+    """List the batches, of all products or of one, a page at a time, with the form for one more."""
     return _list()
 
 
@@ -152,14 +152,14 @@ def _to(job: Job) -> ResponseReturnValue:
 
 
 def _list(problems: Mapping[str, str] | None = None) -> str:
-    asked = request.args.get("product")
-    product = product_named(asked) if asked else None
+    key = request.args.get("product")
+    product = product_named(key) if key else None
     before = request.args.get("before") or None
     return render_template(
         "batches.html",
         page=services().batches.page(product.key if product else None, before, PAGE_SIZE),
         product=product,
-        chosen=request.form.get("product") or asked,
+        chosen=request.form.get("product") or key,
         before=before,
         problems=problems or {},
         submission=forms.sound_submission(""),

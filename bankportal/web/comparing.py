@@ -78,14 +78,14 @@ def rows(decision: Decision, customer: Customer, after: Outcome) -> tuple[Row, .
     """Return what differs or weighs: changed values first, then by the larger contribution."""
     product, before = decision.outcome.product, decision.outcome.contributions
     was, now = (each.scored | each.policy for each in (decision.customer, customer))
-    found = []
+    weighed = []
     for name in dict.fromkeys([*before, *after.contributions, *customer.policy]):
         parts = before.get(name, 0.0), after.contributions.get(name, 0.0)
         row = _row(product, name, (was.get(name), now.get(name)), parts)
         weight = max(map(abs, parts))
         if row.changed or weight >= NOTHING:
-            found.append((not row.changed, -weight, row))
-    return tuple(row for _, _, row in sorted(found, key=lambda each: each[:2]))
+            weighed.append((not row.changed, -weight, row))
+    return tuple(row for _, _, row in sorted(weighed, key=lambda each: each[:2]))
 
 
 def _row(product: Product, name: str, values: tuple[Value, Value], parts: tuple[float, float]) -> Row:

@@ -28,7 +28,7 @@ blueprint = Blueprint("decisions", __name__, url_prefix="/decisions")
 
 @blueprint.get("/")
 def index() -> str:
-    """List decisions, of one product if asked, a page at a time."""
+    """List decisions, of all products or of one, a page at a time."""
     product = product_named(request.args["product"]) if request.args.get("product") else None
     key = product.key if product else None
     page = services().decisions.page(key, request.args.get("before") or None, PAGE_SIZE)
@@ -78,7 +78,7 @@ def letter(decision_id: str) -> str:
 
 def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
     """Return what the templates need to explain an outcome, recorded or not; `factor` chooses the curve's."""
-    outcome, found = decision.outcome, explanation(decision, factor)
+    outcome, why = decision.outcome, explanation(decision, factor)
     return {
         "decision": decision,
         "outcome": outcome,
@@ -87,8 +87,8 @@ def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
         "gauge": gauge(outcome),
         "limit_facts": limit_facts,
         "limit_sentences": limit_sentences,
-        "explanation": found,
-        "bars": bars(outcome, decision.customer.scored, found.histograms if found else None),
+        "explanation": why,
+        "bars": bars(outcome, decision.customer.scored, why.histograms if why else None),
         "form": forms.make_form(outcome.product, recorded(decision)),
         "tables": tables(decision),
         "unknown": UNKNOWN,

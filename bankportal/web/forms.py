@@ -25,8 +25,8 @@ SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
 BLANK_REQUIRED, BLANK_OPTIONAL = "Choose…", "Unknown"
 # What an answer stands on; the rest travels along or is kept apart.
 ANSWERING = frozenset({Role.SCORED, Role.POLICY})
-APART_HEADING = "Kept apart"
-APART_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
+PROTECTED_HEADING = "Kept apart"
+PROTECTED_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
 
 
 class Select:
@@ -81,12 +81,12 @@ def form_class(product: Product) -> type[ProductForm]:
 def sections(product: Product) -> tuple[Section, ...]:
     """Return the form's fieldsets: the groups in their order, then what is kept apart."""
     open_entries = [entry for entry in product.factors if entry.role is not Role.PROTECTED]
-    apart = tuple(entry for entry in product.factors if entry.role is Role.PROTECTED)
+    protected = tuple(entry for entry in product.factors if entry.role is Role.PROTECTED)
     groups = [
         Section(group.value, "", tuple(entry for entry in open_entries if entry.factor.group is group))
         for group in Group
     ]
-    kept_apart = Section(APART_HEADING, APART_INTRO, apart)
+    kept_apart = Section(PROTECTED_HEADING, PROTECTED_INTRO, protected)
     return tuple(section for section in (*groups, kept_apart) if section.entries)
 
 

@@ -101,8 +101,8 @@ def option_groups(product: Product) -> tuple[OptionGroup, ...]:
     """Return a product's factors as the choices for a column."""
 
     def group(heading: str, roles: set[Role], *, required: bool = False) -> OptionGroup:
-        found = [entry for entry in product.factors if entry.role in roles and entry.required is required]
-        return OptionGroup(heading, tuple(found))
+        entries = [entry for entry in product.factors if entry.role in roles and entry.required is required]
+        return OptionGroup(heading, tuple(entries))
 
     return (
         group("Needed", {Role.SCORED}, required=True),
@@ -252,7 +252,7 @@ def seconds_words(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of a finished job's table."""
+    """Which rows of a finished job's table are shown, and in which order."""
 
     sort: str = "position"
     descending: bool = False
@@ -299,10 +299,10 @@ def query_of(product: Product, sent: Mapping[str, str]) -> Query:
     )
 
 
-def _one_of(what: str, given: str | None, known: Sequence[str]) -> str | None:
-    if given and given not in known:
-        raise NotFound(f"There is no {what} “{given[:40]}”.")
-    return given or None
+def _one_of(what: str, name: str | None, known: Sequence[str]) -> str | None:
+    if name and name not in known:
+        raise NotFound(f"There is no {what} “{name[:40]}”.")
+    return name or None
 
 
 def top_query(product: Product) -> Query:

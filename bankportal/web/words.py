@@ -101,16 +101,16 @@ def day(at: date) -> str:
     return f"{at:%-d %B %Y}"
 
 
-def who(carried: dict[str, Value]) -> str:
+def who(identifiers: dict[str, Value]) -> str:
     """Name a customer by what travelled along: "Hargrave, 15634602"; blank where nothing did."""
-    return ", ".join(str(value) for value in reversed(carried.values()) if value)
+    return ", ".join(str(value) for value in reversed(identifiers.values()) if value)
 
 
 def limit_facts(limit: Limit) -> tuple[tuple[str, str], ...]:
     """Return the amounts that a suggested limit stands between, each with its label."""
     requested = money(limit.requested) if limit.requested is not None else "nothing in particular"
-    carried = f"up to {money(int(limit.ceiling))}"
-    return ("Requested", requested), ("Ability to pay, after living costs and obligations", carried)
+    ceiling = f"up to {money(int(limit.ceiling))}"
+    return ("Requested", requested), ("Ability to pay, after living costs and obligations", ceiling)
 
 
 def limit_sentences(limit: Limit, policy: LimitPolicy) -> tuple[str, ...]:

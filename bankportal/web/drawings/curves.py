@@ -101,9 +101,9 @@ class Drawing:
 
     def _room(self, near: Callable[[float], bool]) -> float:
         heights = [zone.y + zone.height - ABOVE for zone in self.zones]
-        found = [abs(stop.y - height) for stop in self.stops if near(stop.x) for height in heights]
+        distances = [abs(stop.y - height) for stop in self.stops if near(stop.x) for height in heights]
         own_there = self.own is not None and near(self.at.x)
-        return min(found, default=100.0) - (100.0 if own_there else 0.0)
+        return min(distances, default=100.0) - (100.0 if own_there else 0.0)
 
     @property
     def data(self) -> str:
