@@ -150,9 +150,13 @@ class _Schema(GenerateJsonSchema):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter as the document describes it; `schema` is JSON Schema."""
+    """One parameter as the document describes it; `schema` is JSON Schema.
+
+    `key` is what its text goes by in a call: headers go by lower-case names.
+    """
 
     name: str
+    key: str
     place: str
     help: str
     schema: Mapping[str, Any]
@@ -173,5 +177,6 @@ def described(model: type[Parameters]) -> tuple[Parameter, ...]:
         (place,) = (each for each in field.metadata if isinstance(each, Place))
         alias = str(field.validation_alias or name)
         schema = {key: value for key, value in schemas[alias].items() if (key, value) != ("default", None)}
-        made.append(Parameter(alias, place.place, place.help, schema, place.example))
+        key = alias.lower() if place.place == "header" else alias
+        made.append(Parameter(alias, key, place.place, place.help, schema, place.example))
     return tuple(sorted(made, key=lambda parameter: PLACES.index(parameter.place)))

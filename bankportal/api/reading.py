@@ -123,14 +123,13 @@ def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -
     """Read the parameters as their model declares them; `Refused` with one problem for each that is not acceptable."""
     problems: list[ParameterProblem] = []
     sent = {"path": captured, "query": _query(operation, call, problems), "header": call.headers}
-    declared = {parameter.name: parameter for parameter in described(operation.parameters)}
-    values = {name: sent[each.place].get(_sent_as(each)) for name, each in declared.items()}
-    texts = {name: text for name, text in values.items() if text is not None}
+    declared = described(operation.parameters)
+    texts = {each.name: text for each in declared if (text := sent[each.place].get(each.key)) is not None}
     try:
         parameters = operation.parameters.model_validate(texts)
     except ValidationError as invalid:
         at_fault = {error["loc"][0] for error in invalid.errors()}
-        problems += [_not_acceptable(each, texts[name]) for name, each in declared.items() if name in at_fault]
+        problems += [_not_acceptable(each, texts[each.name]) for each in declared if each.name in at_fault]
     if problems:
         raise _refused(problems)
     return parameters
@@ -138,10 +137,6 @@ def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -
 
 def _not_acceptable(parameter: Parameter, text: str) -> ParameterProblem:
     return ParameterProblem(parameter.name, "not-acceptable", f"must be {parameter.words}", text, parameter.place)
-
-
-def _sent_as(parameter: Parameter) -> str:
-    return parameter.name.lower() if parameter.place == "header" else parameter.name
 
 
 def _refused(problems: Sequence[ParameterProblem]) -> Refused:
