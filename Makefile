@@ -11,8 +11,9 @@ DEVELOPMENT := $(VENV)/.development-installed
 up: $(RUNTIME)  ## bring the portal up: install, database, data, models, serve
 	@$(BIN)/flask up $(if $(ENGINE),--engine=$(ENGINE)) $(if $(PORT),--port=$(PORT))
 
+# What is compiled once serves all processes that tests start, and the next run, even where Python keeps nothing else.
 test: $(DEVELOPMENT)  ## run all tests, on all processors
-	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 check: $(DEVELOPMENT)  ## format, lint, strict types, import contracts, stale documents
 	$(BIN)/ruff format --check .
