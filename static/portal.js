@@ -58,7 +58,7 @@ function morphAttributes(from, to) {
   }
 }
 
-// What was opened or closed stays so.
+// What a person opened or closed stays open or closed.
 function folds(element, name) {
   return name === "open" && element.hasAttribute("data-fold");
 }
@@ -86,7 +86,7 @@ class LiveForm {
     this.problems = {};
     this.needed = {};
     this.sent = false;
-    this.pending = true; // until the first answer, what the server wrote beside the fields stands
+    this.pending = true; // until the first answer, the errors that the server wrote beside the fields stay
     for (const field of form.querySelectorAll("[data-field].wrong")) this.left.add(field.dataset.field);
     form.addEventListener("input", () => this.later());
     form.addEventListener("focusin", () => this.uncover());
@@ -171,7 +171,7 @@ class LiveForm {
     const field = event.target.closest("[data-field]");
     if (!field) return;
     if (event.target.value.trim()) this.left.add(field.dataset.field);
-    // An answer that is still on its way knows the value as it was left; the last one may not.
+    // The next answer knows this value; the last one may not.
     if (!this.pending) this.showProblems();
   }
 
@@ -179,7 +179,7 @@ class LiveForm {
     for (const field of this.form.querySelectorAll("[data-field]")) this.showProblem(field);
   }
 
-  // A blank required value is named only where an error already stood: blank is no mistake while a form is being filled.
+  // A blank required value is an error only where one was shown before: while a form is being filled, blank is no mistake.
   showProblem(field) {
     const name = field.dataset.field;
     const wrong = field.classList.contains("wrong");
@@ -224,7 +224,7 @@ function stepped(now, direction, times, { min, max, step: size }) {
 
 // --- the what-if curve ----------------------------------------------------------------------------------------------
 
-// A slider that rests on one value a step of the curve. Places, values, scores and verdicts all come from the page.
+// A slider that rests on one value for each step of the curve. Places, values, scores and verdicts all come from the page.
 class CurveSlider {
   constructor(curve) {
     this.curve = curve;

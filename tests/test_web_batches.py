@@ -585,8 +585,8 @@ def test_without_a_model(empty_app, customers) -> None:
 
 
 def test_progress_as_events(client, portal, customers, monkeypatch) -> None:
-    monkeypatch.setattr(streams, "EVERY", 0)
-    monkeypatch.setattr(streams, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "INTERVAL", 0)
+    monkeypatch.setattr(streams, "MAX_DURATION", 0.2)
     location = upload(client, written(customers)).location
     client.post(f"{location}/check", data=sent(client.get(location).text))
     page = client.get(location).text
@@ -605,7 +605,7 @@ def test_progress_as_events(client, portal, customers, monkeypatch) -> None:
 
 
 def test_few_may_watch_at_a_time_and_leave_their_place(client, app, customers, monkeypatch) -> None:
-    monkeypatch.setattr(streams, "MAX_SECONDS", 5)
+    monkeypatch.setattr(streams, "MAX_DURATION", 5)
     location = upload(client, written(customers)).location
     places = app.extensions["bankportal"].config.threads // 2
     for _ in range(2):  # whoever goes away gives the place back, even one that never read a line

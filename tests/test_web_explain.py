@@ -50,7 +50,7 @@ def test_it_works(app, client, decided, product) -> None:
     assert all(reason.sentence in text for reason in decision.outcome.reasons)
     assert f"Compared with {explaining.reference(decision)}." in text
     assert f"{decision.outcome.base:.1%}" in text
-    moving = [name for name, part in decision.outcome.contributions.items() if abs(part) >= bars.NOTHING]
+    moving = [name for name, part in decision.outcome.contributions.items() if abs(part) >= bars.NEGLIGIBLE]
     table = re.search(r'<table role="table" class="rows bars">.*?</table>', page, re.DOTALL)[0]
     assert table.count("<tr") == len(moving) + 3
     assert 'id="what-if"' in page
@@ -66,7 +66,7 @@ def test_every_bar_is_a_reason_or_says_why_not(app, client, decided, product, ch
     reasons = latest(app).outcome.reasons
     table = re.search(r'<table role="table" class="rows bars">.*?</table>', page, re.DOTALL)[0]
     heads = re.findall(r'<th role="rowheader" scope="row">(.*?)</th>', table, re.DOTALL)
-    labels = bars.labels(product)
+    labels = bars.factors_by_name(product)
     for place, reason in enumerate(reasons, 1):
         if reason.factor:
             assert f'{labels[reason.factor].label} <span class="pill">Reason {place}</span>' in heads

@@ -126,9 +126,9 @@ def test_the_gauge_card_submits_the_form(client, product) -> None:
 def test_the_groups_stand_in_order_and_the_protected_apart(client, product) -> None:
     sections = forms.sections(product)
     assert [section.heading for section in sections][-1] == forms.PROTECTED_HEADING
-    assert all(entry.role is Role.PROTECTED for entry in sections[-1].entries)
-    assert not any(entry.role is Role.PROTECTED for section in sections[:-1] for entry in section.entries)
-    assert sorted(entry.factor.name for section in sections for entry in section.entries) == sorted(
+    assert all(entry.role is Role.PROTECTED for entry in sections[-1].factors)
+    assert not any(entry.role is Role.PROTECTED for section in sections[:-1] for entry in section.factors)
+    assert sorted(entry.factor.name for section in sections for entry in section.factors) == sorted(
         entry.factor.name for entry in product.factors
     )
 

@@ -22,7 +22,12 @@ def register(app: Flask) -> None:
     app.register_blueprint(documentation.blueprint)
     streams.register(app)
     app.jinja_env.globals.update(
-        brand=BRAND, icons=ICONS, range_of=range_of, who=words.who, percent=percent, reason_mark=reason_mark
+        brand=BRAND,
+        icons=ICONS,
+        range_of=range_of,
+        customer_name=words.customer_name,
+        percent=percent,
+        reason_mark=reason_mark,
     )
     app.jinja_env.filters.update(
         number=words.number,

@@ -12,9 +12,9 @@ from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer
 from bankportal.web import forms, jobs, remembering
-from bankportal.web.comparing import recorded
+from bankportal.web.comparing import recorded_values
 from bankportal.web.current import product_named, services
-from bankportal.web.decisions import explained
+from bankportal.web.decisions import explanation_context
 from bankportal.web.scoring import has_model
 from bankportal.web.streams import progress_stream
 
@@ -33,8 +33,8 @@ blueprint = Blueprint("batches", __name__, url_prefix="/batches")
 
 @blueprint.get("/")
 def index() -> str:
-    """List the batches, of all products or of one, a page at a time, with the form for one more."""
-    return _list()
+    """List batches, of all products or one, a page at a time, with the form for another file."""
+    return _list_page()
 
 
 @blueprint.post("/")
@@ -42,19 +42,19 @@ def receive() -> ResponseReturnValue:
     """Store an uploaded file and go to its columns."""
     product, file = PRODUCTS.get(request.form.get("product", "")), request.files.get("file")
     if product is None:
-        return _list({"product": NO_PRODUCT}), 422
+        return _list_page({"product": NO_PRODUCT}), 422
     if file is None or not file.filename:
-        return _list({"file": NO_FILE}), 422
+        return _list_page({"file": NO_FILE}), 422
     if len(request.files.getlist("file")) > 1:
-        return _list({"file": ONE_FILE}), 422
+        return _list_page({"file": ONE_FILE}), 422
     try:
-        key = forms.sound_submission(request.form.get("submission", ""))
+        key = forms.valid_submission(request.form.get("submission", ""))
         job = services().batches.receive(product, file.filename, file.stream, key)
     except (DataRefused, TooLarge) as refused:
-        return _list({"file": str(refused)}), 413 if isinstance(refused, TooLarge) else 422
+        return _list_page({"file": str(refused)}), 413 if isinstance(refused, TooLarge) else 422
     except Conflict:
-        return _list({"file": USED_UP}), 409
-    return _to(job)
+        return _list_page({"file": USED_UP}), 409
+    return _redirect_to(job)
 
 
 @blueprint.get("/template/<key>.csv")
@@ -67,7 +67,7 @@ def template(key: str) -> Response:
 
 @blueprint.get("/<job_id>")
 def show(job_id: str) -> str:
-    """Show a job at the step it is in; `columns` shows a checked one's mapping again."""
+    """Show the page of a job's state; with the argument `columns`, the mapping of a checked one."""
     job = services().batches.get(job_id)
     again = job.state is State.CHECKED and "columns" in request.args
     return PAGES[State.UPLOADED if again else job.state](job)
@@ -80,25 +80,25 @@ def check(job_id: str) -> ResponseReturnValue:
     choices = jobs.sent_choices(job, request.form)
     mapping = jobs.mapping_of(choices)
     try:
-        if open_ones := jobs.unchosen(choices):
-            raise InvalidInput(open_ones)
+        if problems := jobs.unchosen(choices):
+            raise InvalidInput(problems)
         services().batches.check(job, mapping)
     except InvalidInput as invalid:
         return _columns(job, choices, invalid.problems), 422
     remembering.remember(job, mapping, services().batches.suggestion(job).mapping)
-    return _to(job)
+    return _redirect_to(job)
 
 
 @blueprint.post("/<job_id>/start")
 def start(job_id: str) -> ResponseReturnValue:
     """Have a checked job scored."""
-    return _to(services().batches.start(services().batches.get(job_id)))
+    return _redirect_to(services().batches.start(services().batches.get(job_id)))
 
 
 @blueprint.post("/<job_id>/cancel")
 def cancel(job_id: str) -> ResponseReturnValue:
     """Stop a job."""
-    return _to(services().batches.cancel(services().batches.get(job_id)))
+    return _redirect_to(services().batches.cancel(services().batches.get(job_id)))
 
 
 @blueprint.get("/<job_id>/progress")
@@ -110,20 +110,20 @@ def progress(job_id: str) -> Response:
 
 @blueprint.get("/<job_id>/events")
 def events(job_id: str) -> Response:
-    """Say how far a job is, again and again, until it leaves the state named by `state`."""
+    """Stream how far a job is, until it leaves the state named by `state`."""
     job = services().batches.get(job_id)
-    seen = {state.value: state for state in State}.get(request.args.get("state", ""), job.state)
-    return progress_stream(services().batches, job, seen)
+    shown_state = {state.value: state for state in State}.get(request.args.get("state", ""), job.state)
+    return progress_stream(services().batches, job, shown_state)
 
 
 @blueprint.get("/<job_id>/rows/<int:position>")
 def row(job_id: str, position: int) -> str:
-    """Explain one scored row in full, worked out again."""
+    """Explain one scored row in full; its answer is worked out again."""
     job = services().batches.get(job_id)
     customer, outcome = services().batches.row(job, position)
     decision = _unrecorded(job, customer, outcome)
-    parts = explained(decision, request.args.get("what-if") or None)
-    return render_template("batch_row.html", **parts, job=job, position=position, begin=recorded(decision))
+    parts = explanation_context(decision, request.args.get("what-if") or None)
+    return render_template("batch_row.html", **parts, job=job, position=position, begin=recorded_values(decision))
 
 
 @blueprint.get("/<job_id>/<any('scored.csv', 'rejects.csv'):name>")
@@ -142,27 +142,27 @@ def download(job_id: str, name: str) -> Response:
 def expired(error: CSRFError) -> ResponseReturnValue:
     """Show the upload form again with a fresh token; elsewhere lead back to the batch, whose forms are fresh."""
     if request.endpoint == "batches.receive":
-        return _list({"file": f"{EXPIRED} Choose your file again."}), 400
+        return _list_page({"file": f"{EXPIRED} Choose your file again."}), 400
     message = f"{EXPIRED} Open the batch and send it again."
     return render_template("error.html", status=400, title="The form had expired", message=message), 400
 
 
-def _to(job: Job) -> ResponseReturnValue:
+def _redirect_to(job: Job) -> ResponseReturnValue:
     return redirect(url_for("batches.show", job_id=job.id), 303)
 
 
-def _list(problems: Mapping[str, str] | None = None) -> str:
-    key = request.args.get("product")
-    product = product_named(key) if key else None
+def _list_page(problems: Mapping[str, str] | None = None) -> str:
+    product_key = request.args.get("product")
+    product = product_named(product_key) if product_key else None
     before = request.args.get("before") or None
     return render_template(
         "batches.html",
         page=services().batches.page(product.key if product else None, before, PAGE_SIZE),
         product=product,
-        chosen=request.form.get("product") or key,
+        chosen=request.form.get("product") or product_key,
         before=before,
         problems=problems or {},
-        submission=forms.sound_submission(""),
+        submission=forms.valid_submission(""),
         limits=services().config,
         jobs=jobs,
     )
@@ -182,13 +182,13 @@ def _work(job: Job) -> str:
 
 
 def _checked(job: Job) -> str:
-    able = has_model(job.product)
+    can_score = has_model(job.product)
     return _page(
         "batch_checked.html",
         job,
         sample=services().batches.sample(job, PREVIEW_ROWS),
-        twin=services().batches.duplicate(job) if able else None,
-        able=able,
+        duplicate=services().batches.duplicate(job) if can_score else None,
+        can_score=can_score,
     )
 
 
@@ -225,5 +225,5 @@ PAGES: Mapping[State, Callable[[Job], str]] = {
 
 
 def _unrecorded(job: Job, customer: Customer, outcome: Outcome) -> Decision:
-    """Return a row's outcome as a decision, which it is to all that explains; it was recorded with its batch."""
+    """Return a row as a decision without a number, for what explains decisions; the row was recorded with its batch."""
     return Decision(id="", at=job.finished_at or job.at, customer=customer, outcome=outcome)

@@ -11,7 +11,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
 from bankportal.web.current import services
-from bankportal.web.drawings.bars import NOTHING, Mark, direction, labels, points
+from bankportal.web.drawings.bars import NEGLIGIBLE, Mark, direction, factors_by_name, points
 from bankportal.web.drawings.gauge import Gauge, gauge
 from bankportal.web.words import value_words
 
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both outcomes and gauges. After is `None` where the changed values are not legal; `problems` says why."""
+    """Both outcomes and their gauges. `after` is `None` where a changed value is not legal; `problems` says why."""
 
     decision: Decision
     raw: Mapping[str, str | None]
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def other_version(self) -> bool:
-        """Say whether another model version answers now than the one that decided."""
+        """Whether the model version that scores now is not the one that decided."""
         return self.after is not None and self.after.model_digest != self.decision.outcome.model_digest
 
     @property
@@ -51,19 +51,19 @@ class Comparison:
     @property
     def changed(self) -> dict[str, str]:
         """The values that differ from the recorded ones, as typed."""
-        before = recorded(self.decision)
+        before = recorded_values(self.decision)
         return {name: text or "" for name, text in self.raw.items() if (text or "") != before.get(name, "")}
 
 
-def recorded(decision: Decision) -> dict[str, str]:
-    """Return the values that an answer stands on, as typed."""
+def recorded_values(decision: Decision) -> dict[str, str]:
+    """Return the recorded values of the factors that decided, as typed."""
     return forms.typed_values(decision.customer.scored | decision.customer.policy)
 
 
 def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
     """Score a decision's values with changes, as typed, and set both answers side by side."""
     product = decision.outcome.product
-    before = {name: text for name, text in recorded(decision).items() if name in labels(product)}
+    before = {name: text for name, text in recorded_values(decision).items() if name in factors_by_name(product)}
     raw: dict[str, str | None] = {**before, **changes}
     try:
         customer = validate(product, {**forms.raw_values(product, {}), **raw}, Source.TEXT)
@@ -75,27 +75,27 @@ def comparison(decision: Decision, changes: Mapping[str, str]) -> Comparison:
 
 
 def rows(decision: Decision, customer: Customer, after: Outcome) -> tuple[Row, ...]:
-    """Return what differs or weighs: changed values first, then by the larger contribution."""
+    """Return the factors that were changed or contribute: changed ones first, then by the larger contribution."""
     product, before = decision.outcome.product, decision.outcome.contributions
-    was, now = (each.scored | each.policy for each in (decision.customer, customer))
-    weighed = []
+    old_values, new_values = (each.scored | each.policy for each in (decision.customer, customer))
+    sortable = []
     for name in dict.fromkeys([*before, *after.contributions, *customer.policy]):
-        parts = before.get(name, 0.0), after.contributions.get(name, 0.0)
-        row = _row(product, name, (was.get(name), now.get(name)), parts)
-        weight = max(map(abs, parts))
-        if row.changed or weight >= NOTHING:
-            weighed.append((not row.changed, -weight, row))
-    return tuple(row for _, _, row in sorted(weighed, key=lambda each: each[:2]))
+        contributions = before.get(name, 0.0), after.contributions.get(name, 0.0)
+        row = _row(product, name, (old_values.get(name), new_values.get(name)), contributions)
+        weight = max(map(abs, contributions))
+        if row.changed or weight >= NEGLIGIBLE:
+            sortable.append((not row.changed, -weight, row))
+    return tuple(row for _, _, row in sorted(sortable, key=lambda each: each[:2]))
 
 
-def _row(product: Product, name: str, values: tuple[Value, Value], parts: tuple[float, float]) -> Row:
-    factor = labels(product).get(name)
+def _row(product: Product, name: str, values: tuple[Value, Value], contributions: tuple[float, float]) -> Row:
+    factor = factors_by_name(product).get(name)
     texts = [value_words(factor, value) if factor else str(value) for value in values]
-    marks = [direction(product, part if abs(part) >= NOTHING else 0.0) for part in parts]
+    marks = [direction(product, each if abs(each) >= NEGLIGIBLE else 0.0) for each in contributions]
     return Row(
         label=factor.label if factor else name,
         values=(texts[0], texts[1]),
-        points=(points(parts[0]), points(parts[1])),
+        points=(points(contributions[0]), points(contributions[1])),
         marks=(marks[0], marks[1]),
         changed=values[0] != values[1],
     )

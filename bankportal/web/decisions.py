@@ -12,12 +12,12 @@ from bankportal.domain.policy import Value
 from bankportal.domain.products import Product
 from bankportal.domain.receipt import Receipt
 from bankportal.web import forms, letters
-from bankportal.web.comparing import comparison, recorded
+from bankportal.web.comparing import comparison, recorded_values
 from bankportal.web.current import product_named, services
-from bankportal.web.drawings.bars import bars
+from bankportal.web.drawings.bars import bars, factors_by_name
 from bankportal.web.drawings.gauge import gauge
-from bankportal.web.explanations import explanation
-from bankportal.web.words import UNKNOWN, limit_facts, limit_sentences, problem_sentence, value_words, who
+from bankportal.web.explanations import explain_decision
+from bankportal.web.words import UNKNOWN, customer_name, limit_facts, limit_sentences, problem_sentence, value_words
 
 PAGE_SIZE = 25
 
@@ -28,7 +28,7 @@ blueprint = Blueprint("decisions", __name__, url_prefix="/decisions")
 
 @blueprint.get("/")
 def index() -> str:
-    """List decisions, of all products or of one, a page at a time."""
+    """List decisions, of all products or one, a page at a time."""
     product = product_named(request.args["product"]) if request.args.get("product") else None
     key = product.key if product else None
     page = services().decisions.page(key, request.args.get("before") or None, PAGE_SIZE)
@@ -41,7 +41,7 @@ def show(decision_id: str) -> str:
     decision = services().decisions.get(decision_id)
     return render_template(
         "decision.html",
-        **explained(decision, request.args.get("what-if") or None),
+        **explanation_context(decision, request.args.get("what-if") or None),
         begin={"from": decision.id},
         receipt=receipt_of(decision),
         letter_due=letters.is_due(decision),
@@ -53,7 +53,7 @@ def compare(decision_id: str) -> ResponseReturnValue:
     """Show a decision beside the same customer with changed values; nothing is recorded."""
     decision = services().decisions.get(decision_id)
     product = decision.outcome.product
-    compared = comparison(decision, forms.changes_in(product, request.args))
+    compared = comparison(decision, forms.decisive_values(product, request.args))
     form = forms.make_form(product, compared.raw)
     form.show(product, compared.problems)
     page = render_template(
@@ -62,7 +62,7 @@ def compare(decision_id: str) -> ResponseReturnValue:
         product=product,
         comparison=compared,
         form=form,
-        sections=forms.answer_sections(product),
+        sections=forms.decisive_sections(product),
         problems={problem.field: problem_sentence(product, problem) for problem in compared.problems},
     )
     return page, 422 if compared.problems else 200
@@ -72,24 +72,24 @@ def compare(decision_id: str) -> ResponseReturnValue:
 def letter(decision_id: str) -> str:
     """Show the letter about a declined or countered limit, ready to print."""
     decision = services().decisions.get(decision_id)
-    customer = who(decision.customer.identifiers)
+    customer = customer_name(decision.customer.identifiers)
     return render_template("letter.html", letter=letters.letter(decision), decision=decision, customer=customer)
 
 
-def explained(decision: Decision, factor: str | None) -> dict[str, Any]:
-    """Return what the templates need to explain an outcome, recorded or not; `factor` chooses the curve's."""
-    outcome, why = decision.outcome, explanation(decision, factor)
+def explanation_context(decision: Decision, factor: str | None) -> dict[str, Any]:
+    """Return what the templates need to explain an outcome, recorded or not; `factor` chooses the curve."""
+    outcome, explanation = decision.outcome, explain_decision(decision, factor)
     return {
         "decision": decision,
         "outcome": outcome,
         "product": outcome.product,
-        "customer": who(decision.customer.identifiers),
+        "customer": customer_name(decision.customer.identifiers),
         "gauge": gauge(outcome),
         "limit_facts": limit_facts,
         "limit_sentences": limit_sentences,
-        "explanation": why,
-        "bars": bars(outcome, decision.customer.scored, why.histograms if why else None),
-        "form": forms.make_form(outcome.product, recorded(decision)),
+        "explanation": explanation,
+        "bars": bars(outcome, decision.customer.scored, explanation.histograms if explanation else None),
+        "form": forms.make_form(outcome.product, recorded_values(decision)),
         "tables": tables(decision),
         "unknown": UNKNOWN,
     }
@@ -104,7 +104,7 @@ def receipt_of(decision: Decision) -> Receipt | None:
 
 
 def tables(decision: Decision) -> list[tuple[str, Rows]]:
-    """Return the values a decision stands on, under a caption each. The protected ones are not among them."""
+    """Return the values that decided as tables, each with its caption. Protected values are not among them."""
     customer = decision.customer
     return [
         ("Scored by the forest", rows(customer.product, customer.scored)),
@@ -113,8 +113,8 @@ def tables(decision: Decision) -> list[tuple[str, Rows]]:
 
 
 def rows(product: Product, values: Mapping[str, Value]) -> Rows:
-    """Label values and write them out; one whose factor is no longer declared keeps its plain name."""
-    factors = {entry.factor.name: entry.factor for entry in product.factors}
+    """Return values with their labels; a factor that is no longer declared keeps its name."""
+    factors = factors_by_name(product)
     return [
         (factors[name].label, value_words(factors[name], value)) if name in factors else (name, str(value))
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""What stands behind a decision, gathered for its page: all of it needs the files of the version that decided."""
+"""What explains a decision on its page and is worked out anew, from the files of the model version that decided."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from bankportal.domain.products import Product, Verdict
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.model.histograms import Histogram
 from bankportal.web.current import services
-from bankportal.web.drawings.bars import NOTHING
+from bankportal.web.drawings.bars import NEGLIGIBLE
 from bankportal.web.drawings.curves import Drawing, drawing
 from bankportal.web.words import as_typed, capitalised, money, number, value_words, with_unit
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One suggestion in words, what it leads to, and its values as they would be typed."""
+    """A suggested change in words, the score, verdict and limit it leads to, and its values as they would be typed."""
 
     words: str
     score: str
@@ -29,20 +29,20 @@ class Advice:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What would change a decision, the curve of one factor, and whom the customer is compared with."""
+    """What would change a decision, the curve of one factor, and whom the customer is compared with (`reference`)."""
 
     recourse: Recourse
     advice: tuple[Advice, ...]
     lifts: tuple[Advice, ...]
     drawing: Drawing
     histograms: Mapping[str, Histogram]
-    compared: str
+    reference: str
 
 
-def explanation(decision: Decision, factor: str | None) -> Explanation | None:
-    """Gather what explains a decision; `None` where its version's files are gone or not right.
+def explain_decision(decision: Decision, factor: str | None) -> Explanation | None:
+    """Work out what explains a decision; `None` where its model version's files are missing or changed.
 
-    `factor` names the curve's factor, the one that weighs most if not given; `NotFound` where it is not scored.
+    `factor` names the factor of the curve; `None` takes the weightiest one. `NotFound` where it is not scored.
     """
     explaining, product = services().explaining, decision.outcome.product
     if factor is not None and factor not in {scored.name for scored in product.scored}:
@@ -53,9 +53,9 @@ def explanation(decision: Decision, factor: str | None) -> Explanation | None:
             recourse=recourse,
             advice=all_advice(decision, recourse.suggestions),
             lifts=all_advice(decision, explaining.lifts(decision)),
-            drawing=factor_drawing(decision, factor or heaviest(decision)),
+            drawing=factor_drawing(decision, factor or weightiest_factor(decision)),
             histograms=explaining.histograms(decision),
-            compared=explaining.reference(decision),
+            reference=explaining.reference(decision),
         )
     except VersionRefused:
         return None
@@ -79,12 +79,12 @@ def all_advice(decision: Decision, suggestions: Iterable[Suggestion]) -> tuple[A
     return tuple(advice(product, suggestion, limit_after(decision, suggestion)) for suggestion in suggestions)
 
 
-def heaviest(decision: Decision) -> str:
-    """Return the factor whose curve is shown first: of those that can change, the one that weighs most."""
+def weightiest_factor(decision: Decision) -> str:
+    """Return the factor whose curve is shown first: of the changeable ones, that with the largest contribution."""
     contributions = decision.outcome.contributions
     scored = decision.outcome.product.scored
-    able = [factor for factor in scored if factor.change and abs(contributions.get(factor.name, 0.0)) >= NOTHING]
-    return max(able or scored, key=lambda factor: abs(contributions.get(factor.name, 0.0))).name
+    changeable = [each for each in scored if each.change and abs(contributions.get(each.name, 0.0)) >= NEGLIGIBLE]
+    return max(changeable or scored, key=lambda factor: abs(contributions.get(factor.name, 0.0))).name
 
 
 def advice(product: Product, suggestion: Suggestion, limit: Limit | None = None) -> Advice:
@@ -115,5 +115,5 @@ def replacement_words(change: Replacement) -> str:
     old, new = number(change.old), number(change.new)
     if factor.unit == "percent":
         return f"{label} from {with_unit(factor, old)} to {with_unit(factor, new)}"
-    said = factor.unit.lower() in label.lower()  # "products held from 3 to 2" needs no "products" behind it
-    return f"{label} from {old} to {new if said else with_unit(factor, new)}"
+    label_has_unit = factor.unit.lower() in label.lower()  # "products held from 3 to 2" needs no "products" behind it
+    return f"{label} from {old} to {new if label_has_unit else with_unit(factor, new)}"

@@ -23,8 +23,8 @@ from bankportal.web.words import as_typed, number, problem_sentence
 
 SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
 BLANK_REQUIRED, BLANK_OPTIONAL = "Choose…", "Unknown"
-# What an answer stands on; the rest travels along or is kept apart.
-ANSWERING = frozenset({Role.SCORED, Role.POLICY})
+# The roles of factors that decide: the others identify the customer, or are kept for the fairness audit.
+DECISIVE = frozenset({Role.SCORED, Role.POLICY})
 PROTECTED_HEADING = "Kept apart"
 PROTECTED_INTRO = "Never scored. Stored apart from the decision, for the fairness audit alone. May stay blank."
 
@@ -50,7 +50,7 @@ def _option(value: str, text: str, chosen: str) -> Markup:
 
 
 class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
-    """Base of all generated forms; `submission` marks one filling of a form, so that it is recorded once."""
+    """Base of all generated forms; the token `submission` lets a form that is sent twice be recorded once."""
 
     submission = HiddenField()
 
@@ -63,35 +63,32 @@ class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
 
 @dataclass(frozen=True)
 class Section:
-    """A fieldset: heading, what to know about it, and its entries."""
+    """A fieldset: its heading, an introduction, and its factors."""
 
     heading: str
     intro: str
-    entries: tuple[ProductFactor, ...]
+    factors: tuple[ProductFactor, ...]
 
 
 @cache
 def form_class(product: Product) -> type[ProductForm]:
-    """Return the form of a product, one field an entry."""
+    """Return the form of a product, with a field for each factor."""
     fields = {entry.factor.name: field_of(entry) for entry in product.factors}
     return type(f"{product.title}Form", (ProductForm,), fields)
 
 
 @cache
 def sections(product: Product) -> tuple[Section, ...]:
-    """Return the form's fieldsets: the groups in their order, then what is kept apart."""
-    open_entries = [entry for entry in product.factors if entry.role is not Role.PROTECTED]
-    protected = tuple(entry for entry in product.factors if entry.role is Role.PROTECTED)
-    groups = [
-        Section(group.value, "", tuple(entry for entry in open_entries if entry.factor.group is group))
-        for group in Group
-    ]
-    kept_apart = Section(PROTECTED_HEADING, PROTECTED_INTRO, protected)
-    return tuple(section for section in (*groups, kept_apart) if section.entries)
+    """Return the form's fieldsets: one for each group of factors, then the protected factors."""
+    protected = tuple(each for each in product.factors if each.role is Role.PROTECTED)
+    others = [each for each in product.factors if each.role is not Role.PROTECTED]
+    groups = [Section(group.value, "", tuple(each for each in others if each.factor.group is group)) for group in Group]
+    every = (*groups, Section(PROTECTED_HEADING, PROTECTED_INTRO, protected))
+    return tuple(section for section in every if section.factors)
 
 
 def field_of(entry: ProductFactor) -> Field:
-    """Return the unbound field that renders an entry."""
+    """Return the unbound field of a factor."""
     label, attributes = entry.factor.label, attributes_of(entry)
     options = options_of(entry.factor.constraint)
     if not options:
@@ -101,14 +98,14 @@ def field_of(entry: ProductFactor) -> Field:
 
 
 def options_of(constraint: Constraint) -> list[tuple[str, str]]:
-    """Return what can be chosen, as value and text; nothing where the value is typed."""
+    """Return the options of a select, as value and text; none where the value is typed."""
     if isinstance(constraint, YesNo):
         return [("1", "Yes"), ("0", "No")]
     return [(option, option) for option in constraint.options] if isinstance(constraint, Choice) else []
 
 
 def attributes_of(entry: ProductFactor) -> dict[str, str | bool]:
-    """Return the HTML attributes that follow from an entry's constraint."""
+    """Return the HTML attributes that follow from a factor's constraint."""
     attributes: dict[str, str | bool] = {"autocomplete": "off"}
     if entry.required:
         attributes["required"] = True
@@ -137,7 +134,7 @@ def range_of(constraint: Constraint) -> str:
 
 
 def raw_values(product: Product, sent: Mapping[str, str]) -> dict[str, str | None]:
-    """Pick the declared fields out of what was sent; the first counts where one was sent twice."""
+    """Return the values of the declared fields from a form; the first one of a field that was sent twice."""
     return {entry.factor.name: sent.get(entry.factor.name) for entry in product.factors}
 
 
@@ -151,27 +148,27 @@ def typed_values(values: Mapping[str, Value]) -> dict[str, str]:
     return {name: as_typed(value) for name, value in values.items()}
 
 
-def changes_in(product: Product, query: Mapping[str, str]) -> dict[str, str]:
-    """Pick the values that an answer stands on out of an address, as typed; what travels along or apart is left."""
-    names = [entry.factor.name for entry in product.factors if entry.role in ANSWERING]
+def decisive_values(product: Product, query: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the factors that decide from the arguments of an address, as typed; others are ignored."""
+    names = [entry.factor.name for entry in product.factors if entry.role in DECISIVE]
     return {name: query[name] for name in names if name in query}
 
 
 @cache
-def answer_sections(product: Product) -> tuple[Section, ...]:
-    """Return the form's fieldsets with only what an answer stands on."""
-    kept = [
-        Section(each.heading, each.intro, tuple(entry for entry in each.entries if entry.role in ANSWERING))
-        for each in sections(product)
+def decisive_sections(product: Product) -> tuple[Section, ...]:
+    """Return the form's fieldsets with only the factors that decide."""
+    decisive = [
+        Section(section.heading, section.intro, tuple(each for each in section.factors if each.role in DECISIVE))
+        for section in sections(product)
     ]
-    return tuple(section for section in kept if section.entries)
+    return tuple(section for section in decisive if section.factors)
 
 
 def make_form(product: Product, raw: Mapping[str, str | None], submission: str = "") -> ProductForm:
-    """Return the product's form holding raw values and a submission token, a new one unless given a sound one."""
-    return form_class(product)(formdata=None, data={**raw, "submission": sound_submission(submission)})
+    """Return the product's form with raw values and a submission token; a new one where `submission` is not valid."""
+    return form_class(product)(formdata=None, data={**raw, "submission": valid_submission(submission)})
 
 
-def sound_submission(token: str) -> str:
-    """Return the token, or a new one where it is missing or none of ours."""
+def valid_submission(token: str) -> str:
+    """Return the token; a new one where it is missing or has not the form of a token."""
     return token if SUBMISSION.fullmatch(token) else secrets.token_urlsafe(16)

@@ -1,4 +1,4 @@
-"""What the batch pages say of a job: its state in words, the columns to map, the table's query. Templates only draw."""
+"""How the batch pages show a job: the badge of its state, its columns, its progress, the query of its table."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ from bankportal.web.current import services
 from bankportal.web.drawings.charts import Slice, slices
 from bankportal.web.words import moment, number, problem_sentence
 
-UNUSED = "-"  # what a select sends for "not used"; blank is "not chosen yet"
-FIELD = "column-"
-ALL_COLUMNS = "columns"  # where a problem is shown that is about no one column
+UNUSED = "-"  # the value of "not used" in a select; blank is "not chosen yet"
+FIELD_PREFIX = "column-"
+ALL_COLUMNS = "columns"  # the place of problems that are not about one column
 VALUES_SHOWN = 3
 MAX_STEM_LENGTH = 100
 JOINING = "putting the result together"
@@ -33,8 +33,8 @@ CHOOSE = "needs a choice: what it means, or that it is not used"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A state in words, with a tone and an icon, and the step (from 0) that it belongs to."""
+class StateBadge:
+    """How a state is shown: words, tone, icon, and the step (from 0) to which it belongs."""
 
     words: str
     tone: str
@@ -42,26 +42,26 @@ class Standing:
     step: int
 
 
-STANDINGS: Mapping[State, Standing] = {
-    State.UPLOADED: Standing("Columns to confirm", "fair", "middle", 1),
-    State.CHECKING: Standing("Being checked", "none", "arrow", 2),
-    State.CHECKED: Standing("Ready to score", "fair", "middle", 2),
-    State.SCORING: Standing("Being scored", "none", "arrow", 3),
-    State.DONE: Standing("Done", "good", "check", 4),
-    State.REFUSED: Standing("Refused", "bad", "alert", 2),
-    State.CANCELLED: Standing("Cancelled", "none", "notice", 3),
-    State.FAILED: Standing("Failed", "bad", "alert", 3),
+STATE_BADGES: Mapping[State, StateBadge] = {
+    State.UPLOADED: StateBadge("Columns to confirm", "fair", "middle", 1),
+    State.CHECKING: StateBadge("Being checked", "none", "arrow", 2),
+    State.CHECKED: StateBadge("Ready to score", "fair", "middle", 2),
+    State.SCORING: StateBadge("Being scored", "none", "arrow", 3),
+    State.DONE: StateBadge("Done", "good", "check", 4),
+    State.REFUSED: StateBadge("Refused", "bad", "alert", 2),
+    State.CANCELLED: StateBadge("Cancelled", "none", "notice", 3),
+    State.FAILED: StateBadge("Failed", "bad", "alert", 3),
 }
 
 
-NOTHING_GOOD = Standing("Nothing to score", "bad", "alert", 2)
+NOTHING_TO_SCORE = StateBadge("Nothing to score", "bad", "alert", 2)
 
 
-def standing(job: Job) -> Standing:
-    """Return where a job stands."""
+def state_badge(job: Job) -> StateBadge:
+    """Return the badge of a job's state."""
     if job.state is State.CHECKED and job.checked and not job.checked.good:
-        return NOTHING_GOOD
-    return STANDINGS[job.state]
+        return NOTHING_TO_SCORE
+    return STATE_BADGES[job.state]
 
 
 def job_slices(job: Job) -> tuple[Slice, ...]:
@@ -78,7 +78,7 @@ def job_slices(job: Job) -> tuple[Slice, ...]:
 
 @dataclass(frozen=True)
 class MappedColumn:
-    """One column of the file: its first values, what is chosen for it, and what to say about that."""
+    """One column of the file: its first values, the factor chosen for it, and a note on that choice."""
 
     field: str
     name: str
@@ -91,18 +91,18 @@ class MappedColumn:
 
 @dataclass(frozen=True)
 class OptionGroup:
-    """Factors that can be chosen for a column, under what the product does with them."""
+    """Factors that can be chosen for a column, under a heading that says what the product does with them."""
 
     heading: str
-    entries: tuple[ProductFactor, ...]
+    factors: tuple[ProductFactor, ...]
 
 
 def option_groups(product: Product) -> tuple[OptionGroup, ...]:
     """Return a product's factors as the choices for a column."""
 
     def group(heading: str, roles: set[Role], *, required: bool = False) -> OptionGroup:
-        entries = [entry for entry in product.factors if entry.role in roles and entry.required is required]
-        return OptionGroup(heading, tuple(entries))
+        members = [each for each in product.factors if each.role in roles and each.required is required]
+        return OptionGroup(heading, tuple(members))
 
     return (
         group("Needed", {Role.SCORED}, required=True),
@@ -115,10 +115,10 @@ def option_groups(product: Product) -> tuple[OptionGroup, ...]:
 def mapped_columns(
     job: Job, suggestion: MappingSuggestion, sample: Sequence[Sequence[str]], chosen: Mapping[str, str] | None
 ) -> tuple[MappedColumn, ...]:
-    """Return the file's columns with what is chosen (column to factor): sent or confirmed before, else suggested."""
+    """Return the file's columns, each with the factor chosen for it, or suggested where none was chosen yet."""
     return tuple(
         MappedColumn(
-            field=f"{FIELD}{place}",
+            field=f"{FIELD_PREFIX}{place}",
             name=name,
             values=_first_values(sample, place),
             chosen=_suggested(suggestion, name) if chosen is None else chosen.get(name, UNUSED),
@@ -136,7 +136,7 @@ def header(job: Job) -> tuple[str, ...]:
 
 def sent_choices(job: Job, form: Mapping[str, str]) -> dict[str, str]:
     """Return what was chosen for each column: a factor's name, `UNUSED`, or blank where nothing was."""
-    return {name: form.get(f"{FIELD}{place}", UNUSED) for place, name in enumerate(header(job))}
+    return {name: form.get(f"{FIELD_PREFIX}{place}", UNUSED) for place, name in enumerate(header(job))}
 
 
 def mapping_of(choices: Mapping[str, str]) -> dict[str, str]:
@@ -147,7 +147,7 @@ def mapping_of(choices: Mapping[str, str]) -> dict[str, str]:
 def with_problems(
     product: Product, columns: Iterable[MappedColumn], problems: Iterable[FieldProblem]
 ) -> tuple[tuple[MappedColumn, ...], dict[str, str]]:
-    """Put problems on the columns they are about; return the columns and the summary, field to sentence."""
+    """Return the columns with the problems that are about them, and a summary of all problems, field to sentence."""
     columns, summary = list(columns), dict[str, str]()
     for problem in problems:
         sentence = problem_sentence(product, problem)
@@ -189,12 +189,12 @@ def _note(suggestion: MappingSuggestion, column: str) -> str:
 
 
 def group_heading(group: ProblemGroup) -> str:
-    """Say what mends a group of rejects: "CreditScore must be 850 or less"."""
+    """Say what repairs a group of rejects: "CreditScore must be 850 or less"."""
     return f"{group.column or 'The row'} {group.message}".strip()
 
 
-def found_words(text: str) -> str:
-    """Write what stood in a cell; nothing there is said so."""
+def cell_words(text: str) -> str:
+    """Write the text of a cell; "blank" where it has none."""
     return text if text.strip() else "blank"
 
 
@@ -202,7 +202,7 @@ def found_words(text: str) -> str:
 
 
 def progress_facts(progress: Progress) -> dict[str, Any]:
-    """Return how far a job is, in numbers for the bar and in words for people; what a script shows as it is."""
+    """Return how far a job is: numbers for the progress bar, and sentences that the script shows unchanged."""
     done, rows = progress.rows_done, progress.rows
     percent = min(100, 100 * done // rows) if rows else None
     waiting = waiting_words(progress)
@@ -220,7 +220,7 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
 
 
 def waiting_words(progress: Progress) -> str:
-    """Say that no worker is heard of; blank where one is at work, or nothing is to be done."""
+    """Say that no worker reports; blank where one is at work, or where there is no work."""
     if not progress.state.at_work:
         return ""
     if not progress.begun:
@@ -231,7 +231,7 @@ def waiting_words(progress: Progress) -> str:
 
 
 def seconds_words(seconds: float | None) -> str:
-    """Say how long something will take, no more exactly than anybody can know.
+    """Say how long something will take, rounded to what can be estimated.
 
     >>> seconds_words(0.4), seconds_words(41), seconds_words(200), seconds_words(9000), seconds_words(None)
     ('a second left', 'about 40 seconds left', 'about 3 minutes left', 'about 2.5 hours left', '')
@@ -252,7 +252,7 @@ def seconds_words(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """Which rows of a finished job's table are shown, and in which order."""
+    """How a finished job's table is sorted and filtered, and which of its pages is shown."""
 
     sort: str = "position"
     descending: bool = False
@@ -262,17 +262,17 @@ class Query:
     page: int = 1
 
     def arguments(self, **changes: Any) -> dict[str, Any]:
-        """Return the query with changes as an address holds it, without what is the default."""
+        """Return the query, with changes, as the arguments of an address; defaults are left out."""
         query = asdict(replace(self, **changes))
         return {name: "1" if value is True else value for name, value in query.items() if value != getattr(Query, name)}
 
     def sorted_by(self, sort: str) -> dict[str, Any]:
-        """Return the address of the same table sorted another way; the other direction where it is sorted so."""
+        """Return the arguments that sort the table by a column; in the other direction where it is sorted by it."""
         falling = not self.descending if self.sort == sort else sort != "position"
         return self.arguments(sort=sort, descending=falling, page=1)
 
     def aria(self, sort: str) -> str:
-        """Say how a column is sorted."""
+        """Return the value of `aria-sort` for a column."""
         if self.sort != sort:
             return "none"
         return "descending" if self.descending else "ascending"
@@ -284,7 +284,7 @@ class Query:
 
 
 def query_of(product: Product, sent: Mapping[str, str]) -> Query:
-    """Read a table's query out of an address; `NotFound` where it asks for what is not there."""
+    """Read a table's query from the arguments of an address; `NotFound` where one has no meaning."""
     sorts = SORTS if product.policy else SORTS[:2]
     page = sent.get("page") or "1"
     if not (page.isascii() and page.isdigit() and 1 <= len(page) <= 9 and int(page)):
@@ -299,14 +299,14 @@ def query_of(product: Product, sent: Mapping[str, str]) -> Query:
     )
 
 
-def _one_of(what: str, name: str | None, known: Sequence[str]) -> str | None:
-    if name and name not in known:
-        raise NotFound(f"There is no {what} “{name[:40]}”.")
+def _one_of(kind: str, name: str | None, allowed: Sequence[str]) -> str | None:
+    if name and name not in allowed:
+        raise NotFound(f"There is no {kind} “{name[:40]}”.")
     return name or None
 
 
 def top_query(product: Product) -> Query:
-    """Return what stands first on a result: the largest limits where there are limits, else the highest scores."""
+    """Return the query of a result's first rows: the largest limits, or the highest scores where there are none."""
     return Query(sort="limit" if product.policy else "score", descending=True)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, timedelta
 from bankportal.domain.errors import NotFound
 from bankportal.domain.outcome import Decision
 
-# 12 CFR 1002.9(a)(1): an applicant is told within 30 days of a complete application.
+# 12 CFR 1002.9(a)(1): an applicant is notified within 30 days of a complete application.
 DAYS_TO_SEND = timedelta(days=30)
 RULE = "12 CFR 1002.9"
 

@@ -17,7 +17,7 @@ blueprint = Blueprint("overview", __name__)
 
 @dataclass(frozen=True)
 class Holding:
-    """What the portal holds of one product: decisions by verdict, the model that serves, why not the newest one."""
+    """What the portal has for one product: decisions by verdict, the serving model, why the newest is refused."""
 
     product: Product
     slices: tuple[Slice, ...]

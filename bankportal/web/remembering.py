@@ -1,6 +1,6 @@
-"""What a browser session remembers of the columns that its person chose: in the signed cookie, of nobody else.
+"""The columns' meanings that a person chose, kept in the signed cookie of that browser session alone.
 
-Only what names leave open is kept, by the columns' places, for the headers used last.
+Only choices that do not follow from the columns' names are kept, by the columns' places, for the latest headers.
 """
 
 import json
@@ -22,7 +22,7 @@ def remembered(job: Job) -> dict[str, str]:
 
 
 def remember(job: Job, mapping: Mapping[str, str], by_names: Mapping[str, str]) -> None:
-    """Keep what of a confirmed mapping is not by the columns' names; the oldest headers make room."""
+    """Keep the part of a confirmed mapping that does not follow from names; the oldest headers are dropped."""
     columns = {column: factor for column, factor in mapping.items() if by_names.get(column) != factor}
     places = {str(place): columns[column] for place, column in enumerate(header(job)) if column in columns}
     kept = [[name, chosen] for name, chosen in session.get(KEY, ()) if name != _name(job)]

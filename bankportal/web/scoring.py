@@ -31,7 +31,7 @@ class Preview:
 
     @property
     def wrong(self) -> tuple[FieldProblem, ...]:
-        """The problems of values that were given."""
+        """The problems of values that were typed."""
         return tuple(problem for problem in self.problems if problem.code != "required")
 
     @property
@@ -70,20 +70,20 @@ class Pages:
         return self._page(raw, self._preview(raw))
 
     def record(self) -> ResponseReturnValue:
-        """Score and record what was sent, and go to the decision."""
+        """Score and record the form's values, and go to the decision."""
         try:
             customer = self._customer(self._sent())
         except InvalidInput as invalid:
             return self._refused(invalid)
-        submission = forms.sound_submission(request.form.get("submission", ""))
+        submission = forms.valid_submission(request.form.get("submission", ""))
         decision = services().scoring.decide(customer, submission)
         return redirect(url_for("decisions.show", decision_id=decision.id), 303)
 
     def preview(self) -> ResponseReturnValue:
-        """Score what was sent and record nothing; a piece of the page for the script, the whole page without it."""
+        """Score the form's values and record nothing: for the script the preview alone, without it the whole page."""
         preview = self._preview(self._sent())
         if wants_json():
-            return self._piece(preview)
+            return self._fragment(preview)
         if preview.problems:
             return self._refused(InvalidInput(preview.problems))
         return self._page(self._sent(), preview)
@@ -95,7 +95,7 @@ class Pages:
         return self._page(self._sent(), self._neutral(()), notice=EXPIRED), 400
 
     def no_model(self, error: NoActiveModel) -> ResponseReturnValue:
-        """Say what to do first where nothing can be scored; what was typed is kept."""
+        """Show the form with a notice that there is no model yet; what was typed is kept."""
         if wants_json():
             return {"error": NO_MODEL}, 503
         raw = self._sent() if request.method == "POST" else self._prefilled()
@@ -105,9 +105,9 @@ class Pages:
         return forms.raw_values(self.product, request.form)
 
     def _prefilled(self) -> Mapping[str, str | None]:
-        return {**self._beginning(), **forms.changes_in(self.product, request.args)}
+        return {**self._initial_values(), **forms.decisive_values(self.product, request.args)}
 
-    def _beginning(self) -> Mapping[str, str | None]:
+    def _initial_values(self) -> Mapping[str, str | None]:
         if earlier := request.args.get("from"):
             customer = services().decisions.get(earlier).customer
             return forms.raw_values(self.product, forms.typed_values(customer.all_values()))
@@ -126,7 +126,7 @@ class Pages:
     def _neutral(self, problems: tuple[FieldProblem, ...]) -> Preview:
         return Preview(neutral_gauge(self.product, waiting_for(self.product, problems)), problems=problems)
 
-    def _piece(self, preview: Preview) -> Response:
+    def _fragment(self, preview: Preview) -> Response:
         return jsonify(
             html=render_template("preview.html", product=self.product, preview=preview),
             problems=self._sentences(preview.wrong),

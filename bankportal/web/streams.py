@@ -11,37 +11,37 @@ from bankportal.domain.batch import Job, State
 from bankportal.services.batches.uploads import Batches
 from bankportal.web.jobs import progress_facts
 
-EVERY = 0.5  # seconds between two events
-MAX_SECONDS = 25.0  # seconds; the browser connects again by itself
+INTERVAL = 0.5  # seconds between two events
+MAX_DURATION = 25.0  # seconds; the browser connects again by itself
 RETRY = 300  # milliseconds until it does
-PLACES = "bankportal.streams"
+SLOTS = "bankportal.streams"
 
 
 def register(app: Flask) -> None:
-    """Let half of a process's threads hold streams; none of one, or nobody else would be answered."""
-    app.extensions[PLACES] = BoundedSemaphore(app.extensions["bankportal"].config.threads // 2)
+    """Allow streams on half of a process's threads; a process with one thread has none, to answer other requests."""
+    app.extensions[SLOTS] = BoundedSemaphore(app.extensions["bankportal"].config.threads // 2)
 
 
-def progress_stream(batches: Batches, job: Job, seen: State) -> Response:
-    """Return the stream of a job's progress; 503 where too many are open, and the browser asks again and again."""
-    places: BoundedSemaphore = current_app.extensions[PLACES]
-    if not places.acquire(blocking=False):
+def progress_stream(batches: Batches, job: Job, shown_state: State) -> Response:
+    """Return the stream of a job's progress; 503 where too many are open, and the script polls instead."""
+    slots: BoundedSemaphore = current_app.extensions[SLOTS]
+    if not slots.acquire(blocking=False):
         return Response("Too many watch already.\n", 503, mimetype="text/plain", headers={"Retry-After": "2"})
-    response = Response(events(batches, job, seen), mimetype="text/event-stream")
+    response = Response(events(batches, job, shown_state), mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(places.release)
+    response.call_on_close(slots.release)
     return response
 
 
-def events(batches: Batches, job: Job, seen: State) -> Iterator[str]:
-    """Yield a job's progress until it has left the state that the page was drawn in, or for a while."""
+def events(batches: Batches, job: Job, shown_state: State) -> Iterator[str]:
+    """Yield a job's progress until it leaves the state that the page shows, for at most `MAX_DURATION`."""
     yield f"retry: {RETRY}\n\n"
-    end = time.monotonic() + MAX_SECONDS
+    end = time.monotonic() + MAX_DURATION
     while time.monotonic() < end:
         progress = batches.progress(job)
-        moved = progress.state is not seen
+        moved = progress.state is not shown_state
         name = "event: rest\n" if moved else ""
         yield f"{name}id: {progress.rows_done}\ndata: {json.dumps(progress_facts(progress))}\n\n"
         if moved:
             return
-        time.sleep(EVERY)
+        time.sleep(INTERVAL)

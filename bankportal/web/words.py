@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """Write a number with thousands separators; every digit it has, or so many decimals.
+    """Write a number with thousands separators, in full or rounded to so many decimals.
 
     >>> number(1234567.5), number(-3), number(0.91234, 3)
     ('1,234,567.5', '-3', '0.912')
@@ -33,7 +33,7 @@ def money(amount: float) -> str:
 
 
 def limit_words(amount: float) -> str:
-    """Write a limit as a page shows it; one of 0 is none."""
+    """Write a limit with its currency; a limit of 0 is "No limit"."""
     return money(amount) if amount else NO_LIMIT
 
 
@@ -85,7 +85,7 @@ def as_typed(value: Value) -> str:
 
 
 def problem_sentence(product: Product, problem: FieldProblem) -> str:
-    """Say a problem with its subject: "Credit score must be 850 or less."."""
+    """Return a problem as a whole sentence: "Credit score must be 850 or less."."""
     labels = {entry.factor.name: entry.factor.label for entry in product.factors}
     text = f"{labels.get(problem.field, problem.field)} {problem.message}".strip()
     return text if text.endswith(".") else f"{text}."
@@ -101,13 +101,13 @@ def day(at: date) -> str:
     return f"{at:%-d %B %Y}"
 
 
-def who(identifiers: dict[str, Value]) -> str:
-    """Name a customer by what travelled along: "Hargrave, 15634602"; blank where nothing did."""
+def customer_name(identifiers: dict[str, Value]) -> str:
+    """Name a customer by the identifiers: "Hargrave, 15634602"; blank where there are none."""
     return ", ".join(str(value) for value in reversed(identifiers.values()) if value)
 
 
 def limit_facts(limit: Limit) -> tuple[tuple[str, str], ...]:
-    """Return the amounts that a suggested limit stands between, each with its label."""
+    """Return the request and the ability to pay, between which a limit lies, each with its label."""
     requested = money(limit.requested) if limit.requested is not None else "nothing in particular"
     ceiling = f"up to {money(int(limit.ceiling))}"
     return ("Requested", requested), ("Ability to pay, after living costs and obligations", ceiling)

@@ -1,4 +1,7 @@
-"""Contributions as bars around the reference, and where a customer stands among others. Templates only draw."""
+"""Contributions as bars to both sides of the reference, and where the customer lies among the training customers.
+
+All numbers are computed here; templates only draw.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,16 +15,16 @@ from bankportal.domain.reasons import MAX_REASONS, MIN_POINTS, MIN_SHARE, Omissi
 from bankportal.model.histograms import Histogram
 from bankportal.web.words import UNKNOWN, share, value_words
 
-# Smaller shares than this are written 0.00 percentage points: no influence that anybody could read.
-NOTHING = 0.00005
-CENTRE, MAX_LENGTH = 50.0, 48.0
+# A smaller contribution would be written as 0.00 percentage points: it is shown as no influence.
+NEGLIGIBLE = 0.00005
+CENTRE, MAX_BAR_LENGTH = 50.0, 48.0
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 72.0, 24.0
-MIN_HEIGHT = 1.5  # a bar that holds anybody is seen
+MIN_BAR_HEIGHT = 1.5  # a bar with at least one customer is visible
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What stands before a reason or contribution: an icon's name, its words, and a tone for the style sheet."""
+    """The sign before a reason or a contribution: an icon's name, its words, and a tone for the style sheet."""
 
     icon: str
     words: str
@@ -69,7 +72,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """All contributions, the largest first; `idle` are those that do nothing here. `rule` says what makes a reason."""
+    """All contributions, the largest first; `idle` are the negligible ones.
+
+    `base` is the reference's mean score; `rule` says in a sentence which contributions become reasons.
+    """
 
     base: str
     score: str
@@ -79,12 +85,12 @@ class Bars:
 
 
 def rising_is_good(product: Product) -> bool:
-    """Say whether a higher score is better news for this product."""
+    """Whether a higher score is good news for this product."""
     return product.bands[-1].tone is Tone.GOOD
 
 
 def direction(product: Product, contribution: float) -> Mark:
-    """Return the mark of something that moves the score."""
+    """Return the mark of a contribution."""
     if contribution == 0:
         return Mark("middle", "Does not move the score", "none")
     up = contribution > 0
@@ -93,7 +99,7 @@ def direction(product: Product, contribution: float) -> Mark:
 
 
 def reason_mark(product: Product, reason: Reason) -> Mark:
-    """Return the mark of a reason: a rule decides by itself and has no direction."""
+    """Return the mark of a reason; a rule of the limit policy has no direction."""
     return Mark("notice", "A rule decided", Tone.FAIR.value) if reason.rule else direction(product, reason.contribution)
 
 
@@ -104,27 +110,27 @@ def points(contribution: float) -> str:
     ('+12.3', '−0.04', '0')
     """
     size = abs(contribution) * 100
-    if abs(contribution) < NOTHING:
+    if abs(contribution) < NEGLIGIBLE:
         return "0"
     return f"{'+' if contribution > 0 else '−'}{size:.{1 if size >= 0.05 else 2}f}"
 
 
 def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str, Histogram] | None) -> Bars:
-    """Return an outcome's contributions as bars; without histograms nothing is said of other customers."""
-    omitted = omissions(outcome)
+    """Return an outcome's contributions as bars; `histograms` is `None` where the model version's files are missing."""
+    factors, omitted = factors_by_name(outcome.product), omissions(outcome)
     ordered = sorted(outcome.contributions.items(), key=lambda pair: -abs(pair[1]))
     most = max((abs(part) for _, part in ordered), default=0.0)
     places = {reason.factor: place for place, reason in enumerate(outcome.reasons, 1)}
 
     def bar(name: str, part: float) -> Bar:
-        factor, value, histogram = labels(outcome.product).get(name), values.get(name), (histograms or {}).get(name)
-        width = MAX_LENGTH * abs(part) / most if most else 0.0
+        factor, value, histogram = factors.get(name), values.get(name), (histograms or {}).get(name)
+        width = MAX_BAR_LENGTH * abs(part) / most if most else 0.0
         return Bar(
             label=factor.label if factor else name,
             value=value_words(factor, value) if factor else str(value),
             contribution=part,
             points=points(part),
-            mark=direction(outcome.product, part if abs(part) >= NOTHING else 0.0),
+            mark=direction(outcome.product, part if abs(part) >= NEGLIGIBLE else 0.0),
             x=round(CENTRE - width if part < 0 else CENTRE, 3),
             width=round(width, 3),
             histogram=histogram_drawing(factor, value, histogram) if factor and histogram else None,
@@ -136,8 +142,8 @@ def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str,
     return Bars(
         base=f"{outcome.base:.1%}",
         score=percent(outcome.product, outcome.score),
-        moving=tuple(row for row in rows if abs(row.contribution) >= NOTHING),
-        idle=tuple(row for row in rows if abs(row.contribution) < NOTHING),
+        moving=tuple(row for row in rows if abs(row.contribution) >= NEGLIGIBLE),
+        idle=tuple(row for row in rows if abs(row.contribution) < NEGLIGIBLE),
         rule=reason_rule(outcome.product, set(omitted.values())),
     )
 
@@ -168,7 +174,7 @@ def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
     return rule
 
 
-def labels(product: Product) -> dict[str, Factor]:
+def factors_by_name(product: Product) -> dict[str, Factor]:
     """Return a product's declared factors by name."""
     return {entry.factor.name: entry.factor for entry in product.factors}
 
@@ -181,8 +187,8 @@ def histogram_drawing(factor: Factor, value: Value, histogram: Histogram) -> His
     gap = min(2.0, step / 5)
     drawn = []
     for number, held in enumerate(histogram.counts):
-        height = max(MIN_HEIGHT, HISTOGRAM_HEIGHT * held / most) if held else 0.0
-        height = max(height, MIN_HEIGHT) if number == own else height
+        height = max(MIN_BAR_HEIGHT, HISTOGRAM_HEIGHT * held / most) if held else 0.0
+        height = max(height, MIN_BAR_HEIGHT) if number == own else height
         at = round(number * step + gap / 2, 2)
         drawn.append(
             HistogramBar(at, round(HISTOGRAM_HEIGHT - height, 2), round(step - gap, 2), round(height, 2), number == own)

@@ -18,19 +18,19 @@ from bankportal.explanation.curve import Curve, Step
 from bankportal.web.drawings.gauge import cut_off_text
 from bankportal.web.words import as_typed, number, value_words
 
-PADDING = 0.06  # of the training data's width, shown on each side of it
-ROOM = 36.0  # the width that the customer's label takes on a phone
-LABELS = 24.0  # the width that the bands' labels take, and how far above their line they stand
-ABOVE = 4.0
+MARGIN = 0.06  # of the training data's width, shown on each side of it
+CUSTOMER_LABEL_WIDTH = 36.0  # the width that the customer's label takes on a phone
+BAND_LABEL_WIDTH = 24.0  # the width that the bands' labels take
+BAND_LABEL_GAP = 4.0  # between a band's label and the line below it
 
 
-# The verdict of the same customer with another value of the curve's factor, which leads to a score.
+# From a value of the curve's factor and the score it leads to, the verdict that the customer would have.
 VerdictAt = Callable[[Value, float], Verdict]
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A band's part of the height, with its name and where it begins."""
+    """A band's part of the drawing's height; `text` is its name and cut-off."""
 
     band: Band
     y: float
@@ -40,7 +40,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class Stop:
-    """A place on the curve where the marker rests: one a step, with a value as it would be typed."""
+    """A place where the marker rests, one for each step of the curve; `typed` is its value as it would be typed."""
 
     x: float
     y: float
@@ -67,7 +67,7 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything the template needs. `own` is the number of the customer's stop, `None` where the value is unknown."""
+    """Everything the template needs. `own` is the index of the customer's own stop, `None` for an unknown value."""
 
     curve: Curve
     zones: tuple[Zone, ...]
@@ -89,18 +89,18 @@ class Drawing:
 
     @property
     def anchor(self) -> str:
-        """On which side of its line the customer's label stands: inside, and away from the bands' labels if it can."""
+        """On which side of its line the customer's label is written: inside, if possible not over the bands' labels."""
         if self.labels_right:
-            return "end" if self.at.x > ROOM else "start"
-        return "start" if self.at.x < 100 - ROOM else "end"
+            return "end" if self.at.x > CUSTOMER_LABEL_WIDTH else "start"
+        return "start" if self.at.x < 100 - CUSTOMER_LABEL_WIDTH else "end"
 
     @property
     def labels_right(self) -> bool:
-        """Say on which side the bands' labels stand: where the curve leaves them more room."""
-        return self._room(lambda x: x > 100 - LABELS) > self._room(lambda x: x < LABELS)
+        """Whether the bands' labels are written on the right: on the side where the curve leaves them more room."""
+        return self._clearance(lambda x: x > 100 - BAND_LABEL_WIDTH) > self._clearance(lambda x: x < BAND_LABEL_WIDTH)
 
-    def _room(self, near: Callable[[float], bool]) -> float:
-        heights = [zone.y + zone.height - ABOVE for zone in self.zones]
+    def _clearance(self, near: Callable[[float], bool]) -> float:
+        heights = [zone.y + zone.height - BAND_LABEL_GAP for zone in self.zones]
         distances = [abs(stop.y - height) for stop in self.stops if near(stop.x) for height in heights]
         own_there = self.own is not None and near(self.at.x)
         return min(distances, default=100.0) - (100.0 if own_there else 0.0)
@@ -115,14 +115,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a number's range that is drawn; a whole number takes half a unit on each side of itself."""
+    """The part of a number's range that is drawn. `half` is half the width of a whole number's step, else 0."""
 
     low: float
     high: float
     half: float
 
     def x(self, value: float) -> float:
-        """Return the place of a value, at a side where it is outside."""
+        """Return the x of a value; that of the nearer side where it lies outside."""
         return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 3)
 
 
@@ -137,7 +137,7 @@ def drawing(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing:
 
 
 def zones(product: Product) -> tuple[Zone, ...]:
-    """Return the bands as they lie behind the curve."""
+    """Return the bands, which are drawn behind the curve."""
     return tuple(
         Zone(
             band,
@@ -155,18 +155,18 @@ def height(score: float) -> float:
 
 
 def window(curve: Curve) -> Window:
-    """Return what to draw of a number: what the model has seen and the customer's own value, with some room."""
+    """Return the part of a number's range to draw: the training data's, the customer's own value, and a margin."""
     constraint = curve.factor.constraint
     assert isinstance(constraint, Number)
     low, high = _seen(curve) or (constraint.minimum, constraint.maximum)
     half = 0.5 if constraint.whole else 0.0
     width = (high - low) or 1.0
-    # A value very far off would squeeze the curve to a line: it is marked at the side in its place.
+    # A value very far away is marked at the side: drawn to scale, it would leave no room for the curve.
     if isinstance(curve.own, int | float) and low - width <= curve.own <= high + width:
         low, high = min(low, curve.own), max(high, curve.own)
     width = (high - low) or 1.0
     unit = max(10.0 ** math.floor(math.log10(width) - 1), 1.0 if constraint.whole else 0.0)
-    low, high = _down(low - PADDING * width, unit), -_down(-high - PADDING * width, unit)
+    low, high = _down(low - MARGIN * width, unit), -_down(-high - MARGIN * width, unit)
     return Window(max(low, constraint.minimum) - half, min(high, constraint.maximum) + half, half)
 
 
@@ -188,7 +188,7 @@ def _of_number(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing
     shown, seen = window(curve), _seen(curve)
     low, high = (shown.low + shown.half, shown.high - shown.half)
     inside = [step for step in curve.steps if _number(step.end) >= low and _number(step.start) < high]
-    resting = (_resting(curve, step, low, high) for step in inside)
+    resting = (_resting_value(curve, step, low, high) for step in inside)
     stops = tuple(_stop_on(product, curve, value, shown, verdict_at) for value in resting)
     own = next((place for place, step in enumerate(inside) if _holds(curve, step)), None)
     if own is None and curve.own is not None:
@@ -215,7 +215,7 @@ def _of_number(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawing
 def _pinned(
     product: Product, curve: Curve, stops: tuple[Stop, ...], shown: Window, verdict_at: VerdictAt
 ) -> tuple[tuple[Stop, ...], int]:
-    """Add the customer's own value as a stop at the side that it lies beyond."""
+    """Add a stop for the customer's own value, which lies outside what is drawn, at the nearer side."""
     assert isinstance(curve.own, int | float)
     stop = _stop_on(product, curve, curve.own, shown, verdict_at)
     return ((stop, *stops), 0) if curve.own < shown.low else ((*stops, stop), len(stops))
@@ -254,7 +254,7 @@ def _of_options(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawin
 
 
 def _unknown(product: Product, curve: Curve, verdict_at: VerdictAt) -> Stop | None:
-    """Return what a blank would give, where the factor may be blank."""
+    """Return the stop of a blank value; `None` where the factor must not be blank."""
     score = curve.score_unknown
     return None if score is None else _stop(product, curve, 0.0, None, score, verdict_at)
 
@@ -292,8 +292,8 @@ def _path(steps: list[Step], shown: Window) -> str:
     return " ".join(lines)
 
 
-def _resting(curve: Curve, step: Step, low: float, high: float) -> float:
-    """Return the value at which the marker rests on a step: the customer's own, else a round one in what is shown."""
+def _resting_value(curve: Curve, step: Step, low: float, high: float) -> float:
+    """Return the value at which the marker rests on a step: the customer's own, else a round one."""
     if isinstance(curve.own, int | float) and _holds(curve, step):
         return curve.own
     after, last = max(_number(step.start), low), min(_number(step.end), high)
@@ -326,7 +326,7 @@ def _holds(curve: Curve, step: Step) -> bool:
 
 
 def _range(curve: Curve, step: Step) -> str:
-    """Say a number's step: whole numbers with both ends, others above the one before."""
+    """Write the range of a number's step: "3 to 50" for whole numbers, else "above 12.25 to 61.5"."""
     start, end = _number(step.start), _number(step.end)
     if step is curve.steps[0]:
         return _written(curve, end) if start == end else f"{_written(curve, start)} to {_written(curve, end)}"
@@ -336,7 +336,7 @@ def _range(curve: Curve, step: Step) -> str:
 
 
 def _written(curve: Curve, value: Value) -> str:
-    """Write an edge for reading: four decimals at most."""
+    """Write an end of a step, rounded to four decimals."""
     assert isinstance(value, int | float)
     return number(round(value, 4))
 
