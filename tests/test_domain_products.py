@@ -21,9 +21,9 @@ def test_it_works() -> None:
 @pytest.mark.parametrize("factor", [f.GENDER, f.AGE, f.GEOGRAPHY], ids=lambda factor: factor.name)
 @pytest.mark.parametrize("role", ["required", "optional", "policy_factors"])
 def test_a_credit_product_cannot_score_a_protected_factor(factor, role) -> None:
-    apart = tuple(each for each in ALLOWANCE.protected if each is not factor)
+    protected = tuple(each for each in ALLOWANCE.protected if each is not factor)
     with pytest.raises(ProductRefused, match=f"must not score {factor.name}"):
-        remake(ALLOWANCE, protected=apart, **{role: (*getattr(ALLOWANCE, role), factor)})
+        remake(ALLOWANCE, protected=protected, **{role: (*getattr(ALLOWANCE, role), factor)})
 
 
 def test_gender_is_never_scored() -> None:

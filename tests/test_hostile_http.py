@@ -132,8 +132,8 @@ def choices(page: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def doors(ready_instance, tmp_path_factory) -> Iterator[list[tuple[type[Sender], Engine]]]:
-    """The doors in turn: pages twice, the API on each engine."""
+def ways_in(ready_instance, tmp_path_factory) -> Iterator[list[tuple[type[Sender], Engine]]]:
+    """The ways in, in turn: pages twice, the API on each engine."""
     with ExitStack() as stack:
         engines = {}
         for name in ("flask", "fastapi"):
@@ -257,11 +257,11 @@ def check_batch(engine: Engine, product: Product, content: bytes, told: Told) ->
         check_scored(engine, product, told, file, good)
 
 
-def outcome(doors: list[tuple[type[Sender], Engine]], seed: int) -> str:
+def outcome(ways_in: list[tuple[type[Sender], Engine]], seed: int) -> str:
     """Send one file in; return how it ended."""
     product, content = hostile(seed)
     name = Random(seed).choice(NAMES)
-    sender, engine = doors[seed % len(doors)]
+    sender, engine = ways_in[seed % len(ways_in)]
     told = sender(engine).send(product, name, content)
     assert max(told.statuses) < 500, told.statuses
     if told.unclear:
@@ -276,11 +276,11 @@ def outcome(doors: list[tuple[type[Sender], Engine]], seed: int) -> str:
 
 
 @pytest.mark.parametrize("first", range(0, FILES, BATCH))
-def test_a_hostile_file_is_refused_or_accounted_for(doors, first) -> None:
+def test_a_hostile_file_is_refused_or_accounted_for(ways_in, first) -> None:
     ends = Counter[str]()
     for seed in range(first, first + BATCH):
         try:
-            ends[outcome(doors, seed)] += 1
+            ends[outcome(ways_in, seed)] += 1
         except Exception as error:
             error.add_note(f"the file of seed {seed}")
             raise

@@ -139,10 +139,10 @@ def test_the_dissatisfaction_loop(churn):
     """Low satisfaction with many complaints raises the odds more than the two apart, by more than chance would."""
     low, many = churn.columns["CustomerSatisfaction"] <= 2, churn.columns["ComplaintsFiled"] >= 2
     cells = [(rows & (churn.labels == left)).sum() for rows in (low & many, ~low & ~many) for left in (1, 0)]
-    apart = [(rows & (churn.labels == left)).sum() for rows in (low & ~many, ~low & many) for left in (1, 0)]
+    one_alone = [(rows & (churn.labels == left)).sum() for rows in (low & ~many, ~low & many) for left in (1, 0)]
     both, neither = np.log(cells[0] / cells[1]), np.log(cells[2] / cells[3])
-    loop = both + neither - np.log(apart[0] / apart[1]) - np.log(apart[2] / apart[3])
-    error = np.sqrt(np.sum(1 / np.array(cells + apart)))
+    loop = both + neither - np.log(one_alone[0] / one_alone[1]) - np.log(one_alone[2] / one_alone[3])
+    error = np.sqrt(np.sum(1 / np.array(cells + one_alone)))
     assert loop > 0.2
     assert loop / error > 4
 

@@ -63,10 +63,10 @@ def test_protected_values_stand_apart(database, customer, outcome) -> None:
     Decisions(database).record(customer, outcome, "a" * 64)
     with database.engine.connect() as connection:
         row = connection.execute(text("SELECT * FROM decisions")).mappings().one()
-        apart = connection.execute(text("SELECT * FROM protected_values")).mappings().one()
+        protected = connection.execute(text("SELECT * FROM protected_values")).mappings().one()
     for name in ("Gender", "Age", "Geography"):
         assert name not in str(dict(row))
-        assert name in str(dict(apart))
+        assert name in str(dict(protected))
 
 
 def test_one_submission_is_one_decision_however_many_send_it(database, customer, outcome) -> None:

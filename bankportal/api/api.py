@@ -41,7 +41,7 @@ class Api:
     def __init__(self, services: Services):
         self.services = services
         self.documents: Mapping[str, Callable[[], Reply]] = openapi.DOCUMENTS
-        # Callers name few hosts, and judging one takes longer than reading the other headers.
+        # Callers name few hosts, and checking one takes longer than reading the other headers.
         self._is_trusted = lru_cache(MAX_HOSTS)(partial(host_is_trusted, trusted_list=services.config.trusted_hosts))
         self.legacy_operations = legacy.OPERATIONS if services.config.legacy_api else ()
         self._fixed_paths: dict[str, Methods] = {}

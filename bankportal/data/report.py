@@ -295,7 +295,7 @@ def separations(table: Table) -> tuple[Separation, ...]:
 
 
 def separation(values: NDArray[Any], label: NDArray[np.float64]) -> float:
-    """Return the best AUC of one factor alone, whether the label rises or falls with it.
+    """Return the best AUC of one factor alone, whether the label rises or falls with it; both arrays are (rows,).
 
     A number is tried in its order, blanks lowest or highest, and as levels; a choice as levels. Levels are ranked by
     their share of label 1, and blank is a level of its own. So a leak through blanks or a middle range shows as well.

@@ -39,7 +39,11 @@ def last_left(thresholds: Floats) -> Floats:
 
 
 def reachable(forest: Forest, row: Floats, columns: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the inner nodes that split on `columns` and that a row can reach when only these columns change."""
+    """Return the inner nodes that split on `columns` and that a row can reach when only these columns change.
+
+    `row` (columns of the encoding,) with NaN for unknown; `columns` (columns,) are positions in it. Nodes
+    are returned as positions in the forest's arrays, (nodes,).
+    """
     left = goes_left(forest, row)
     free = np.isin(forest.feature, columns)
     reached, here = [], forest.roots[forest.feature[forest.roots] != LEAF].astype(np.intp)
@@ -71,15 +75,15 @@ class Multiples:
         return cls(exact.numerator, 1 if constraint.whole else exact.denominator)
 
     def times(self, number: Floats) -> Floats:
-        """Return the step times each number."""
+        """Return the step times each number, in any shape."""
         return number * self.numerator / self.denominator
 
     def at_most(self, values: Floats) -> Floats:
-        """Return the largest multiple that is not above each value."""
+        """Return the largest multiple that is not above each value, in any shape."""
         number = np.floor(values * (self.denominator / self.numerator))
         number = np.where(self.times(number) > values, number - 1, number)  # the division rounds
         return self.times(np.where(self.times(number + 1) <= values, number + 1, number)) + 0.0  # no -0.0
 
     def at_least(self, values: Floats) -> Floats:
-        """Return the smallest multiple that is not below each value."""
+        """Return the smallest multiple that is not below each value, in any shape."""
         return 0.0 - self.at_most(-values)

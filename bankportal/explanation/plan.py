@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def parents(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """For each depth from 1 on: its visits, and the visit of each one's parent."""
+        """For each depth from 1 on, two arrays (visits,): its visits, and the visit of each one's parent."""
         depth = self.visits[0]
         last: dict[int, int] = {}
         parent = np.zeros(len(depth), dtype=np.int64)
@@ -68,7 +68,7 @@ class Plan:
 
     @cached_property
     def ranks(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """The groups that have a first inner node, with these nodes; those with a second one, and so on."""
+        """Pairs of arrays (groups,): the groups with a first inner node, and these nodes; with a second; and so on."""
         first, last = self.groups[:2]
         by_rank = (np.flatnonzero(last - first > rank) for rank in range(int((last - first).max())))
         return [(groups, first[groups] + rank) for rank, groups in enumerate(by_rank)]
@@ -186,7 +186,11 @@ def plan(forest: Forest, encoding: Encoding) -> Plan:
 
 
 def codes(forest: Forest, columns: int) -> tuple[Floats, NDArray[np.int64], list[int]]:
-    """Return the columns' thresholds, where each column starts, and each node's threshold's number in its column."""
+    """Return all columns' thresholds (thresholds,), where each column starts (columns + 1,), and a code for each node.
+
+    A node's code is the number of its threshold among those of its column. Raises `ValueError` where there are too many
+    columns, or too many thresholds of one column.
+    """
     code = np.zeros(len(forest.feature), dtype=np.int64)
     by_column = []
     for column in range(columns):

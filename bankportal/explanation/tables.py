@@ -120,7 +120,7 @@ def _at_cache_line(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of an array whose memory starts at a cache line."""
+    """Return a copy of an array of any shape, whose memory starts at a cache line."""
     copy = _at_cache_line(array.shape, array.dtype)
     copy[...] = array
     return copy

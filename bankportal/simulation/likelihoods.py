@@ -44,7 +44,7 @@ def rows_of(columns: Columns) -> int:
 
 
 def number(columns: Columns, name: str) -> Floats:
-    """Return a factor as floats, unknown values and an absent column filled with the typical customer's value."""
+    """Return a factor as floats (rows,), blanks and an absent column filled with the typical customer's value."""
     if name not in columns:
         return np.full(rows_of(columns), TYPICAL[name])
     values = as_floats(columns[name])
@@ -52,12 +52,12 @@ def number(columns: Columns, name: str) -> Floats:
 
 
 def as_floats(values: Column) -> Floats:
-    """Return numbers as float64, `None` as NaN."""
+    """Return numbers as float64 in the same shape, `None` as NaN."""
     return np.asarray(values, dtype=np.float64)
 
 
 class Family(Protocol):
-    """A family of distributions with one location a row."""
+    """A family of distributions with one location a row. Arrays are (rows,) float64, or broadcast to it."""
 
     def draw(self, location: Floats, generator: np.random.Generator) -> Floats:
         """Draw one value a row; `location` has shape (rows,)."""

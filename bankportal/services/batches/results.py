@@ -42,14 +42,14 @@ class Results:
         return self.count
 
     def pieces(self) -> Iterator[NDArray[Any]]:
-        """Yield all records, up to `PIECE` at a time."""
+        """Yield all records in order, as arrays of `RESULT`, up to `PIECE` at a time."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             for start in range(0, self.count, PIECE):
                 yield self._read(file, min(PIECE, self.count - start))
 
     def take(self, numbers: NDArray[np.int64]) -> list[Any]:
-        """Return the records at some places of the file, in the order of `numbers`."""
+        """Return the records at the places `numbers` (records,), from 0, in that order."""
         with self.path.open("rb") as file:
             return [self._at(file, int(number)) for number in numbers]
 
@@ -61,7 +61,7 @@ class Results:
         return record if record is not None and record["position"] == position else None
 
     def first(self, count: int, sort_key: SortKey, keep: Filter | None = None) -> tuple[NDArray[np.int64], int]:
-        """Return the places of the first `count` records by a sort key, and how many records `keep` keeps in all.
+        """Return the places (records,) of the first `count` records by a sort key, and how many `keep` keeps in all.
 
         The sort is stable. Memory grows with `count`, not with the file.
         """
