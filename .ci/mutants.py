@@ -32,9 +32,9 @@ def main() -> None:
     print(mutmut("results"))
     mutmut("export-cicd-stats")
     counts = json.loads((FOLDER / "mutmut-cicd-stats.json").read_text(encoding="utf-8"))
-    killed = counts["killed"] + counts["timeout"]
-    print(f"{killed} of {counts['total']} mutants killed: {killed / counts['total']:.1%}")
-    sys.exit(killed < MIN_SHARE * counts["total"])
+    killed, total = counts["killed"], counts["total"]
+    print(f"{killed} of {total} mutants killed: {killed / total:.1%}")
+    sys.exit(killed < MIN_SHARE * total)
 
 
 if __name__ == "__main__":
