@@ -64,6 +64,14 @@ def test_each_bar_says_whether_it_is_a_reason_and_why_not() -> None:
     assert "at least 0.5 points and 5% of the weightiest" in drawn.rule
 
 
+def test_a_named_rule_is_not_counted_among_what_weighs_more() -> None:
+    outcome = outcome_of(Age=0.2, Balance=-0.1, HasLoan=0.05, Tenure=0.04)
+    factors = [Reason(name, None, outcome.contributions[name], "") for name in ("Age", "Balance", "HasLoan")]
+    outcome.reasons = (Reason(None, "band", 0.0, ""), *factors)
+    drawn = bars.bars(SimpleNamespace(**{**vars(outcome), "product": CHURN}), {}, None)
+    assert [bar.omission for bar in drawn.moving] == ["", "", "", "Not a reason: those that are named weigh more."]
+
+
 def test_nothing_moves() -> None:
     drawn = bars.bars(outcome_of(Age=0.0), {}, {})
     assert drawn.moving == ()

@@ -90,6 +90,16 @@ def test_without_script(new_page, decide) -> None:
     expect(page.locator(".gauge-value")).to_have_count(2)
 
 
+@pytest.mark.parametrize("factor", ["AvgTransactionAmount", "MonthlyObligations", "HasLoan"])
+def test_on_a_phone_the_curves_table_shows_every_column(new_page, decide, factor) -> None:
+    page = new_page(viewport={"width": 320, "height": 844})
+    page.goto(f"{decide('allowance', **POOR)}?what-if={factor}")
+    page.get_by_text("The curve as a table").click()
+    table = page.get_by_role("region", name="Steps of the curve")
+    expect(table.get_by_role("columnheader", name="Band by the score")).to_be_visible()
+    assert table.evaluate("region => region.scrollWidth <= region.clientWidth")
+
+
 def test_trying_a_suggestion(new_page, decide) -> None:
     page = new_page()
     page.goto(decide("churn", Age="60", NumOfProducts="4", IsActiveMember="0", ComplaintsFiled="3"))

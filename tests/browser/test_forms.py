@@ -261,6 +261,16 @@ def test_a_gauge_card_that_grows_does_not_cover_the_field_that_is_typed_in(share
     assert page.evaluate(COVERING) == ""
 
 
+@EACH_PRODUCT
+def test_the_gauge_card_can_be_reached_in_a_low_window(shared_portal, new_page, product) -> None:
+    page = new_page(viewport={"width": 1280, "height": 400})  # half of a screen, or a whole one enlarged
+    page.goto(f"{shared_portal}/{product.key}/?example=1")
+    page.wait_for_load_state()
+    for control in page.locator(".result").locator("button, summary").all():
+        control.focus()
+        assert page.evaluate(COVERING) == ""
+
+
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
 def test_the_button_of_the_gauge_card_records(portal, new_page, recorded, script) -> None:
     page = new_page(java_script_enabled=script)

@@ -155,7 +155,7 @@ def omission_words(product: Product, omission: Omission, contribution: float) ->
         Omission.RULE_ALONE: "",  # said once, above the table
         Omission.SPEAKS_FOR: f"Not a reason here: it {verb.singular}.",
         Omission.NOT_BY_ITSELF: f"Not a reason: it {verb.singular} only together with other values.",
-        Omission.TOO_MANY: f"Not a reason: the {MAX_REASONS} that are named weigh more.",
+        Omission.TOO_MANY: "Not a reason: those that are named weigh more.",
         Omission.TOO_SMALL: "Too small to be a reason.",
     }[omission]
 
