@@ -240,6 +240,15 @@ def test_no_page_scrolls_sideways_and_each_has_its_landmarks(steps, new_page, wi
     assert wide == {}
 
 
+@pytest.mark.parametrize("step", ["checked", "done"])
+def test_on_a_phone_what_to_repair_is_whole(steps, new_page, step) -> None:
+    address, paths = steps
+    page = new_page(viewport={"width": 320, "height": 844})
+    page.goto(address + paths[step])
+    table = page.get_by_role("region", name="Rejected rows", exact=True)
+    assert table.evaluate("region => region.scrollWidth <= region.clientWidth")
+
+
 def test_on_a_phone_the_result_shows_outcome_and_reason_and_can_be_sorted(
     portal, csrf_app, new_page, some_customers
 ) -> None:
