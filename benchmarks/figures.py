@@ -20,9 +20,10 @@ from bankportal.data.reading import Table, read
 from bankportal.data.report import separations
 from bankportal.domain.products import CHURN, PRODUCTS, Product
 from bankportal.model.encoding import Encoding
+from bankportal.registry.trained import TrainedModel
 from bankportal.resources import resource
 from bankportal.simulation.recipe import augment_file, simulate_file, truth_for
-from bankportal.training.training import Trained, grow, train
+from bankportal.training.training import grow, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
@@ -39,7 +40,7 @@ def shipped(product: Product, folder: Path) -> Path:
     return path
 
 
-def trained_on(path: Path, product: Product, seed: int = 0) -> Trained:
+def trained_on(path: Path, product: Product, seed: int = 0) -> TrainedModel:
     """Train as `flask train` does."""
     simulated = truth_for(path)
     ceiling = {"achievable": simulated.achievable, "truth": simulated.truth} if simulated else None

@@ -415,7 +415,9 @@ def test_up_refuses_a_port_that_is_none(config, monkeypatch, port) -> None:
 )
 def test_make_up_hands_engine_and_port_on(variables, options) -> None:
     root = Path(__file__).parents[1]
-    plain = {name: value for name, value in os.environ.items() if name not in {"PORT", "ENGINE"}}
+    plain = {
+        name: value for name, value in os.environ.items() if name not in {"PORT", "ENGINE", "MAKEFLAGS", "MAKELEVEL"}
+    }
     made = subprocess.run(["make", "-n", "up", *variables], cwd=root, env=plain, capture_output=True, text=True)
     assert made.stdout.splitlines()[-1].split() == [".venv/bin/flask", "up", *options]
 

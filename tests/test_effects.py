@@ -5,11 +5,11 @@ import pytest
 
 from bankportal.explanation.effects import MAX_TREES, Effects
 from bankportal.model import compiling
-from bankportal.model.encoding import Column, Encoding
+from bankportal.model.encoding import EncodedColumn, Encoding
 from tests.test_explain import SMALL, customers, small
 from tests.test_kernels import forest_of, needs_numba, rows_of
 
-SIX = Encoding(tuple(Column(f"Number{number}") for number in range(6)))
+SIX = Encoding(tuple(EncodedColumn(f"Number{number}") for number in range(6)))
 
 
 @pytest.fixture(params=["compiled", "numpy"])

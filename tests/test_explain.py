@@ -16,23 +16,23 @@ from bankportal.explanation.explainer import Explainer
 from bankportal.explanation.plan import plan
 from bankportal.explanation.tables import Tables
 from bankportal.model import compiling
-from bankportal.model.encoding import Column, Encoding
+from bankportal.model.encoding import EncodedColumn, Encoding
 from bankportal.model.forest import Forest
 from bankportal.training.training import forest_from_sklearn
 
 SMALL = Encoding(
     (
-        Column("Age"),
-        Column("Geography", "France"),
-        Column("Geography", "Germany"),
-        Column("Geography", "Spain"),
-        Column("Balance"),
-        Column("Tenure"),
-        Column("IsActive"),
-        Column("Salary"),
+        EncodedColumn("Age"),
+        EncodedColumn("Geography", "France"),
+        EncodedColumn("Geography", "Germany"),
+        EncodedColumn("Geography", "Spain"),
+        EncodedColumn("Balance"),
+        EncodedColumn("Tenure"),
+        EncodedColumn("IsActive"),
+        EncodedColumn("Salary"),
     )
 )
-LARGE = Encoding(tuple(Column(f"Number{number}") for number in range(20)))
+LARGE = Encoding(tuple(EncodedColumn(f"Number{number}") for number in range(20)))
 
 
 def customers(encoding, rows, seed, blanks=0.1):
@@ -263,7 +263,7 @@ def test_tables_of_another_forest_are_refused():
     tables = build(forest, SMALL, matrix)
     content = tables.to_bytes()
     other = replace(forest, value=forest.value * 0.999)
-    renamed = Encoding((Column("Years"), *SMALL.columns[1:]))
+    renamed = Encoding((EncodedColumn("Years"), *SMALL.columns[1:]))
     for stranger, encoding in ((small(1)[1], SMALL), (other, SMALL), (forest, renamed)):
         with pytest.raises(ValueError, match="another forest"):
             Tables.from_bytes(content, stranger, encoding)

@@ -21,7 +21,7 @@ from bankportal.domain.factors import normalised_name
 from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.batches.chunks import answer_columns
-from bankportal.services.batches.uploads import _shown as shown
+from bankportal.services.batches.uploads import _display_name as shown
 from tests.api.conftest import Engine, running
 from tests.conftest import config_for
 from tests.test_hostile_files import FILES, HINT, MAX_COLUMNS, check_refusal, hostile
