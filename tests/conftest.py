@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from socketserver import BaseServer
 
     from flask import Flask
     from flask.testing import FlaskClient
@@ -251,11 +252,17 @@ def listening(app: Flask) -> Iterator[int]:
         def log(self, *_args) -> None:
             pass
 
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    with served(make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)) as port:
+        yield port
+
+
+@contextmanager
+def served(server: BaseServer) -> Iterator[int]:
+    """Let a server work in a thread and give the port; close it in the end."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield server.server_port
+        yield server.server_address[1]
     finally:
         server.shutdown()
         thread.join()

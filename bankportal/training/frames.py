@@ -16,6 +16,7 @@ import pandas as pd
 
 from bankportal.data import reading
 from bankportal.data.columns import CellProblem
+from bankportal.data.locations import EXTRA
 from bankportal.data.reading import Table
 from bankportal.domain.constraints import Choice, Constraint, Number, YesNo
 from bankportal.domain.errors import DataRefused
@@ -43,7 +44,7 @@ def read_file(path: str | Path, product: Product) -> Table:
     try:
         frame = reader(path)
     except ImportError:
-        raise DataRefused(f"{path.name} needs pyarrow to be read: pip install bankportal[dask]") from None
+        raise DataRefused(f"{path.name} needs pyarrow to be read: {EXTRA}") from None
     except Exception as error:  # pandas and pyarrow raise many kinds on damaged files
         raise DataRefused(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
     return replace(read_frame(frame, product, path.name), sha256=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pytest
 
 from tests.api.conftest import ENGINES, address_of, running
 from tests.api.test_legacy import ALLOWANCE_BODY, CHURN_BODY
-from tests.conftest import config_for
+from tests.conftest import config_for, served
 
 OLDER_PAGE = """\
 <!doctype html>
@@ -56,15 +55,8 @@ class Quiet(SimpleHTTPRequestHandler):
 @contextmanager
 def elsewhere(folder: Path) -> Iterator[int]:
     """Serve a folder as another origin and give the port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Quiet(*given, directory=folder))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Quiet(*given, directory=folder))) as port:
+        yield port
 
 
 @pytest.fixture(params=ENGINES)
