@@ -9,6 +9,7 @@ from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
 from bankportal.services.batches.uploads import Batches
 from bankportal.services.batches.worker import Worker
+from bankportal.services.declarations import Declarations
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
@@ -28,6 +29,7 @@ class Services:
 
     config: Config
     database: Database
+    declarations: Declarations
     decisions: Decisions
     keys: IdempotencyKeys
     models: Models
@@ -47,6 +49,7 @@ def build(config: Config) -> Services:
     return Services(
         config=config,
         database=database,
+        declarations=Declarations(),
         decisions=decisions,
         keys=IdempotencyKeys(database),
         models=models,

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Bar, bars, write
+from common import CHURN, Bar, bars, write
 from services import PICKLE
 from sklearn.ensemble import RandomForestClassifier
 
@@ -39,7 +39,6 @@ from bankportal.config import load
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source, Text
 from bankportal.domain.factors import Factor
-from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
 from bankportal.store.migrate import upgrade

@@ -28,14 +28,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Bar, Floats, Peer, bars, ratio_bar, seconds, table, write
+from common import CHURN, PRODUCTS, Bar, Floats, Peer, bars, ratio_bar, seconds, table, write
 from figures import shipped, trained_on
 from sklearn.ensemble import RandomForestClassifier
 
 from bankportal import wiring
 from bankportal.cli.score import score_file
 from bankportal.config import load
-from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.model.compiling import processors
 from bankportal.simulation.recipe import simulate_file
 from bankportal.store.migrate import upgrade

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from bankportal.domain.products import CHURN
+from bankportal.domain.portfolio import shipped_portfolio
 from bankportal.model.compiling import processors
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
 from bankportal.simulation import simulate
 from bankportal.training.training import forest_from_sklearn
 
+PRODUCTS = shipped_portfolio()
+CHURN, ALLOWANCE = PRODUCTS["churn"], PRODUCTS["allowance"]
 RESULTS = Path(__file__).with_name("results.md")
 REFERENCE, MANY, SEED = 8_000, 100_000, 7
 LIBRARIES = (

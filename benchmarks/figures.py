@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from common import CHURN, PRODUCTS
 from sklearn.model_selection import StratifiedKFold
 
 from bankportal.cli.train import MADE_ROWS, MADE_SEED, SHIPPED
 from bankportal.data.measures import area_under_curve
 from bankportal.data.reading import Table, read
 from bankportal.data.report import separations
-from bankportal.domain.products import CHURN, PRODUCTS, Product
+from bankportal.domain.products import Product
 from bankportal.model.encoding import Encoding
 from bankportal.registry.trained import TrainedModel
 from bankportal.resources import resource

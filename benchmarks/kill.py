@@ -21,11 +21,11 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+from common import CHURN
 
 from bankportal import logs, wiring
 from bankportal.config import Config, load
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Span, State
-from bankportal.domain.products import CHURN
 from bankportal.services.batches import isolated_run, worker
 from bankportal.services.batches.chunks import score_block
 from bankportal.simulation.simulate import SIMULATORS

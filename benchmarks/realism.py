@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from common import CHURN
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
 from bankportal.data.measures import area_under_curve
 from bankportal.data.reading import Table, read
-from bankportal.domain.products import CHURN
 from bankportal.resources import resource
 from bankportal.simulation import customers, recipe
 

@@ -11,10 +11,11 @@ import threading
 import time
 from pathlib import Path
 
+from common import CHURN
+
 from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import CHURN
 from bankportal.domain.schema import Customer, validate
 from bankportal.store.migrate import upgrade
 

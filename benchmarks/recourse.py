@@ -12,12 +12,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from common import SEED, Bar, Floats, bars, write
+from common import ALLOWANCE, SEED, Bar, Floats, bars, write
 from sklearn.ensemble import RandomForestClassifier
 
 from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.policy import Value
-from bankportal.domain.products import ALLOWANCE
 from bankportal.explanation.curve import curve
 from bankportal.explanation.recourse import Recourse, candidates, kernels, recourse
 from bankportal.model.compiling import NO_NUMBA

@@ -15,7 +15,8 @@ from bankportal.cli.train import train
 from bankportal.cli.up import up
 from bankportal.cli.worker import worker
 from bankportal.config import PREFIX, SETTINGS
-from bankportal.domain.products import PRODUCTS, Product, ProductFactor, Role
+from bankportal.domain.portfolio import shipped_portfolio
+from bankportal.domain.products import Product, ProductFactor, Role
 
 HERE = Path(__file__).parent
 COMMANDS = (up, worker, train, data, score, models, audit)
@@ -74,7 +75,7 @@ def _command(command: click.Command, prefix: str) -> list[str]:
 
 def factors() -> str:
     """Document every product's factors, bands and label."""
-    return "# Factors\n\n" + "\n".join(_product(product) for product in PRODUCTS.values())
+    return "# Factors\n\n" + "\n".join(_product(product) for product in shipped_portfolio().values())
 
 
 def _product(product: Product) -> str:

@@ -25,9 +25,10 @@ from werkzeug.serving import make_server
 
 from bankportal import create_app
 from bankportal.cli.up import prepare
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.portfolio import shipped_portfolio
 from bankportal.web.forms import example_values
 
+PRODUCTS = shipped_portfolio()
 HERE = Path(__file__).parent / "screenshots"
 DATA = Path(__file__).parents[1] / "migrations_data"
 WIDTHS = {"desktop": (1440, 900), "tablet": (820, 1180), "phone": (390, 844)}

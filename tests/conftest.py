@@ -92,8 +92,8 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
 @pytest.fixture(scope="session")
 def bank_files(made_once) -> dict[str, Path]:
     """A small simulated data file for each product."""
-    from bankportal.domain.products import PRODUCTS
     from bankportal.simulation import simulate
+    from tests.shipped import PRODUCTS
 
     def make(folder: Path) -> None:
         for key, simulator in simulate.SIMULATORS.items():
@@ -109,7 +109,8 @@ def trained(bank_files, made_once):
     import copyreg
     import pickle
 
-    from bankportal.domain.products import PRODUCTS, Product
+    from bankportal.domain.products import Product
+    from tests.shipped import PRODUCTS
 
     copyreg.pickle(Product, lambda product: (declared_product, (product.key,)))
 
@@ -127,7 +128,7 @@ def trained(bank_files, made_once):
 
 def declared_product(key: str):
     """Return the one product with this key: what was trained in another process belongs to the same one."""
-    from bankportal.domain.products import PRODUCTS
+    from tests.shipped import PRODUCTS
 
     return PRODUCTS[key]
 
@@ -278,7 +279,7 @@ def client(app) -> FlaskClient:
 @pytest.fixture
 def examples() -> dict[str, dict[str, str]]:
     """Each product's example customer, as typed."""
-    from bankportal.domain.products import PRODUCTS
+    from tests.shipped import PRODUCTS
 
     return {
         product.key: {entry.factor.name: entry.factor.example for entry in product.factors}
@@ -367,7 +368,7 @@ def portal(config, database):
 def with_models(config, built) -> None:
     """Register the instance's model versions in another database."""
     from bankportal import wiring
-    from bankportal.domain.products import PRODUCTS
+    from tests.shipped import PRODUCTS
 
     first = wiring.build(config)
     for product in PRODUCTS.values():

@@ -4,8 +4,8 @@ import pytest
 
 from bankportal import create_app
 from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.products import CHURN
 from tests.conftest import config_for
+from tests.shipped import CHURN
 
 
 def test_it_works(client) -> None:

@@ -7,11 +7,11 @@ from sqlalchemy import text
 
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.proving import verified_receipt
+from tests.shipped import ALLOWANCE, CHURN
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]

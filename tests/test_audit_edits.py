@@ -11,11 +11,11 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head
 from bankportal.store.receipts import add_batch
 from bankportal.store.tables import decisions, jobs, protected_values, receipts
+from tests.shipped import ALLOWANCE, CHURN
 from tests.test_receipts import insert_job
 
 EDITS = 500

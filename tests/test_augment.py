@@ -10,12 +10,12 @@ from scipy import stats
 from bankportal.data.measures import area_under_curve
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.resources import resource
 from bankportal.simulation import customers, recipe, simulate
 from bankportal.simulation.augment import augment, augment_known
 from bankportal.simulation.likelihoods import draw_all, sigmoid
+from tests.shipped import CHURN
 
 ROWS = 20_000
 NAMES = [behaviour.factor.name for behaviour in customers.BEHAVIOURS]

@@ -11,10 +11,10 @@ from sqlalchemy import update
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, NotFound, TooLarge
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import Batches
 from bankportal.store.tables import jobs
+from tests.shipped import ALLOWANCE, CHURN
 
 
 def repr_of_beginning(content: bytes) -> str:

@@ -18,7 +18,7 @@ from bankportal.data.report import (
     separation,
 )
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, CHURN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 HEADER = "CustomerId,CreditScore,Age,Tenure,Balance,Geography,SupportCalls,shoes,Churn"

@@ -16,7 +16,6 @@ from bankportal.data.formulas import SIGNS, neutralise
 from bankportal.domain.constraints import NUMBER, Choice, Number, Source
 from bankportal.domain.errors import ExplanationRefused, InvalidInput
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import (
     MAX_REASONS,
     MIN_POINTS,
@@ -47,6 +46,7 @@ from bankportal.services.batches.chunks import (
     scored_header,
 )
 from bankportal.services.scoring import outcome_columns, outcome_of
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 ROWS = 600
 PRODUCT = pytest.mark.parametrize("key", PRODUCTS)

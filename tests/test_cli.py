@@ -18,8 +18,8 @@ from bankportal.cli import up
 from bankportal.cli.models import models
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.products import CHURN, PRODUCTS
 from tests.conftest import REAL_DATA, ROWS, plant_few_trees, write_csv
+from tests.shipped import CHURN, PRODUCTS
 
 
 @pytest.fixture(autouse=True)

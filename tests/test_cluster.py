@@ -16,11 +16,11 @@ from bankportal.cli.score import mapping_of, score_file
 from bankportal.data import locations
 from bankportal.data.locations import input_at, source_at
 from bankportal.domain.errors import DataRefused, VersionRefused
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.services.batches import cluster
 from bankportal.services.batches.chunks import Work
 from bankportal.services.batches.cluster import ClusterFailed, SerializedWork
 from tests.conftest import PATIENCE, REAL_DATA
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 distributed = pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
 fsspec = pytest.importorskip("fsspec")

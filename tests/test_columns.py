@@ -13,8 +13,9 @@ from bankportal.data.reading import recognise
 from bankportal.domain.batch import Span
 from bankportal.domain.constraints import Choice, ConstraintViolation, Source, Text
 from bankportal.domain.errors import InvalidInput
-from bankportal.domain.products import CHURN, PRODUCTS, Product, ProductFactor
+from bankportal.domain.products import Product, ProductFactor
 from bankportal.domain.schema import validate
+from tests.shipped import CHURN, PRODUCTS
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 ENTRIES = [

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Choice, Number, YesNo
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.explanation.cells import Multiples, last_left
 from bankportal.explanation.curve import curve
 from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import Forest
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 from tests.test_kernels import forest_of
 
 

@@ -3,8 +3,7 @@ import math
 import pytest
 
 from bankportal.domain.constraints import Choice, ConstraintViolation, Number, Source, Text, YesNo, plain
-from bankportal.domain.factors import BALANCE, CREDIT_SCORE
-from bankportal.domain.products import PRODUCTS
+from tests.shipped import BALANCE, CREDIT_SCORE, PRODUCTS
 
 FACTORS = list(dict.fromkeys(entry.factor for product in PRODUCTS.values() for entry in product.factors))
 BAD = [(factor, text, code) for factor in FACTORS for text, code in factor.constraint.bad_values()]

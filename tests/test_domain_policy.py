@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bankportal.domain.constraints import Number
-from bankportal.domain.factors import REQUESTED_LIMIT
-from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES, Limit
+from bankportal.domain.policy import RULES, Limit
+from tests.shipped import CARD_LIMIT_POLICY, REQUESTED_LIMIT
 
 POLICY = CARD_LIMIT_POLICY
 money = st.floats(0, 1e7)

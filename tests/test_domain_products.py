@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from bankportal.domain import factors as f
 from bankportal.domain.constraints import Number
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import ALLOWANCE, CHURN, NO_LIMIT, PRODUCTS, Band, Product, ProductRefused, Role, Tone
+from bankportal.domain.products import NO_LIMIT, Band, Product, ProductRefused, Role, Tone
+from tests import shipped as f
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 
 def remake(product: Product, **changes) -> Product:

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from bankportal.domain.constraints import YesNo
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.outcome import Outcome, Reason
-from bankportal.domain.policy import CARD_LIMIT_POLICY
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import (
     MAX_REASONS,
     NOTHING_ALONE,
@@ -20,6 +18,7 @@ from bankportal.domain.reasons import (
     rule_reason,
     spoken,
 )
+from tests.shipped import ALLOWANCE, CARD_LIMIT_POLICY, CHURN, PRODUCTS
 
 WORDS = Catalogue.declared()
 

@@ -12,8 +12,8 @@ from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, S
 from bankportal.domain.canonical import canonical
 from bankportal.domain.outcome import Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import ALLOWANCE
 from bankportal.domain.receipt import Kind, Receipt, content, receipt
+from tests.shipped import ALLOWANCE
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 9, UTC)
 HALF = timezone(timedelta(hours=5, minutes=30))

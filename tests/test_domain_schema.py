@@ -2,8 +2,9 @@ import pytest
 
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import InvalidInput
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Role
+from bankportal.domain.products import Role
 from bankportal.domain.schema import schema, validate
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 EXAMPLES = {
     product.key: {product_factor.factor.name: product_factor.factor.example for product_factor in product.factors}

@@ -6,10 +6,11 @@ import pytest
 
 from bankportal.domain.constraints import Choice, Source
 from bankportal.domain.outcome import UnseenValue
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Product
+from bankportal.domain.products import Product
 from bankportal.domain.schema import validate
 from bankportal.model.encoding import MAX_FLOAT32, EncodedColumn, Encoding
 from bankportal.model.seen_ranges import SeenRanges
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 EVERY_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.keys())
 

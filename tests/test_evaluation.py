@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from bankportal.data.reading import Table
-from bankportal.domain.products import CHURN
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import Forest
 from bankportal.training.evaluation import auc_interval, brier, confusion, evaluate, one_factor_rule, reliability
+from tests.shipped import CHURN
 
 ENCODING = Encoding.of(CHURN)
 

@@ -8,11 +8,11 @@ import pytest
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.reasons import Catalogue
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
 from bankportal.training.training import reference_population, split
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 CUSTOMERS = 150
 

@@ -16,10 +16,10 @@ from sklearn.metrics import roc_auc_score
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.training.export import export_model
 from bankportal.training.frames import to_frame
+from tests.shipped import CHURN, PRODUCTS
 
 PACKAGE = Path(__file__).parents[1] / "bankportal"
 

@@ -11,11 +11,11 @@ import pytest
 
 from bankportal.data.reading import Table, read, read_bytes
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.training import frames
 from bankportal.training.export import export_model
 from bankportal.training.frames import problems, read_file, read_frame, to_frame
 from tests.conftest import plant_few_trees
+from tests.shipped import CHURN, PRODUCTS
 
 NOTEBOOKS = Path(__file__).parents[1] / "docs" / "notebooks.md"
 

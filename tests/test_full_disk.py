@@ -19,11 +19,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
 from bankportal.outages import DATABASE, DISK_FULL, STORAGE, outage_of
 from bankportal.store.sessions import WAL_IS_SAFE, Database
 from tests.api.conftest import ENGINES, Engine, running
 from tests.conftest import POSTGRES, config_for
+from tests.shipped import CHURN
 
 FORM = {"CreditScore": "650", "Age": "42", "Tenure": "5", "Balance": "48200"}
 CSV = b"CreditScore,Age,Tenure,Balance\n650,42,5,48200\n"

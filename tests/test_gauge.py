@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bankportal.domain.products import ALLOWANCE, CHURN, NO_LIMIT, PRODUCTS
+from bankportal.domain.products import NO_LIMIT
 from bankportal.web.drawings import gauge as g
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 ALL = list(PRODUCTS.values())
 SCORES = (0.0, 0.001, 0.25, 0.3999, 0.4, 0.634, 0.7, 0.8, 0.92, 0.99999, 1.0)

@@ -18,7 +18,8 @@ from bankportal.data.blocks import FOREIGN, Layout, blocks_from, claims, layout_
 from bankportal.data.columns import ValidatedBlock, validate_block
 from bankportal.domain.constraints import INVISIBLE
 from bankportal.domain.errors import DataRefused, TooLarge
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.products import Product
+from tests.shipped import PRODUCTS
 
 FILES = 1_000
 BATCH = 50

@@ -13,10 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound
 from bankportal.domain.ids import new_id
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.store.jobs import Finished, JobStore, LeaseLost, Pace, ScoringVersions, Upload
 from bankportal.store.tables import chunks, jobs
 from tests.conftest import PATIENCE
+from tests.shipped import ALLOWANCE, CHURN
 
 LEASE = 1000  # seconds: no test takes so long
 ANSWERING = ScoringVersions("v1", "d" * 64, None)

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from bankportal.domain.products import CHURN
 from bankportal.model.histograms import from_json, histograms_of, to_json
+from tests.shipped import CHURN
 
 
 @pytest.fixture

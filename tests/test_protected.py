@@ -7,12 +7,12 @@ import pytest
 
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import ALLOWANCE
 from bankportal.domain.schema import validate
 from bankportal.services.scoring import limit
 from bankportal.simulation import simulate
 from bankportal.training.training import train
 from tests.conftest import write_csv
+from tests.shipped import ALLOWANCE
 
 APPLICANTS = 10_000
 ALL_GENDERS = ["Female", "Male", "Other", None]

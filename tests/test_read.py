@@ -10,8 +10,8 @@ import pytest
 from bankportal.data.reading import read, read_bytes
 from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.errors import DataRefused, InvalidInput
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
+from tests.shipped import ALLOWANCE, CHURN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 HEADER = "CustomerId,CreditScore,Age,Tenure,Balance,Geography,EstimatedSalary,Churn"

@@ -18,7 +18,6 @@ from bankportal.config import load
 from bankportal.domain.batch import State
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import NUMBER, Source
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.reasons import Catalogue
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
@@ -26,6 +25,7 @@ from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.store.receipts import add_batch
 from bankportal.store.storage import file_digest
 from bankportal.store.tables import decisions, jobs, protected_values
+from tests.shipped import ALLOWANCE, CHURN
 
 check = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "verify_receipts.py"))["check"]
 ROWS = 40

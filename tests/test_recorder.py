@@ -10,7 +10,6 @@ from sqlalchemy.exc import OperationalError, StatementError
 
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import NoActiveModel
-from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
@@ -23,6 +22,7 @@ from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from bankportal.store.tables import decisions as table
 from tests.conftest import PATIENCE
+from tests.shipped import CHURN
 
 
 @pytest.fixture

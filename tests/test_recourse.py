@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 from bankportal.data.reading import read
-from bankportal.domain import factors as f
 from bankportal.domain.constraints import Choice, Number, YesNo
 from bankportal.domain.factors import Changeability, Direction, Factor, Group
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS, Band, Label, Tone
+from bankportal.domain.products import Band, Label, Tone
 from bankportal.explanation import recourse as module
 from bankportal.explanation import recourse_kernels
 from bankportal.explanation.recourse import MAX_SINGLES, MIN_SAVING, recourse
@@ -22,6 +21,8 @@ from bankportal.model.forest import Forest
 from bankportal.model.seen_ranges import SeenRanges
 from bankportal.simulation import simulate
 from bankportal.training.training import forest_from_sklearn, train
+from tests import shipped as f
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 UP, DOWN, EITHER = Direction.UP, Direction.DOWN, Direction.EITHER
 GOOD, FAIR, BAD = Tone.GOOD, Tone.FAIR, Tone.BAD

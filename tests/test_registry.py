@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bankportal.domain.errors import NoActiveModel, NotFound, VersionRefused
-from bankportal.domain.products import CHURN
 from bankportal.registry import registry as registry_module
 from bankportal.registry.registry import ARRAYS, EFFECTS, MANIFEST, TABLES, Registry
+from tests.shipped import CHURN
 
 
 def folder(services, version="v1"):
@@ -198,8 +198,8 @@ def test_loading_brings_no_training_library(module) -> None:
 def test_scoring_brings_no_training_library(config) -> None:
     code = (
         "import sys; from bankportal import wiring; from bankportal.config import load; "
-        "from bankportal.domain.products import PRODUCTS; s = wiring.build(load()); "
-        "[s.models.serving(p).forest.score(__import__('numpy').zeros((2, 60))) for p in PRODUCTS.values()]; "
+        "from bankportal.domain.portfolio import shipped_portfolio; s = wiring.build(load()); "
+        "[s.models.serving(p).forest.score(__import__('numpy').zeros((2, 60))) for p in shipped_portfolio().values()]; "
         "print(sorted({'sklearn', 'pandas', 'joblib'} & set(sys.modules)))"
     )
     environment = {"BANKPORTAL_INSTANCE": str(config.instance), "PATH": ""}

@@ -10,11 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 from bankportal.data.measures import area_under_curve
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.simulation import applicants, customers, simulate
 from bankportal.simulation.likelihoods import Bernoulli, Count, LogNormal, Normal, Ordinal, sigmoid
 from bankportal.simulation.recipe import columns_sha256, write_csv
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 ROWS = 40_000
 

@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import new_id
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.domain.schema import validate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions, decision_from
@@ -23,6 +22,7 @@ from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata
 from bankportal.store.versions import NOTICED_WITHIN, Versions
+from tests.shipped import ALLOWANCE, CHURN
 
 
 def without_protected(decision):
@@ -169,9 +169,10 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
     """A process is killed while it records; what is there is whole, and the database opens."""
     code = (
         "from bankportal import wiring; from bankportal.config import load; "
-        "from bankportal.domain.constraints import Source; from bankportal.domain.products import CHURN; "
+        "from bankportal.domain.constraints import Source; from bankportal.domain.portfolio import shipped_portfolio; "
         "from bankportal.domain.schema import validate\n"
-        f"s = wiring.build(load()); c = validate(CHURN, {examples['churn']!r}, Source.TEXT); n = 0\n"
+        f"s = wiring.build(load()); churn = shipped_portfolio()['churn']\n"
+        f"c = validate(churn, {examples['churn']!r}, Source.TEXT); n = 0\n"
         "while True:\n    s.scoring.decide(c, str(n)); n += 1; print(n, flush=True)\n"
     )
     environment = os.environ | {"BANKPORTAL_INSTANCE": str(config.instance)}

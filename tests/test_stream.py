@@ -17,7 +17,7 @@ from bankportal.data import blocks as stream
 from bankportal.data.blocks import Layout, blocks, blocks_from, claims, layout, layout_from
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import DataRefused, TooLarge
-from bankportal.domain.products import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, CHURN
 
 HEADER = b"CustomerId,CreditScore,Age"
 ROW = b"15634602,619,42"

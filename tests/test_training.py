@@ -10,11 +10,11 @@ from sklearn.model_selection import StratifiedKFold
 from bankportal.data.reading import Table, read, read_bytes
 from bankportal.data.report import area_under_curve
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import CHURN
 from bankportal.model.encoding import MAX_FLOAT32, Encoding
 from bankportal.model.forest import DTYPES, EVERY_KNOWN_VALUE
 from bankportal.training import training
 from bankportal.training.training import PARAMETERS, forest_from_sklearn, grow, split, train, with_blanks
+from tests.shipped import CHURN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 

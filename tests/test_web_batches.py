@@ -10,7 +10,6 @@ import pytest
 from bankportal.domain.batch import RESULTS, Progress, State
 from bankportal.domain.constraints import Source
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import CHURN, PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.services.batches.chunks import REASONS
 from bankportal.web import batches as pages
@@ -18,6 +17,7 @@ from bankportal.web import streams
 from bankportal.web.jobs import progress_facts, seconds_words
 from bankportal.web.words import moment, share
 from tests.conftest import REAL_DATA, make_app
+from tests.shipped import CHURN, PRODUCTS
 from tests.test_web_decisions import badges
 
 ROWS = 60

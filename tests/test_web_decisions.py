@@ -5,15 +5,14 @@ from dataclasses import replace
 import pytest
 
 from bankportal.domain.constraints import Source
-from bankportal.domain.factors import ESTIMATED_SALARY, LATE_PAYMENTS, REQUESTED_LIMIT, TENURE
 from bankportal.domain.outcome import percent
-from bankportal.domain.policy import CARD_LIMIT_POLICY, RULES, Limit
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.policy import RULES, Limit
 from bankportal.domain.schema import validate
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.services.explaining import Explaining
 from bankportal.web import decisions as pages
 from bankportal.web.words import as_typed, limit_facts, limit_sentences, problem_sentence, value_words
+from tests.shipped import CARD_LIMIT_POLICY, ESTIMATED_SALARY, LATE_PAYMENTS, PRODUCTS, REQUESTED_LIMIT, TENURE
 
 
 def text_of(page: str) -> str:

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bankportal.domain.factors import BALANCE, CARD_UTILISATION, GEOGRAPHY, HAS_LOAN, NUM_OF_PRODUCTS, TENURE
 from bankportal.domain.outcome import Reason
-from bankportal.domain.products import ALLOWANCE, CHURN
 from bankportal.explanation.curve import Curve, Step
 from bankportal.model.histograms import Histogram
 from bankportal.web.drawings import bars, curves
+from tests.shipped import ALLOWANCE, BALANCE, CARD_UTILISATION, CHURN, GEOGRAPHY, HAS_LOAN, NUM_OF_PRODUCTS, TENURE
 
 UTILISATION = (Step(0.0, 12.25, 0.95), Step(12.25, 61.5, 0.85), Step(61.5, 1000.0, 0.3))
 

@@ -8,15 +8,14 @@ from dataclasses import replace
 import pytest
 
 from bankportal.domain.constraints import Source
-from bankportal.domain.factors import CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
 from bankportal.explanation.recourse import Recourse, Replacement
 from bankportal.services.explaining import Explaining
 from bankportal.web import explanations, forms
 from bankportal.web.drawings import bars
 from tests.conftest import make_app
+from tests.shipped import CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS, PRODUCTS
 from tests.test_web_decisions import decided_fixture, text_of  # noqa: F401  # the fixture `decided`
 
 EACH_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.key)

@@ -11,11 +11,12 @@ from flask import render_template
 
 from bankportal.domain.constraints import Number, Source, YesNo
 from bankportal.domain.errors import InvalidInput
-from bankportal.domain.products import CHURN, PRODUCTS, Role
+from bankportal.domain.products import Role
 from bankportal.domain.schema import schema, validate
 from bankportal.web import forms
 from bankportal.web.scoring import Pages
 from tests.conftest import config_for, make_app
+from tests.shipped import CHURN, PRODUCTS
 
 ALL = list(PRODUCTS.values())
 EACH_PRODUCT = pytest.mark.parametrize("product", ALL, ids=lambda product: product.key)

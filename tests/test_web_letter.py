@@ -7,9 +7,9 @@ import pytest
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import PRODUCTS
 from bankportal.web import letters
 from bankportal.web.words import day, money
+from tests.shipped import PRODUCTS
 from tests.test_web_decisions import decided_fixture, text_of  # noqa: F401  # the fixture `decided`
 
 POOR = {"CreditScore": "420", "CardUtilisation": "190", "LatePayments": "8", "RequestedLimit": "6000"}

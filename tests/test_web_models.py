@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bankportal.domain.products import PRODUCTS
 from bankportal.web.drawings.charts import CHART_LEFT, CHART_SIDE, CHART_TOP, reliability
 from bankportal.web.figures import facts, figures
+from tests.shipped import PRODUCTS
 
 EACH_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.key)
 

@@ -1,5 +1,5 @@
-from bankportal.domain.products import PRODUCTS
 from bankportal.web.drawings.charts import slices
+from tests.shipped import PRODUCTS
 
 
 def test_it_works(client) -> None:

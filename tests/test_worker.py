@@ -27,10 +27,10 @@ from bankportal.cli import worker as command
 from bankportal.config import Config
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, State
 from bankportal.domain.errors import NotFound
-from bankportal.domain.products import CHURN
 from bankportal.services.batches import isolated_run, worker
 from bankportal.store.storage import PIECE, file_digest
 from tests.conftest import config_for
+from tests.shipped import CHURN
 from tests.test_batches import received
 
 ROWS = 1500

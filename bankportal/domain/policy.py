@@ -6,9 +6,11 @@ make the payments (12 CFR 1026.51): the residual income sets a ceiling for the l
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from bankportal.domain.canonical import sha256
 
 Value = int | float | str | None
 MIN_LIMIT = 500
@@ -66,6 +68,18 @@ RULES: Mapping[str, str] = MappingProxyType(
 )
 
 
+# The sentences for a rule that reduced or refused a limit. {ceiling}, {amount}, {smallest} include the currency.
+RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
+    {
+        ABILITY_TO_PAY: "After living costs and obligations the salary carries no limit above {ceiling}",
+        f"{ABILITY_TO_PAY}-declined": "After living costs and obligations the salary carries no limit above {ceiling}; "
+        "below {smallest} none is granted",
+        "band": "The salary together with the score sets the limit of {amount}",
+        "band-declined": "The salary together with the score leads to less than {smallest}, and less is not granted",
+    }
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LimitPolicy:
     """Suggests a limit from band, salary, obligations and request.
@@ -75,8 +89,12 @@ class LimitPolicy:
     `minimum_payment`: the monthly minimum payment as a share of the full limit. `payment_share`: the largest share of
     the residual income that the minimum payment may take. Limits are rounded down to a multiple of `step`, unless the
     request is granted as it is. Below `smallest` no limit is granted, and none can be requested. Amounts in EUR.
+
+    `salary`, `obligations` and `requested` name the factors that the policy reads. `rules` says in words what each rule
+    does, `sentences` is what a rule says as a reason. `text` is the canonical text of the policy's declaration.
     """
 
+    key: str = "card-limit"
     version: str
     band_months: Mapping[str, float]
     living_share: float
@@ -85,6 +103,17 @@ class LimitPolicy:
     payment_share: float
     step: int
     smallest: int
+    salary: str = SALARY
+    obligations: str = OBLIGATIONS
+    requested: str = REQUESTED
+    rules: Mapping[str, str] = field(default_factory=lambda: RULES)
+    sentences: Mapping[str, str] = field(default_factory=lambda: RULE_SENTENCES)
+    text: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the declaration's canonical text, in hexadecimal."""
+        return sha256(self.text)
 
     def ceiling(self, salary: float, obligations: float | None) -> float:
         """Return the largest limit, in EUR, whose minimum payment the residual income can carry; never below 0.

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from bankportal.domain import factors as f
+from bankportal.domain.canonical import sha256
 from bankportal.domain.factors import Factor, normalised_name
 from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
 
@@ -75,6 +76,18 @@ class Reference:
     size: int | None = None
 
 
+@dataclass(frozen=True)
+class ReasonThresholds:
+    """From when on a contribution is a reason: below either of them it is none.
+
+    `min_points` is a share of 1, the whole range of the score; `min_share` is a share of the largest contribution that
+    is named.
+    """
+
+    min_points: float = 0.005
+    min_share: float = 0.05
+
+
 class Role(Enum):
     """What a product does with a factor."""
 
@@ -103,9 +116,11 @@ class Product:
 
     `quantity` names the score in a sentence ("the risk of leaving"); `raises` and `lowers` are the verbs for what a
     value does to it. `required` and `optional` are the scored factors. `protected` factors are accepted for the
-    fairness audit and stored apart. Raises `ProductRefused` where a scored or policy factor is protected for this
-    product, where a name is declared twice, where the bands do not cover 0 to 1 in order, or where the policy does not
-    name exactly these bands.
+    fairness audit and stored apart. Amounts are in `currency` (ISO 4217). `text` is the canonical text of the
+    declaration that this product was made from, without its policy.
+
+    Raises `ProductRefused` where a scored or policy factor is protected for this product, where a name is declared
+    twice, where the bands do not cover 0 to 1 in order, or where the policy does not name exactly these bands.
     """
 
     key: str
@@ -124,6 +139,9 @@ class Product:
     policy_factors: tuple[Factor, ...] = ()
     policy: LimitPolicy | None = None
     identifiers: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
+    currency: str = "EUR"
+    thresholds: ReasonThresholds = ReasonThresholds()
+    text: str = ""
 
     def __post_init__(self) -> None:
         for factor in (*self.scored, *self.policy_factors):
@@ -138,6 +156,11 @@ class Product:
             raise ProductRefused(f"{self.key}'s bands must start at 0 and rise, all below 1")
         if self.policy and set(self.policy.band_months) != {band.name for band in self.bands}:
             raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the declaration's canonical text, in hexadecimal."""
+        return sha256(self.text)
 
     @cached_property
     def factors(self) -> tuple[ProductFactor, ...]:

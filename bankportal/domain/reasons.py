@@ -15,7 +15,7 @@ from typing import Any
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import CURRENCY, Factor, Phrase
 from bankportal.domain.outcome import Outcome, Reason
-from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
+from bankportal.domain.policy import ABILITY_TO_PAY, RULE_SENTENCES, Limit, Value
 from bankportal.domain.products import PRODUCTS, Band, Product, Tone
 
 MAX_REASONS = 4
@@ -25,16 +25,6 @@ NOTHING_ALONE = "Several values together, none of them by itself"
 # A contribution below either of them is no principal reason: half a percentage point of the score, and 5% of the
 # largest contribution that is named.
 MIN_POINTS, MIN_SHARE = 0.005, 0.05
-# The sentences for a policy rule that reduced or refused a limit. {ceiling}, {amount}, {smallest} include the currency.
-RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
-    {
-        ABILITY_TO_PAY: "After living costs and obligations the salary carries no limit above {ceiling}",
-        f"{ABILITY_TO_PAY}-declined": "After living costs and obligations the salary carries no limit above {ceiling}; "
-        "below {smallest} none is granted",
-        "band": "The salary together with the score sets the limit of {amount}",
-        "band-declined": "The salary together with the score leads to less than {smallest}, and less is not granted",
-    }
-)
 
 
 def spoken(value: Value) -> str:

@@ -17,9 +17,9 @@ from flask import Flask
 from bankportal import asgi
 from bankportal.app import create_app
 from bankportal.config import Config
-from bankportal.domain.products import PRODUCTS
 from bankportal.wiring import Services
 from tests.conftest import PATIENCE, config_for, listening
+from tests.shipped import PRODUCTS
 
 ENGINES = ("flask", "fastapi")
 

@@ -11,7 +11,7 @@ import pytest
 
 from bankportal import answers
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
+from tests.shipped import CHURN
 
 PATH = "/api/v1/batches"
 DECISIONS = "/api/v1/decisions"

@@ -17,7 +17,7 @@ import pytest
 from bankportal import answers, client
 from bankportal.api.schemas import customer_schema, example
 from bankportal.client import Portal, Problem, Unreachable
-from bankportal.domain.products import CHURN, PRODUCTS
+from tests.shipped import CHURN, PRODUCTS
 
 ADDRESS = "http://localhost"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
 from tests.conftest import listening
+from tests.shipped import CHURN
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "client" / "bankportal_client"

@@ -11,12 +11,12 @@ from bankportal.cli.score import score_file
 from bankportal.domain.batch import SCORED, State
 from bankportal.domain.constraints import Source
 from bankportal.domain.outcome import Outcome
-from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.batches.chunks import REASONS
 from bankportal.services.scoring import outcome_of
 from bankportal.simulation.simulate import SIMULATORS
 from tests.conftest import write_csv
+from tests.shipped import PRODUCTS
 
 ROWS = 2500  # of each product
 AT_ONCE = 1000

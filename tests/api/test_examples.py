@@ -21,12 +21,12 @@ from bankportal.api.schemas import example
 from bankportal.app import create_app
 from bankportal.config import Config
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import CHURN
 from bankportal.domain.schema import validate
 from bankportal.wiring import Services
 from tests.api.conftest import ENGINES, served
 from tests.browser.conftest import CHROMIUM
 from tests.conftest import PATIENCE, listening
+from tests.shipped import CHURN
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "api.md"

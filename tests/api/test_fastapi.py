@@ -13,7 +13,7 @@ from bankportal.answers import JSON
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
+from tests.shipped import CHURN
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that it would like httpx2 in place of httpx

@@ -1,8 +1,8 @@
 """Generated requests, right and wrong, on both engines: no server error, nothing that the document does not say."""
 
-from bankportal.domain.products import ALLOWANCE, CHURN
 from benchmarks.fuzz import run
 from tests.api.conftest import address_of
+from tests.shipped import ALLOWANCE, CHURN
 
 CASES = 1000  # on both engines together
 # Whose scoring is left out of the thousandfold coverage of one schema: the table of operations is the same for both.

@@ -9,9 +9,10 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import ALLOWANCE, CHURN, Product
+from bankportal.domain.products import Product
 from bankportal.domain.schema import validate
 from tests.api.conftest import ENGINES, running
+from tests.shipped import ALLOWANCE, CHURN
 
 CRM = "https://crm.bank.example"
 SCORE = "/api/v1/churn/score"

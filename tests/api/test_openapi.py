@@ -15,7 +15,7 @@ from bankportal.api.schemas import example
 from bankportal.client import AT_WORK
 from bankportal.domain.batch import State
 from bankportal.domain.policy import RULES
-from bankportal.domain.products import PRODUCTS
+from tests.shipped import PRODUCTS
 
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
 

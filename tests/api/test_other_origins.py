@@ -7,11 +7,11 @@ import pytest
 
 from bankportal.api.operations import OPERATIONS
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
 from bankportal.origins import SAFE_METHODS
 from tests.api.conftest import ENGINES, Engine, running
 from tests.api.test_legacy import BODIES, CHURN_BODY, CRM
 from tests.api.test_refusals import problem
+from tests.shipped import CHURN
 
 EVIL = "https://evil.example"
 FOREIGN = [

@@ -11,7 +11,7 @@ from bankportal.api.operations import OPERATIONS
 from bankportal.api.parameters import Keyed, OfVersion, Page, ScoreOne, described
 from bankportal.api.problems import Refused
 from bankportal.api.reading import parse
-from bankportal.domain.products import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, CHURN
 
 SCORE = next(operation for operation in OPERATIONS if operation.id == "score-churn")
 LIST = next(operation for operation in OPERATIONS if operation.id == "list-decisions")

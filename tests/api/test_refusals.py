@@ -9,9 +9,9 @@ from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.config import SETTINGS
 from bankportal.domain.constraints import Number
-from bankportal.domain.products import CHURN, PRODUCTS
 from tests.api.conftest import ENGINES, running
 from tests.conftest import config_for
+from tests.shipped import CHURN, PRODUCTS
 
 SCORE = "/api/v1/churn/score"
 JSON = {"Content-Type": "application/json"}

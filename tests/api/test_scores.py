@@ -10,8 +10,8 @@ import pytest
 from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.domain.constraints import Source
-from bankportal.domain.products import ALLOWANCE, CHURN, PRODUCTS
 from bankportal.domain.schema import validate
+from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
 
 ROWS = 20
 

@@ -17,8 +17,8 @@ from bankportal.api.fastapi_adapter import CallGroups
 from bankportal.api.flask_adapter import Engine
 from bankportal.api.schemas import example
 from bankportal.config import Config
-from bankportal.domain.products import ALLOWANCE, CHURN
 from tests.conftest import PATIENCE
+from tests.shipped import ALLOWANCE, CHURN
 
 
 @pytest.fixture

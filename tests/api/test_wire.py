@@ -11,9 +11,9 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from bankportal import answers
 from bankportal.api.calls import MULTIPART
 from bankportal.api.schemas import example
-from bankportal.domain.products import CHURN
 from tests.api.conftest import address_of
 from tests.conftest import PATIENCE
+from tests.shipped import CHURN
 
 SCORE, BATCHES = "/api/v1/churn/score?record=false", "/api/v1/batches"
 NO_HOST = "X-Host: none\r\n"

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from bankportal.domain.products import PRODUCTS
 from tests.browser.test_pages import serious, whole
 from tests.conftest import REAL_DATA, config_for, listening, make_app
+from tests.shipped import PRODUCTS
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 PUBLIC = REAL_DATA / "Churn.csv"
@@ -166,7 +166,7 @@ def steps(browser, ready_instance, some_customers, bank_files, tmp_path_factory)
 
 
 def pages(services, customers, applicants) -> dict[str, str]:
-    from bankportal.domain.products import ALLOWANCE, CHURN
+    from tests.shipped import ALLOWANCE, CHURN
 
     batches = services.batches
 

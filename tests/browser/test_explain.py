@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bankportal.domain.products import PRODUCTS
 from bankportal.web import forms
+from tests.shipped import PRODUCTS
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 POOR = {"CreditScore": "420", "CardUtilisation": "190", "LatePayments": "8", "RequestedLimit": "6000"}

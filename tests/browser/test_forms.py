@@ -6,8 +6,8 @@ import pytest
 
 from bankportal.domain.constraints import Number, Source, Text
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import PRODUCTS
 from bankportal.domain.schema import validate
+from tests.shipped import PRODUCTS
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 ALL = list(PRODUCTS.values())
