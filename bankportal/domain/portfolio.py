@@ -7,10 +7,14 @@ from bankportal.domain.products import ALLOWANCE, CHURN, Product
 
 
 class Portfolio(Mapping[str, Product]):
-    """Products by their keys, in their order. It never changes: another declaration makes another portfolio."""
+    """Products by their keys, in their order. It never changes: another declaration makes another portfolio.
 
-    def __init__(self, products: Iterable[Product]):
+    `withdrawn` are the products that were in force before, each as it was declared last.
+    """
+
+    def __init__(self, products: Iterable[Product], withdrawn: Iterable[Product] = ()):
         self._products = {product.key: product for product in products}
+        self.withdrawn = tuple(withdrawn)
 
     def __getitem__(self, key: str) -> Product:
         return self._products[key]
@@ -22,10 +26,20 @@ class Portfolio(Mapping[str, Product]):
         return len(self._products)
 
     def product(self, key: str) -> Product:
-        """Return a product by its key; `NotFound` if there is none in force."""
-        if key not in self._products:
+        """Return a product by its key; `NotFound` if there is none in force, which says so where it was withdrawn."""
+        if key in self._products:
+            return self._products[key]
+        for product in self.withdrawn:
+            if product.key == key:
+                raise NotFound(f"{product.title} was withdrawn, so nothing new is scored for it.")
+        raise NotFound("There is no such product.")
+
+    def ever(self, key: str) -> Product:
+        """Return a product by its key, also where it was withdrawn; `NotFound` if it was never in force."""
+        every = {product.key: product for product in self.withdrawn} | self._products
+        if key not in every:
             raise NotFound("There is no such product.")
-        return self._products[key]
+        return every[key]
 
 
 def shipped_portfolio() -> Portfolio:
