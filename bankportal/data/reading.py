@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from bankportal.data.blocks import blocks_from, claims, layout_from
 from bankportal.data.columns import CellProblem as CellProblem  # part of what this module offers
 from bankportal.data.columns import by_column, by_line, cell_problems, ragged_problem, validate_column, validate_each
-from bankportal.domain import constraints
-from bankportal.domain.constraints import ConstraintViolation, Source
+from bankportal.domain.constraints import ConstraintViolation
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Role
 from bankportal.domain.schema import is_blank
 
 BLOCK = 50_000  # rows split at once
-LABEL = constraints.YesNo()
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +148,19 @@ def _table(raw: TextRows, product: Product, name: str, sha256: str) -> Table:
     entries = {entry.factor.name: entry for entry in product.factors}
     never_scored = {name for name, entry in entries.items() if entry.role in {Role.IDENTIFIER, Role.PROTECTED}}
     texts = by_column(raw.header, raw.rows)
+
+    def label_of(text: str) -> Value:
+        if is_blank(text):
+            raise ConstraintViolation("no-label", "is blank: the row has no label to learn from")
+        return product.label.validate(text)
+
     problems = list(raw.problems)
     columns: dict[str, NDArray[Any]] = {}
     good = np.ones(len(raw.rows), dtype=np.bool_)
     for column, meaning in recognised.items():
         cells = texts[column]
         entry = entries.get(meaning)
-        validated = validate_column(entry, cells) if entry else validate_each(cells, set(cells), _label, np.float64)
+        validated = validate_column(entry, cells) if entry else validate_each(cells, set(cells), label_of, np.float64)
         columns[meaning] = validated.values
         if meaning not in never_scored:
             good[list(validated.violations)] = False
@@ -187,9 +191,3 @@ def _unknown(header: list[str], recognised: Mapping[str, str]) -> tuple[str, ...
 def _missing(product: Product, columns: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     wanted = product.scored + product.policy_factors
     return tuple(factor.name for factor in wanted if factor.name not in columns)
-
-
-def _label(text: str) -> Value:
-    if is_blank(text):
-        raise ConstraintViolation("no-label", "is blank: the row has no label to learn from")
-    return LABEL.validate(text, Source.TEXT)

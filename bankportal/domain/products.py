@@ -12,6 +12,7 @@ from functools import cached_property
 
 from bankportal.domain import factors as f
 from bankportal.domain.canonical import sha256
+from bankportal.domain.constraints import ConstraintViolation, Source, YesNo
 from bankportal.domain.factors import Factor, normalised_name
 from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
 
@@ -48,11 +49,27 @@ NO_LIMIT = "No limit"
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """The column that a forest learns to predict: 1 where `meaning` is true, else 0."""
+    """The column that a forest learns to predict: 1 where `meaning` is true, else 0.
+
+    `positive` and `negative` are the texts that stand for 1 and 0 in a file.
+    """
 
     name: str
     meaning: str
     aliases: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ("1",)
+    negative: tuple[str, ...] = ("0",)
+
+    def validate(self, text: str) -> int:
+        """Return 1 or 0 for a cell of a file, or raise `ConstraintViolation`; `1.0` is read as `1`."""
+        cell = text.strip(" \t")
+        cell = cell[0] if cell in {"1.0", "0.0"} else cell
+        for value, texts in ((1, self.positive), (0, self.negative)):
+            if cell in texts:
+                return value
+        if (self.positive, self.negative) == (("1",), ("0",)):
+            return YesNo().validate(text, Source.TEXT)
+        raise ConstraintViolation("not-a-flag", f"must be {' or '.join((*self.positive, *self.negative))}")
 
     def matches(self, column: str) -> bool:
         """Return whether a column of this name is this label."""
@@ -156,6 +173,11 @@ class Product:
             raise ProductRefused(f"{self.key}'s bands must start at 0 and rise, all below 1")
         if self.policy and set(self.policy.band_months) != {band.name for band in self.bands}:
             raise ProductRefused(f"{self.key}'s policy must name its bands and no others")
+
+    @cached_property
+    def component_name(self) -> str:
+        """The key as documents and classes are named by it: "home-equity" gives "HomeEquity"."""
+        return "".join(part.capitalize() for part in self.key.split("-"))
 
     @cached_property
     def digest(self) -> str:

@@ -91,7 +91,9 @@ def schema(product: Product) -> type[BaseModel]:
             examples=[factor.example] if factor.example else None,
         )
         fields[factor.name] = (validator(product_factor), field)
-    return create_model(f"{product.title}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    return create_model(
+        f"{product.component_name}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields
+    )
 
 
 def validate(product: Product, raw: object, source: Source) -> Customer:
