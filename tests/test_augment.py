@@ -18,7 +18,7 @@ from bankportal.simulation.likelihoods import draw_all, sigmoid
 from tests.shipped import CHURN
 
 ROWS = 20_000
-NAMES = [behaviour.factor.name for behaviour in customers.BEHAVIOURS]
+NAMES = [behaviour.name for behaviour in customers.BEHAVIOURS]
 REAL = Path(__file__).parents[2] / "shared" / "data" / "Churn.csv"
 
 

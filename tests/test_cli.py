@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -15,9 +16,12 @@ from click.testing import CliRunner
 
 from bankportal import wiring
 from bankportal.cli import up
+from bankportal.cli.data import data
 from bankportal.cli.models import models
+from bankportal.cli.train import train
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
+from bankportal.domain.portfolio import Portfolio
 from tests.conftest import REAL_DATA, ROWS, plant_few_trees, write_csv
 from tests.shipped import CHURN, PRODUCTS
 
@@ -86,6 +90,50 @@ def test_the_leaking_public_file_is_named(run) -> None:
 
 def test_data_needs_a_product(run, bank_files) -> None:
     assert "Say which product" in run("train", "--data", bank_files["churn"], exits=2)
+
+
+@pytest.fixture
+def mortgage(monkeypatch):
+    """A product of the bank's own, in force beside the shipped ones."""
+    product = replace(CHURN, key="mortgage", title="Mortgage")
+    portfolio = Portfolio([*PRODUCTS.values(), product])
+    monkeypatch.setattr("bankportal.services.declarations.Declarations.portfolio", lambda _: portfolio)
+    return product
+
+
+def test_a_product_of_the_bank_has_no_simulated_customers(run, mortgage, tmp_path, bank_files) -> None:
+    printed = run("data", "simulate", tmp_path / "a.csv", "--product", "mortgage", exits=1)
+    assert "There are no simulated customers for Mortgage" in printed
+    assert "flask train mortgage --data FILE" in run("train", "mortgage", exits=1)
+    assert "usable rows" in run("data", "check", bank_files["churn"], "--product", "mortgage")
+
+
+def test_all_products_with_data_are_trained(run, mortgage, monkeypatch, bank_files) -> None:
+    monkeypatch.setattr("bankportal.cli.train.simulated_bank", lambda portal, product: bank_files[product.key])
+    printed = run("train")
+    assert "Churn v2 is registered" in printed
+    assert "Allowance v2 is registered" in printed
+    assert "Mortgage is left out: it needs data. flask train mortgage --data FILE" in printed
+
+
+def test_up_goes_on_without_data_for_a_product(config, mortgage, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    up.prepare()
+    assert "Mortgage has no model yet. Train one: flask train mortgage --data FILE" in capsys.readouterr().out
+
+
+def test_a_product_that_is_none(run, bank_files, tmp_path) -> None:
+    said = "'loans' is no product in force. There are: churn, allowance."
+    assert said in run("train", "loans", exits=2)
+    assert said in run("data", "check", bank_files["churn"], "--product", "loans", exits=2)
+
+
+def test_help_and_data_files_need_no_database(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("BANKPORTAL_DATABASE_URL", f"sqlite:///{tmp_path / 'none' / 'at.sqlite3'}")
+    runner = CliRunner()
+    assert "PRODUCT" in runner.invoke(train, ["--help"]).output
+    made = runner.invoke(data, ["simulate", str(tmp_path / "a.csv"), "--rows", "20", "--product", "allowance"])
+    assert (made.exit_code, (tmp_path / "none").exists()) == (0, False)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

@@ -149,7 +149,7 @@ def test_the_dissatisfaction_loop(churn):
 
 def test_the_behaviours_are_all_declared_and_one_by_one_tell_little(churn):
     behavioural = {factor.name for factor in CHURN.scored if factor.behavioural}
-    assert {behaviour.factor.name for behaviour in customers.BEHAVIOURS} == behavioural
+    assert {behaviour.name for behaviour in customers.BEHAVIOURS} == behavioural
     for name in behavioural:
         values = churn.columns[name].astype(float)
         known = ~np.isnan(values)

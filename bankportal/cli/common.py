@@ -16,25 +16,33 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.errors import DataRefused, PortalError
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
 
 FILE = click.Path(dir_okay=False)
 LOG_WIDTH = 132
 EXISTING = click.Path(exists=True, dir_okay=False)
 
 
-class ProductType(click.Choice[str]):
-    """A product's name on the command line; the command gets the product."""
+class ProductType(click.ParamType):  # type: ignore[type-arg]  # the oldest click takes no brackets
+    """A product's key on the command line; the command gets the product.
 
-    def __init__(self) -> None:
-        super().__init__(list(PRODUCTS))
+    `portfolio` is asked when a command runs, not before: help needs no database.
+    """
+
+    name = "product"
+
+    def __init__(self, portfolio: Callable[[], Portfolio]):
+        self.portfolio = portfolio
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the product of that name."""
-        return value if isinstance(value, Product) else PRODUCTS[super().convert(value, param, ctx)]
-
-
-PRODUCT = ProductType()
+        """Return the product of that key."""
+        if isinstance(value, Product):
+            return value
+        portfolio = reported(self.portfolio)()
+        if value not in portfolio:
+            self.fail(f"{value!r} is no product in force. There are: {', '.join(portfolio) or 'none'}.", param, ctx)
+        return portfolio[value]
 
 
 def reported(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +96,35 @@ def _test_app() -> Flask | None:
 
 def services() -> wiring.Services:
     """Return the running app's services, or build them from the settings; the database is migrated."""
-    app = _test_app()
-    built: wiring.Services = app.extensions["bankportal"] if app else wiring.build(load())
+    return _once("upgraded", _upgraded)
+
+
+def _upgraded() -> wiring.Services:
+    built = _built()
     wiring.upgrade(built)
     return built
+
+
+def _built() -> wiring.Services:
+    """Return the running app's services, or build them from the settings; the database stays as it is."""
+    app = _test_app()
+    built: wiring.Services = _once("built", lambda: app.extensions["bankportal"] if app else wiring.build(load()))
+    return built
+
+
+def _once(name: str, make: Callable[[], wiring.Services]) -> wiring.Services:
+    """Return what `make` made earlier in this command, else what it makes now."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return make()
+    key = f"{__name__}.{name}"
+    if key not in context.meta:
+        context.meta[key] = make()
+    made: wiring.Services = context.meta[key]
+    return made
+
+
+# A product in force in a command that works with the database, and in one that needs none: where the database is not
+# there, or not of this release, the second knows the shipped products.
+PRODUCT = ProductType(lambda: services().declarations.portfolio())
+KNOWN_PRODUCT = ProductType(lambda: _built().declarations.portfolio())

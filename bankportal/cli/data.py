@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table as Printed
 
-from bankportal.cli.common import EXISTING, FILE, PRODUCT, console, refuse_overwriting, reported, writing
+from bankportal.cli.common import EXISTING, FILE, KNOWN_PRODUCT, console, refuse_overwriting, reported, writing
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import CHURN, Product
+from bankportal.domain.products import Product
+from bankportal.simulation import customers
 from bankportal.simulation.recipe import Recipe, augment_file, simulate_file, write_csv
+from bankportal.simulation.simulate import simulates
 
 if TYPE_CHECKING:
     from bankportal.data.reading import Table
@@ -27,7 +29,11 @@ def data() -> None:
 @data.command()
 @click.argument("target", metavar="OUT", type=FILE)
 @click.option(
-    "--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Product whose customers are simulated."
+    "--product",
+    type=KNOWN_PRODUCT,
+    default=customers.PRODUCT,
+    show_default=True,
+    help="Product whose customers are simulated.",
 )
 @click.option(
     "--rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Number of customers."
@@ -37,9 +43,19 @@ def data() -> None:
 @reported
 def simulate(target: str, product: Product, rows: int, seed: int, base: bool) -> None:
     """Write simulated customers to OUT, and beside it the recipe that they were made by."""
-    if base and product is not CHURN:
-        raise click.UsageError(f"--base goes with --product {CHURN.key} alone.")
+    if base and product.key != customers.PRODUCT:
+        raise click.UsageError(f"--base goes with --product {customers.PRODUCT} alone.")
+    require_simulator(product)
     simulate_to(Path(target), product, rows, seed, base=base)
+
+
+def require_simulator(product: Product) -> None:
+    """Raise `DataRefused` where nobody knows how to simulate a product's customers."""
+    if not simulates(product):
+        raise DataRefused(
+            f"There are no simulated customers for {product.title}. Train on the bank's own: "
+            f"flask train {product.key} --data FILE"
+        )
 
 
 def simulate_to(path: Path, product: Product, rows: int, seed: int, *, base: bool = False) -> None:
@@ -63,19 +79,21 @@ def augment(source: str, target: str, seed: int) -> None:
     from bankportal.training.frames import read_file
 
     refuse_overwriting(source, target)
-    table = read_file(source, CHURN)
+    product = KNOWN_PRODUCT.convert(customers.PRODUCT, None, None)
+    require_simulator(product)
+    table = read_file(source, product)
     if table.problems:  # rows are not dropped in silence
         raise DataRefused(
             f"{table.name} has {table.rejected:,} rows that cannot be read, the first at {table.problems[0]}. "
-            f"All of them: flask data check {source} --product {CHURN.key} --problems FILE"
+            f"All of them: flask data check {source} --product {product.key} --problems FILE"
         )
     if table.label is None:
         raise DataRefused(
-            f"{table.name} has no label column {CHURN.label.name}, on which the behaviours to draw depend."
+            f"{table.name} has no label column {product.label.name}, on which the behaviours to draw depend."
         )
     with writing(Path(target)):
         recipe = augment_file(Path(source), table, Path(target), seed)
-    added = [factor.name for factor in CHURN.scored if factor.behavioural and factor.name not in table.columns]
+    added = [factor.name for factor in product.scored if factor.behavioural and factor.name not in table.columns]
     click.echo(f"{target}: {recipe.rows:,} customers; added {', '.join(added) or 'nothing'}.")
     if table.unknown:
         click.echo(f"  left out, as they are no factors: {', '.join(table.unknown)}")
@@ -84,7 +102,9 @@ def augment(source: str, target: str, seed: int) -> None:
 
 @data.command()
 @click.argument("file", type=EXISTING)
-@click.option("--product", type=PRODUCT, default=CHURN.key, show_default=True, help="Product that the file is for.")
+@click.option(
+    "--product", type=KNOWN_PRODUCT, default=customers.PRODUCT, show_default=True, help="Product that the file is for."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--problems", metavar="OUT", type=FILE, help="Write every bad cell to this CSV file.")
 @reported

@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from bankportal.cli.common import FILE, PRODUCT, console, reported, services, writing
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.products import Product
 from bankportal.services.models import ModelVersion
 
 
@@ -21,7 +21,7 @@ def list_() -> None:
     """List all registered versions, newest first."""
     table = Table("product", "version", "active", "trained", "AUC on held-out customers", "customers")
     portal = services()
-    for product in PRODUCTS.values():
+    for product in portal.declarations.portfolio().values():
         for version in portal.models.versions(product):
             table.add_row(*_row(version))
     console().print(table)
@@ -98,7 +98,7 @@ def verify() -> None:
     """Check the files of all versions; exit with 1 if one is not as registered."""
     portal = services()
     faults = 0
-    for product in PRODUCTS.values():
+    for product in portal.declarations.portfolio().values():
         for version, fault in portal.models.verify(product).items():
             click.echo(fault or f"{product.title} model {version} is right.", err=bool(fault))
             faults += bool(fault)

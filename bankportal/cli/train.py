@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bankportal.cli.common import EXISTING, PRODUCT, console, reported, services
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.cli.data import require_simulator, simulate_to
+from bankportal.domain.products import Product
 from bankportal.resources import resource
 from bankportal.services.models import ModelVersion
+from bankportal.simulation.simulate import simulates
 from bankportal.wiring import Services
 
 Report = Callable[[int, int, str], None]
@@ -27,7 +29,8 @@ MADE_SEED = 1
     "--data",
     "data_file",
     type=EXISTING,
-    help="CSV, Parquet, Feather or Stata file with factors and label. Default: simulated customers.",
+    help="CSV, Parquet, Feather or Stata file with factors and label. Default: simulated customers, for products "
+    "that have them.",
 )
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the split and the forest."
@@ -46,9 +49,15 @@ def train(
     if data_file and product is None:
         raise click.UsageError("Say which product the data file is for: flask train PRODUCT --data FILE")
     portal = services()
-    for each in [product] if product else PRODUCTS.values():
+    if product:
         path = Path(data_file) if data_file else None
-        train_product(portal, each, path, seed=seed, activate=activate, allow_leakage=allow_leakage)
+        train_product(portal, product, path, seed=seed, activate=activate, allow_leakage=allow_leakage)
+        return
+    for each in portal.declarations.portfolio().values():
+        if simulates(each):
+            train_product(portal, each, seed=seed, activate=activate, allow_leakage=allow_leakage)
+        else:
+            click.echo(f"{each.title} is left out: it needs data. flask train {each.key} --data FILE")
 
 
 def train_product(
@@ -91,13 +100,15 @@ def _next_step(version: ModelVersion) -> str:
 
 
 def simulated_bank(portal: Services, product: Product) -> Path:
-    """Return the file a new portal is trained on; simulated in the instance folder where none is shipped."""
+    """Return the file a new portal is trained on; simulated in the instance folder where none is shipped.
+
+    Raises `DataRefused` where nobody knows how to simulate the product's customers.
+    """
+    require_simulator(product)
     if product.key in SHIPPED:
         return resource("migrations_data") / SHIPPED[product.key]
     path = portal.config.data / f"{product.title}.csv"
     if not path.exists():
-        from bankportal.cli.data import simulate_to
-
         path.parent.mkdir(parents=True, exist_ok=True)
         simulate_to(path, product, MADE_ROWS, MADE_SEED)
     return path

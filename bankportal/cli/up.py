@@ -13,8 +13,8 @@ import click
 from bankportal.cli.common import reported
 from bankportal.config import HOST, MAX_PORT, MIN_PORT, PREFIX, SETTINGS_FILE, Config, load, require_secret
 from bankportal.domain.errors import NoActiveModel, SettingsRefused
-from bankportal.domain.products import PRODUCTS
 from bankportal.files import replacing
+from bankportal.simulation.simulate import simulates
 from bankportal.version import BRAND
 
 
@@ -55,18 +55,21 @@ def start_worker() -> None:
 
 
 def prepare() -> Config:
-    """Make what is missing: the secret key, the database's tables, a model for each product."""
+    """Make what is missing: the secret key, the database's tables, a model for each product that has data for it."""
     from bankportal.cli.common import services
     from bankportal.cli.train import train_product
 
     _ensure_secret(load())
     require_secret(load())
     portal = services()
-    for product in PRODUCTS.values():
+    for product in portal.declarations.portfolio().values():
         try:
             portal.models.serving(product)
         except NoActiveModel:
-            train_product(portal, product, activate=True)
+            if simulates(product):
+                train_product(portal, product, activate=True)
+            else:
+                click.echo(f"{product.title} has no model yet. Train one: flask train {product.key} --data FILE")
     portal.explaining.warm_up()  # compiled kernels are kept on disk: the web server finds them ready
     return load()
 

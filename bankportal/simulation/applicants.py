@@ -14,8 +14,6 @@ import math
 
 import numpy as np
 
-from bankportal.domain import factors as f
-from bankportal.domain.policy import MIN_LIMIT
 from bankportal.simulation import customers
 from bankportal.simulation.likelihoods import (
     Behaviour,
@@ -31,6 +29,9 @@ from bankportal.simulation.likelihoods import (
     rows_of,
     sigmoid,
 )
+
+# The product that these applicants are for, and the label of its files.
+PRODUCT, LABEL = "allowance", "Repaid"
 
 # The correlation of the strain with the credit score; the rest of the strain is the latent state.
 STRAIN_IN_SCORE = 0.5
@@ -51,8 +52,8 @@ REPAYING_ONCE_LATE, REPAYING_PER_LATE_PAYMENT, LATE_PAYMENTS_COUNTED = -1.5, -0.
 REPAYING_PER_UTILISATION_POINT, UTILISATION_BEARABLE, UTILISATION_FULL = -0.04, 50, 100
 # Obligations in EUR a month: a floor and a share of the monthly salary.
 MIN_OBLIGATIONS, OBLIGATIONS_SHARE, OBLIGATIONS_LOAN = 100.0, 0.16, 0.35
-# The request in monthly salaries, in steps of EUR.
-REQUEST_SALARIES, REQUEST_DEVIATION, REQUEST_STEP = 1.2, 0.6, 100
+# The request in monthly salaries, in steps of EUR; nobody asks for less than the smallest.
+REQUEST_SALARIES, REQUEST_DEVIATION, REQUEST_STEP, SMALLEST_REQUEST = 1.2, 0.6, 100, 500
 
 
 def _monthly_salary(columns: Columns) -> Floats:
@@ -94,14 +95,34 @@ def _obligations(columns: Columns) -> Floats:
 
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
-    Behaviour(factor=f.HAS_LOAN, family=Bernoulli(), axis=STRAIN, slope=0.3 * STRAIN_HIDDEN, location=_loan),
-    Behaviour(factor=f.TRANSACTION_FREQUENCY, family=Count(5.0), axis=STRAIN, slope=-0.1, location=_transactions),
+    Behaviour(name="HasLoan", family=Bernoulli(), axis=STRAIN, slope=0.3 * STRAIN_HIDDEN, location=_loan),
     Behaviour(
-        factor=f.AVG_TRANSACTION_AMOUNT, family=LogNormal(0.45, 2), axis=STRAIN, slope=-0.1, location=customers.amount
+        name="TransactionFrequency",
+        bounds=(0, 10_000),
+        family=Count(5.0),
+        axis=STRAIN,
+        slope=-0.1,
+        location=_transactions,
     ),
-    Behaviour(factor=f.LATE_PAYMENTS, family=Count(1.5), axis=STRAIN, slope=0.7 * STRAIN_HIDDEN, location=_late),
     Behaviour(
-        factor=f.CARD_UTILISATION,
+        name="AvgTransactionAmount",
+        bounds=(0, 10_000_000),
+        family=LogNormal(0.45, 2),
+        axis=STRAIN,
+        slope=-0.1,
+        location=customers.amount,
+    ),
+    Behaviour(
+        name="LatePayments",
+        bounds=(0, 1_000),
+        family=Count(1.5),
+        axis=STRAIN,
+        slope=0.7 * STRAIN_HIDDEN,
+        location=_late,
+    ),
+    Behaviour(
+        name="CardUtilisation",
+        bounds=(0, 1_000),
         family=LogNormal(0.6, 1),
         axis=STRAIN,
         slope=0.5 * STRAIN_HIDDEN,
@@ -109,7 +130,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         known=_has_card,
     ),
     Behaviour(
-        factor=f.MONTHLY_OBLIGATIONS,
+        name="MonthlyObligations",
+        bounds=(0, 10_000_000),
         family=LogNormal(0.45, 2),
         axis=STRAIN,
         slope=0.25 * STRAIN_HIDDEN,
@@ -127,7 +149,7 @@ def draw_request(columns: Columns, generator: np.random.Generator) -> Floats:
     """Draw the requested limit in EUR: it depends on the salary, and not on the strain."""
     usual = np.log(np.maximum(REQUEST_SALARIES * _monthly_salary(columns), REQUEST_STEP))
     request = np.exp(generator.normal(usual, REQUEST_DEVIATION))
-    return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, MIN_LIMIT)
+    return np.maximum(np.round(request / REQUEST_STEP) * REQUEST_STEP, SMALLEST_REQUEST)
 
 
 def repaying_logit(columns: Columns) -> Floats:

@@ -7,7 +7,6 @@ the latent state, a behaviour does not depend on the label.
 import numpy as np
 
 from bankportal.data.reading import Table
-from bankportal.domain.products import CHURN
 from bankportal.simulation import customers
 from bankportal.simulation.likelihoods import Column, Columns, Floats, as_floats, draw_all
 
@@ -16,8 +15,8 @@ def augment(columns: Columns, labels: Column, seed: int) -> dict[str, Column]:
     """Return the columns with the missing behavioural factors added at the end.
 
     `columns` are named as the factors are, equally long, NaN or `None` where unknown; unknown columns travel along. A
-    label column among them, under any of its names, is named `Churn`. `labels` are 1, 0 or NaN where unknown: then the
-    latent state comes from its prior. Behaviours that exist stay as they are.
+    label column that is named as in the public file is named as in the simulated ones. `labels` are 1, 0 or NaN where
+    unknown: then the latent state comes from its prior. Behaviours that exist stay as they are.
     Raises `ValueError` where the lengths differ or a label is neither.
     """
     return augment_known(columns, labels, seed)[0]
@@ -28,7 +27,8 @@ def augment_known(columns: Columns, labels: Column, seed: int) -> tuple[dict[str
     known = check_labels(columns, labels)
     generator = np.random.default_rng(seed)
     state = customers.draw_state_given(columns, known, generator)
-    named = {CHURN.label.name if CHURN.label.matches(name) else name: values for name, values in columns.items()}
+    renamed = {customers.BASE_LABEL: customers.LABEL}
+    named = {renamed.get(name, name): values for name, values in columns.items()}
     return draw_all(customers.BEHAVIOURS, named, state, generator), customers.chance_of_leaving(columns, state)
 
 
@@ -39,7 +39,7 @@ def in_public_order(table: Table) -> dict[str, Column]:
     """
     columns: dict[str, Column] = {"RowNumber": table.positions + 1}
     columns |= {name: table.columns[name] for name in customers.BASE_ORDER if name in table.columns}
-    columns |= {} if table.label is None else {CHURN.label.name: table.label}
+    columns |= {} if table.label is None else {table.product.label.name: table.label}
     return columns | {name: values for name, values in table.columns.items() if name not in columns}
 
 

@@ -19,7 +19,6 @@ from functools import cache
 
 import numpy as np
 
-from bankportal.domain import factors as f
 from bankportal.simulation.likelihoods import (
     TYPICAL,
     Behaviour,
@@ -39,16 +38,17 @@ from bankportal.simulation.likelihoods import (
     sigmoid,
 )
 
+# The product that these customers are for, and the label of its files.
+PRODUCT, LABEL = "churn", "Churn"
+
 # ---- base factors: marginals of the public file -------------------------------------------------------------------
 
-# The base factors as the public file orders them.
-BASE_ORDER = tuple(
-    factor.name
-    for factor in (
-        *(f.CUSTOMER_ID, f.SURNAME, f.CREDIT_SCORE, f.GEOGRAPHY, f.GENDER, f.AGE, f.TENURE, f.BALANCE),
-        *(f.NUM_OF_PRODUCTS, f.HAS_CR_CARD, f.IS_ACTIVE_MEMBER, f.ESTIMATED_SALARY),
-    )
+# The base factors as the public file orders them, and its name for the label.
+BASE_ORDER = (
+    *("CustomerId", "Surname", "CreditScore", "Geography", "Gender", "Age", "Tenure", "Balance"),
+    *("NumOfProducts", "HasCrCard", "IsActiveMember", "EstimatedSalary"),
 )
+BASE_LABEL = "Exited"
 COUNTRIES = ("France", "Germany", "Spain")
 COUNTRY_SHARES = (0.501, 0.251, 0.248)
 # More women among Germans, among customers with three and more products, among inactive and among older ones.
@@ -180,27 +180,39 @@ def _complained(columns: Columns) -> Column:
 
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
-    Behaviour(factor=f.HAS_LOAN, family=Bernoulli(), axis=DISSATISFACTION, slope=-0.35, location=_loan),
+    Behaviour(name="HasLoan", family=Bernoulli(), axis=DISSATISFACTION, slope=-0.35, location=_loan),
+    Behaviour(name="SalaryDeposited", family=Bernoulli(), axis=DISSATISFACTION, slope=-1.2, location=_salary_account),
     Behaviour(
-        factor=f.SALARY_DEPOSITED, family=Bernoulli(), axis=DISSATISFACTION, slope=-1.2, location=_salary_account
+        name="TransactionFrequency",
+        bounds=(0, 10_000),
+        family=Count(5.0),
+        axis=DISSATISFACTION,
+        slope=-0.4,
+        location=_transactions,
     ),
     Behaviour(
-        factor=f.TRANSACTION_FREQUENCY, family=Count(5.0), axis=DISSATISFACTION, slope=-0.4, location=_transactions
+        name="AvgTransactionAmount",
+        bounds=(0, 10_000_000),
+        family=LogNormal(0.45, 2),
+        axis=DISSATISFACTION,
+        slope=-0.1,
+        location=amount,
     ),
     Behaviour(
-        factor=f.AVG_TRANSACTION_AMOUNT, family=LogNormal(0.45, 2), axis=DISSATISFACTION, slope=-0.1, location=amount
-    ),
-    Behaviour(
-        factor=f.DAYS_SINCE_LAST_TRANSACTION,
+        name="DaysSinceLastTransaction",
+        bounds=(0, 36_500),
         family=Count(1.5),
         axis=DISSATISFACTION,
         slope=0.45,
         location=_level(5.0, 45.0),
         origin=_quarter,
     ),
-    Behaviour(factor=f.DIGITAL_LOGINS, family=Count(8.0), axis=DISSATISFACTION, slope=-0.5, location=_logins),
     Behaviour(
-        factor=f.BALANCE_CHANGE_3M,
+        name="DigitalLogins", bounds=(0, 10_000), family=Count(8.0), axis=DISSATISFACTION, slope=-0.5, location=_logins
+    ),
+    Behaviour(
+        name="BalanceChange3M",
+        bounds=(-1_000, 100_000),
         family=Normal(7.0, 1),
         axis=DISSATISFACTION,
         slope=-9.0,
@@ -208,25 +220,41 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         known=_has_balance,
     ),
     Behaviour(
-        factor=f.COMPLAINTS_FILED, family=Count(6.0), axis=GRIEVANCE, slope=1.1, location=_constant(math.log(0.5))
+        name="ComplaintsFiled",
+        bounds=(0, 1_000),
+        family=Count(6.0),
+        axis=GRIEVANCE,
+        slope=1.1,
+        location=_constant(math.log(0.5)),
     ),
     Behaviour(
-        factor=f.CUSTOMER_SATISFACTION,
+        name="CustomerSatisfaction",
+        bounds=(1, 5),
         family=Ordinal((-6.0, -3.7, -1.0, 2.2)),
         axis=DISSATISFACTION,
         slope=-3.4,
         location=_constant(0.0),
     ),
-    Behaviour(factor=f.SUPPORT_CALLS, family=Count(6.0), axis=GRIEVANCE, slope=0.75, location=_level(1.4, 1.8)),
     Behaviour(
-        factor=f.COMPLAINT_RESOLUTION_DAYS,
+        name="SupportCalls", bounds=(0, 1_000), family=Count(6.0), axis=GRIEVANCE, slope=0.75, location=_level(1.4, 1.8)
+    ),
+    Behaviour(
+        name="ComplaintResolutionDays",
+        bounds=(0, 3_650),
         family=LogNormal(0.5, 1),
         axis=GRIEVANCE,
         slope=0.4,
         location=_constant(math.log(7.0)),
         known=_complained,
     ),
-    Behaviour(factor=f.LATE_PAYMENTS, family=Count(1.5), axis=GRIEVANCE, slope=0.65, location=_constant(math.log(0.4))),
+    Behaviour(
+        name="LatePayments",
+        bounds=(0, 1_000),
+        family=Count(1.5),
+        axis=GRIEVANCE,
+        slope=0.65,
+        location=_constant(math.log(0.4)),
+    ),
 )
 
 

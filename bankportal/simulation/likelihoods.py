@@ -12,9 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bankportal.domain.constraints import Number
-from bankportal.domain.factors import Factor
-
 Floats = NDArray[np.float64]
 Column = NDArray[Any]
 Columns = Mapping[str, Column]
@@ -149,18 +146,19 @@ class LogNormal:
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """How one behavioural factor depends on the customer and the latent state.
+    """How the behavioural factor `name` depends on the customer and the latent state.
 
     The distribution's location is `location(columns)` plus `slope` times the latent state's coordinate `axis`;
-    `location` may use behaviours that are declared before. `origin(columns)` is added to what was drawn. Where
-    `known(columns)` is false the value is blank.
+    `location` may use behaviours that are declared before. `origin(columns)` is added to what was drawn, and the sum is
+    kept within `bounds`, which a flag has not. Where `known(columns)` is false the value is blank.
     """
 
-    factor: Factor
+    name: str
     family: Family
     axis: int
     slope: float
     location: OfCustomer
+    bounds: tuple[float, float] | None = None
     origin: OfCustomer | None = None
     known: OfCustomer | None = None
 
@@ -169,16 +167,15 @@ class Behaviour:
         values = self.family.draw(self.location(columns) + self.slope * state[:, self.axis], generator)
         if self.origin:
             values = values + self.origin(columns)
-        bounds = self.factor.constraint
-        if isinstance(bounds, Number):
-            values = np.clip(values, bounds.minimum, bounds.maximum)
+        if self.bounds:
+            values = np.clip(values, *self.bounds)
         return np.where(self.known(columns), values, np.nan) if self.known else values
 
     def log_likelihood(self, columns: Columns, points: Floats) -> Floats:
         """Return (rows, points) log likelihoods of the factor's values at points of its axis; 0 where it is blank."""
-        if self.factor.name not in columns:
+        if self.name not in columns:
             return np.zeros((rows_of(columns), len(points)))
-        values = as_floats(columns[self.factor.name])
+        values = as_floats(columns[self.name])
         if self.origin:
             values = values - self.origin(columns)
         location = self.location(columns)[:, None] + self.slope * points
@@ -191,8 +188,8 @@ def draw_all(
     """Return `columns` and, after them, the behaviours they lack; each is drawn for all rows before the next one."""
     complete = dict(columns)
     for behaviour in behaviours:
-        if behaviour.factor.name not in complete:
-            complete[behaviour.factor.name] = behaviour.draw(complete, state, generator)
+        if behaviour.name not in complete:
+            complete[behaviour.name] = behaviour.draw(complete, state, generator)
     return complete
 
 

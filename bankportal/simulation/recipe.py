@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from bankportal.data.formulas import neutralise
 from bankportal.data.reading import Table
-from bankportal.domain.products import CHURN
 from bankportal.files import replacing
-from bankportal.simulation import simulate
+from bankportal.simulation import customers, simulate
 from bankportal.simulation.augment import augment, augment_known, in_public_order, labels_of
 from bankportal.simulation.likelihoods import Column, Columns, rows_of
 from bankportal.simulation.simulate import Ceiling, Simulated
@@ -99,8 +98,8 @@ def simulate_file(path: Path, product: str, rows: int, seed: int, *, base: bool 
 
 
 def _simulate(product: str, rows: int, seed: int, *, base: bool) -> Simulated:
-    if base and product != CHURN.key:
-        raise ValueError(f"only {CHURN.key} has base files")
+    if base and product != customers.PRODUCT:
+        raise ValueError(f"only {customers.PRODUCT} has base files")
     return simulate.base(rows, seed) if base else simulate.SIMULATORS[product](rows, seed)
 
 
@@ -118,7 +117,7 @@ def augment_file(source: Path, table: Table, target: Path, seed: int) -> Recipe:
     simulated = _augmented(source_recipe, seed, sha256) if source_recipe else None
     recipe = Recipe(
         command="augment",
-        product=CHURN.key,
+        product=customers.PRODUCT,
         base=False,
         rows=rows_of(augmented),
         seed=seed,
@@ -168,7 +167,7 @@ def _augmented(source: Recipe, seed: int, sha256: str) -> Simulated | None:
     if simulated is None:
         return None
     columns, truth = augment_known(simulated.columns, simulated.labels, seed)
-    again = Simulated(CHURN.key, CHURN.label.name, columns, truth)
+    again = Simulated(customers.PRODUCT, customers.LABEL, columns, truth)
     return again if columns_sha256(columns) == sha256 else None
 
 

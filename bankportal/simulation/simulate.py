@@ -13,12 +13,10 @@ from types import MappingProxyType
 import numpy as np
 
 from bankportal.data.measures import area_under_curve, brier
-from bankportal.domain.products import ALLOWANCE, CHURN
+from bankportal.domain.products import Product
 from bankportal.simulation import applicants, customers
 from bankportal.simulation.likelihoods import Column, Columns, Floats, as_floats, draw_all
 
-# The public file's name for the label of a base file.
-BASE_LABEL = "Exited"
 MAX_ROWS = 1_000_000
 
 
@@ -64,7 +62,7 @@ class Simulated:
 
 
 BEST: Mapping[str, Callable[[Columns], Floats]] = MappingProxyType(
-    {CHURN.key: customers.best_chance_of_leaving, ALLOWANCE.key: applicants.best_chance_of_repaying}
+    {customers.PRODUCT: customers.best_chance_of_leaving, applicants.PRODUCT: applicants.best_chance_of_repaying}
 )
 
 
@@ -78,8 +76,9 @@ def churn(rows: int, seed: int) -> Simulated:
 
     Raises `ValueError` where `rows` is not from 1 to 1,000,000.
     """
-    columns, state, truth, generator = _leavers(rows, seed, CHURN.label.name)
-    return Simulated(CHURN.key, CHURN.label.name, draw_all(customers.BEHAVIOURS, columns, state, generator), truth)
+    columns, state, truth, generator = _leavers(rows, seed, customers.LABEL)
+    complete = draw_all(customers.BEHAVIOURS, columns, state, generator)
+    return Simulated(customers.PRODUCT, customers.LABEL, complete, truth)
 
 
 def base(rows: int, seed: int) -> Simulated:
@@ -87,8 +86,9 @@ def base(rows: int, seed: int) -> Simulated:
 
     Its customers are those of `churn` with the same rows and seed. Raises `ValueError` as `churn` does.
     """
-    columns, _, truth, _ = _leavers(rows, seed, BASE_LABEL)
-    return Simulated(CHURN.key, BASE_LABEL, {"RowNumber": np.arange(1, rows + 1)} | columns, truth)
+    columns, _, truth, _ = _leavers(rows, seed, customers.BASE_LABEL)
+    numbered = {"RowNumber": np.arange(1, rows + 1)} | columns
+    return Simulated(customers.PRODUCT, customers.BASE_LABEL, numbered, truth)
 
 
 def _leavers(rows: int, seed: int, label: str) -> tuple[dict[str, Column], Floats, Floats, np.random.Generator]:
@@ -112,8 +112,8 @@ def allowance(rows: int, seed: int) -> Simulated:
     columns = draw_all(applicants.BEHAVIOURS, columns, state, generator)
     columns["RequestedLimit"] = applicants.draw_request(columns, generator)
     truth = applicants.chance_of_repaying(columns, state)
-    columns[ALLOWANCE.label.name] = (generator.random(rows) < truth).astype(np.int64)
-    return Simulated(ALLOWANCE.key, ALLOWANCE.label.name, columns, truth)
+    columns[applicants.LABEL] = (generator.random(rows) < truth).astype(np.int64)
+    return Simulated(applicants.PRODUCT, applicants.LABEL, columns, truth)
 
 
 def _generator(rows: int, seed: int) -> np.random.Generator:
@@ -123,5 +123,13 @@ def _generator(rows: int, seed: int) -> np.random.Generator:
 
 
 SIMULATORS: Mapping[str, Callable[[int, int], Simulated]] = MappingProxyType(
-    {CHURN.key: churn, ALLOWANCE.key: allowance}
+    {customers.PRODUCT: churn, applicants.PRODUCT: allowance}
 )
+
+
+def simulates(product: Product) -> bool:
+    """Return whether a simulator's files have all that a product requires: its factors, and its label by some name."""
+    if product.key not in SIMULATORS:
+        return False
+    one = SIMULATORS[product.key](1, 0)
+    return product.label.matches(one.label) and {factor.name for factor in product.required} <= set(one.columns)
