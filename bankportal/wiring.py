@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from bankportal.config import Config
 from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.reasons import Catalogue
+from bankportal.domain.portfolio import Portfolio, shipped_portfolio
+from bankportal.domain.reasons_file import with_words
 from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
 from bankportal.services.batches.uploads import Batches
@@ -45,11 +46,11 @@ def build(config: Config) -> Services:
     database = Database(config.database_url)
     decisions = Decisions(database)
     jobs, storage = JobStore(database), Storage(config.storage)
-    models = Models(Registry(config.models), Versions(database), catalogue(config))
+    models = Models(Registry(config.models), Versions(database))
     return Services(
         config=config,
         database=database,
-        declarations=Declarations(),
+        declarations=Declarations(portfolio(config)),
         decisions=decisions,
         keys=IdempotencyKeys(database),
         models=models,
@@ -61,11 +62,11 @@ def build(config: Config) -> Services:
     )
 
 
-def catalogue(config: Config) -> Catalogue:
-    """Return the words of reasons: as declared, with the bank's own over them where the instance folder has a file."""
+def portfolio(config: Config) -> Portfolio:
+    """Return the shipped products, with a bank's own words for reasons where the instance folder has a file of them."""
     own = config.reasons
     try:
-        return Catalogue.edited(own.read_text(encoding="utf-8-sig")) if own.is_file() else Catalogue.declared()
+        return with_words(shipped_portfolio(), own.read_text(encoding="utf-8-sig") if own.is_file() else "")
     except UnicodeDecodeError as error:
         raise SettingsRefused(f"{own} is not written in UTF-8.") from error
 

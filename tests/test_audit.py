@@ -366,13 +366,6 @@ def test_progress_is_reported(services, decided, monkeypatch) -> None:
         assert reached == [2, 4, 6]
 
 
-def test_words_edited_since_do_not_matter(services, decided) -> None:
-    from bankportal.domain.reasons import Catalogue
-
-    services.models.catalogue = Catalogue.edited('[CreditScore]\nmany = "The score {value}"\n')
-    assert services.audit.replay().decisions == 6
-
-
 def test_sqlite_and_python_agree_on_floats(services, decided) -> None:
     with services.database.read() as connection:
         stored = connection.execute(text("SELECT score FROM decisions ORDER BY number")).scalars().all()

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +17,8 @@ from bankportal.domain.errors import ExplanationRefused, InvalidInput
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit
 from bankportal.domain.reasons import (
     MAX_REASONS,
-    MIN_POINTS,
-    MIN_SHARE,
     NOTHING_ALONE,
     Attribution,
-    Catalogue,
     reasons,
     rule_reason,
 )
@@ -101,8 +97,6 @@ def work_on(services, product, path):
         layout=found,
         mapping={column: column for column in found.header if column in known},
         model=services.models.serving(product),
-        catalogue=services.models.catalogue,
-        policy=product.policy,
     )
 
 
@@ -121,7 +115,7 @@ def one_by_one(work, path):
             except InvalidInput as error:
                 yield row, error.problems
             else:
-                yield row, outcome_of(customer, work.model, work.catalogue, work.policy)
+                yield row, outcome_of(customer, work.model)
 
 
 @PRODUCT
@@ -193,30 +187,28 @@ def answered(work, path):
     (block,) = blocks(path, work.layout, 5000)
     validated = validate_block(work.product, work.layout, work.mapping, block)
     columns = {name: values[validated.good] for name, values in validated.columns.items()}
-    return outcome_columns(columns, work.model, work.catalogue, work.policy)
+    return outcome_columns(columns, work.product, work.model)
 
 
 @PRODUCT
 def test_reasons_are_chosen_as_for_one(key):
     """Ties, contributions at the very thresholds, effects of no or the other sign, and every rule."""
-    product, words, random = PRODUCTS[key], Catalogue.declared(), np.random.default_rng(3)
+    product, random = PRODUCTS[key], np.random.default_rng(3)
     factors = tuple(factor.name for factor in product.scored)
-    weights = [0.0, 0.001, MIN_POINTS, 0.0075, 0.01, 0.1, 0.2, MIN_POINTS / MIN_SHARE, 5e-324]
+    points, share = product.thresholds.min_points, product.thresholds.min_share
+    weights = [0.0, 0.001, points, 0.0075, 0.01, 0.1, 0.2, points / share, 5e-324]
     contributions = random.choice(weights, (400, len(factors))) * random.choice([-1, 1], (400, len(factors)))
     contributions[:50] *= random.random((50, len(factors))) < 0.1
     effects = contributions * random.choice([-1.0, 0.0, 1.0, 1.0, 1.0], contributions.shape)
     bands = random.integers(len(product.bands), size=400)
     limits = [a_limit(random) if product.policy else None for _ in bands]
-    rules = {
-        row: rule for row in range(400) if (rule := rule_reason(words, product, product.bands[bands[row]], limits[row]))
-    }
-    model = SimpleNamespace(product=product, encoding=SimpleNamespace(factors=factors))
-    chosen = scoring._choose_reasons(model, bands, rules, contributions, effects)
+    rules = {row: rule for row in range(400) if (rule := rule_reason(product, product.bands[bands[row]], limits[row]))}
+    chosen = scoring._choose_reasons(product, factors, rules, bands, contributions, effects)
     for row, numbers in enumerate(chosen.tolist()):
         attribution = Attribution(
             *(dict(zip(factors, each[row].tolist(), strict=True)) for each in (contributions, effects))
         )
-        found = reasons(words, product, product.bands[bands[row]], {}, attribution, limits[row])
+        found = reasons(product, product.bands[bands[row]], {}, attribution, limits[row])
         expected = [RULE if r.rule else factors.index(r.factor) for r in found if r.rule or r.factor]
         assert numbers == expected + [NO_REASON] * (MAX_REASONS - len(expected))
 

@@ -22,6 +22,7 @@ from bankportal.cli.train import train
 from bankportal.config import load
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.reasons import sentence
 from tests.conftest import REAL_DATA, ROWS, plant_few_trees, write_csv
 from tests.shipped import CHURN, PRODUCTS
 
@@ -269,8 +270,8 @@ def test_models(run, bank_files) -> None:
 def test_the_words_of_reasons_can_be_edited(run, config) -> None:
     printed = run("models", "reasons")
     config.reasons.write_text(printed.replace("late payments in 12 months", "payments came late"), encoding="utf-8")
-    edited = wiring.catalogue(config)
-    assert edited.sentence(CHURN, "LatePayments", 2, raises=True) == "2 payments came late raise the risk"
+    edited = wiring.portfolio(config)
+    assert sentence(edited["churn"], "LatePayments", 2, raises=True) == "2 payments came late raise the risk"
 
 
 def test_verify_names_what_was_changed(run, config) -> None:

@@ -83,7 +83,7 @@ def scored(services, product, source, folder, scheduler=None) -> tuple[bytes, by
 def work_for(services, product, path) -> Work:
     found = source_at(str(path), product)
     mapping, model = mapping_of(found, product), services.models.serving(product)
-    return Work(product, found.layout, mapping, model, services.models.catalogue, product.policy)
+    return Work(product, found.layout, mapping, model)
 
 
 def as_parquet(path, target, **types):

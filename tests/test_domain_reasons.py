@@ -5,22 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bankportal.domain.constraints import YesNo
-from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.reasons import (
     MAX_REASONS,
     NOTHING_ALONE,
     Attribution,
-    Catalogue,
     Omission,
     omissions,
     reasons,
     rule_reason,
+    sentence,
     spoken,
+    without_words,
 )
 from tests.shipped import ALLOWANCE, CARD_LIMIT_POLICY, CHURN, PRODUCTS
-
-WORDS = Catalogue.declared()
 
 
 def attribution(**shares: float) -> Attribution:
@@ -29,7 +27,7 @@ def attribution(**shares: float) -> Attribution:
 
 
 def of_churn(values, found: Attribution):
-    return reasons(WORDS, CHURN, CHURN.bands[-1], values, found, None)
+    return reasons(CHURN, CHURN.bands[-1], values, found, None)
 
 
 def test_it_works() -> None:
@@ -38,7 +36,7 @@ def test_it_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "value", "raises", "sentence"),
+    ("factor", "value", "raises", "words"),
     [
         ("ComplaintsFiled", 1, True, "1 complaint in 12 months raises the risk"),
         ("ComplaintsFiled", 0, False, "No complaints in 12 months lower the risk"),
@@ -49,19 +47,19 @@ def test_it_works() -> None:
         ("CustomerSatisfaction", 4.5, False, "A satisfaction of 4.5 lowers the risk"),
     ],
 )
-def test_sentences(factor, value, raises, sentence) -> None:
-    assert WORDS.sentence(CHURN, factor, value, raises=raises) == sentence
+def test_sentences(factor, value, raises, words) -> None:
+    assert sentence(CHURN, factor, value, raises=raises) == words
 
 
 @pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS.get)
 def test_every_scored_factor_has_words_for_every_value(product) -> None:
-    assert WORDS.missing(tuple(factor.name for factor in product.scored)) == []
+    assert without_words(product, tuple(factor.name for factor in product.scored)) == []
     for factor in product.scored:
         flag = isinstance(factor.constraint, YesNo)
         for value in (None, 0, 1) if flag else (None, 0, 1, 7, 2.5, "Spain"):
-            sentence = WORDS.sentence(product, factor.name, value, raises=True)
-            assert sentence[0].isupper() or sentence[0].isdigit()
-            assert "{" not in sentence
+            words = sentence(product, factor.name, value, raises=True)
+            assert words[0].isupper() or words[0].isdigit()
+            assert "{" not in words
 
 
 def test_one_to_four_in_order_of_weight() -> None:
@@ -97,9 +95,9 @@ def test_where_nothing_stands_out_that_is_said() -> None:
 
 def test_without_a_policy_or_a_limit_no_rule_is_named() -> None:
     cut = limit("Standard", 60_000, 0, 50_000)
-    assert rule_reason(WORDS, ALLOWANCE, ALLOWANCE.band_named("Standard"), cut) is not None
-    assert rule_reason(WORDS, ALLOWANCE, ALLOWANCE.band_named("Standard"), None) is None
-    assert rule_reason(WORDS, CHURN, CHURN.bands[0], cut) is None
+    assert rule_reason(ALLOWANCE, ALLOWANCE.band_named("Standard"), cut) is not None
+    assert rule_reason(ALLOWANCE, ALLOWANCE.band_named("Standard"), None) is None
+    assert rule_reason(CHURN, CHURN.bands[0], cut) is None
 
 
 def limit(band: str, salary: float, obligations: float, requested: float | None = None):
@@ -109,7 +107,7 @@ def limit(band: str, salary: float, obligations: float, requested: float | None 
 
 
 def of_allowance(band, found: Attribution, allowed):
-    return reasons(WORDS, ALLOWANCE, ALLOWANCE.band_named(band), {"LatePayments": 2}, found, allowed)
+    return reasons(ALLOWANCE, ALLOWANCE.band_named(band), {"LatePayments": 2}, found, allowed)
 
 
 def test_a_refused_score_gives_what_pulls_below_those_who_passed() -> None:
@@ -148,13 +146,6 @@ def test_what_weighs_next_to_nothing_is_no_principal_reason() -> None:
     assert len(of_churn({}, attribution(Age=0.0001))) == 1, "the weightiest is named, however little it weighs"
 
 
-def test_a_bank_edits_the_rules() -> None:
-    edited = Catalogue.edited('[rules]\nability-to-pay = "No more than {ceiling} fits the budget"\n')
-    allowed = limit("Elite", 60_000, 1_000, 50_000)
-    (only,) = reasons(edited, ALLOWANCE, ALLOWANCE.bands[-1], {}, attribution(Balance=0.3), allowed)
-    assert only.sentence == "No more than EUR 8,333 fits the budget"
-
-
 def test_a_counteroffer_by_the_band_names_the_rule_and_what_pulls_below() -> None:
     allowed = limit("Standard", 60_000, 0, 50_000)
     assert allowed.counteroffer
@@ -174,49 +165,6 @@ def test_a_granted_limit_is_explained_either_way() -> None:
     assert [reason.factor for reason in found] == ["Balance", "LatePayments"]
 
 
-def test_a_bank_words_a_factor_that_has_no_words(monkeypatch) -> None:
-    phrases = {name: phrase for name, phrase in WORDS.phrases.items() if name != "Age"}
-    monkeypatch.setattr(Catalogue, "declared", lambda: Catalogue(phrases))
-    edited = Catalogue.edited('[Age]\nmany = "{value} years"\none = ""\nzero = ""\nunknown = "No age"\n')
-    assert edited.sentence(CHURN, "Age", 41, raises=True) == "41 years raises the risk"
-
-
-def test_a_bank_edits_its_words() -> None:
-    edited = Catalogue.edited('[ComplaintsFiled]\nmany = "{value} grievances"\nplural = true\n')
-    assert edited.sentence(CHURN, "ComplaintsFiled", 3, raises=True) == "3 grievances raise the risk"
-    assert edited.sentence(CHURN, "ComplaintsFiled", 1, raises=True) == "1 complaint in 12 months raises the risk"
-
-
-def test_the_whole_catalogue_can_be_written_and_read() -> None:
-    assert Catalogue.edited(WORDS.to_toml()) == WORDS
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('[Colour]\nmany = "{value}"', "names Colour, which no product scores."),
-        ("[Age]\nmany = 3", "has under Age a many of the wrong type."),
-        ('[Age]\nplural = "yes"', "has under Age a plural of the wrong type."),
-        ('[Age]\nsome = "x"\nall = "x"', "has under Age: all, some."),
-        ("Age = 3", "has under Age: no table."),
-        ('[Age]\nmany = "x"', "needs {value} in Age's many."),
-        ("rules = 3", "needs a table of sentences under rules."),
-        ("[rules]\nband = 3", "needs a table of sentences under rules."),
-        ('[rules]\nmood = "x"\nhaste = "x"', "has under rules: haste, mood."),
-        ('[rules]\nband = "{age}"', "has a name in braces in band that means nothing."),
-    ],
-)
-def test_what_has_no_meaning_is_named(text, says) -> None:
-    with pytest.raises(SettingsRefused) as refused:
-        Catalogue.edited(text)
-    assert str(refused.value) == f"The catalogue of reasons {says}"
-
-
-def test_what_is_not_toml_is_said() -> None:
-    with pytest.raises(SettingsRefused, match=r"^The catalogue of reasons is not TOML: .* line 1"):
-        Catalogue.edited("no toml")
-
-
 @pytest.mark.parametrize(("value", "text"), [(0.1 + 0.2, "0.3"), (-0.001, "0"), (1e6, "1,000,000"), (None, "")])
 def test_values_are_spoken(value, text) -> None:
     assert spoken(value) == text
@@ -226,7 +174,7 @@ def test_values_are_spoken(value, text) -> None:
 
 
 def outcome_with(product, band, shares, effects, allowed=None) -> Outcome:
-    chosen = reasons(WORDS, product, product.band_named(band), {}, Attribution(shares, effects), allowed)
+    chosen = reasons(product, product.band_named(band), {}, Attribution(shares, effects), allowed)
     return SimpleNamespace(product=product, band=product.band_named(band), contributions=shares, reasons=chosen)
 
 

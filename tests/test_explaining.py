@@ -1,6 +1,7 @@
 """What the services say of real answers: reasons that hold, and contributions that add up."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import pytest
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
-from bankportal.domain.reasons import Catalogue
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
 from bankportal.training.training import reference_population, split
@@ -111,13 +111,12 @@ def test_declined_applicants_get_reasons_against_them(services, customers) -> No
 
 
 def test_a_factor_without_words_cannot_be_activated(services, trained) -> None:
-    words = dict(Catalogue.declared().phrases)
-    del words["Balance"]
-    services.models.catalogue = Catalogue(words)
+    required = tuple(replace(factor, phrase=None) if factor.name == "Balance" else factor for factor in CHURN.required)
+    wordless = replace(CHURN, required=required)
     with pytest.raises(VersionRefused, match="no words for Balance"):
-        services.models.add(trained["churn"])
+        services.models.add(replace(trained["churn"], product=wordless))
     with pytest.raises(VersionRefused, match="no words for Balance"):
-        services.models.activate(CHURN, "v1")
+        services.models.activate(wordless, "v1")
 
 
 def test_contributions_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
@@ -199,6 +198,8 @@ def test_the_bank_own_words_are_read_from_the_instance(config, customers) -> Non
         "".join(f'[{f.name}]\nmany = "MINE {{value}}"\none = "MINE"\nzero = "MINE"\n' for f in CHURN.scored)
     )
     services = wiring.build(config)
-    known = next(reason for customer in customers["churn"] for reason in services.scoring.score(customer).reasons)
+    product = services.declarations.portfolio()["churn"]
+    outcomes = (services.scoring.score(replace(customer, product=product)) for customer in customers["churn"])
+    known = next(reason for outcome in outcomes for reason in outcome.reasons)
     services.database.close()
     assert "MINE" in known.sentence or "nknown" in known.sentence or "Not knowing" in known.sentence

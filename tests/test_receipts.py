@@ -18,7 +18,6 @@ from bankportal.config import load
 from bankportal.domain.batch import State
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import NUMBER, Source
-from bankportal.domain.reasons import Catalogue
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
@@ -312,11 +311,6 @@ def test_batches_come_out_again(done) -> None:
 def test_a_batch_comes_out_again_by_its_own_version(done, trained) -> None:
     done.models.add(trained["churn"], activate=True)
     assert done.audit.replay().batches == 2
-
-
-def test_words_edited_since_do_not_matter(done) -> None:
-    done.models.catalogue = Catalogue.edited('[CreditScore]\nmany = "The score, {value}"\n')
-    assert done.audit.replay() == Replayed(0, 2, ())
 
 
 def test_messages_reworded_since_do_not_matter(done, batches) -> None:

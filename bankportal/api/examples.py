@@ -12,7 +12,7 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.ids import ID_LENGTH
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import Product
-from bankportal.domain.reasons import Attribution, Catalogue, reasons
+from bankportal.domain.reasons import Attribution, reasons
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.scoring import limit
 
@@ -51,7 +51,7 @@ def _outcome(product: Product, customer: Customer) -> Outcome:
     score = round((band.start + product.end(band)) / 2, 3)
     required = [entry.factor.name for entry in product.factors if entry.required]
     contributions = dict.fromkeys(required, round((score - band.start) / len(required), 6))
-    allowed = limit(customer, band, product.policy)
+    allowed = limit(customer, band)
     attribution = Attribution(contributions, contributions)
     return Outcome(
         product=product,
@@ -61,7 +61,7 @@ def _outcome(product: Product, customer: Customer) -> Outcome:
         flags=(),
         base=band.start,
         contributions=contributions,
-        reasons=reasons(Catalogue.declared(), product, band, customer.scored, attribution, allowed),
+        reasons=reasons(product, band, customer.scored, attribution, allowed),
         model_version="v1",
         model_digest="0" * 64,
         policy_version=product.policy.version if product.policy else None,

@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from bankportal.cli.common import FILE, PRODUCT, console, reported, services, writing
+from bankportal.domain import reasons_file
 from bankportal.domain.products import Product
 from bankportal.services.models import ModelVersion
 
@@ -89,7 +90,7 @@ def reasons() -> None:
 
     A bank edits that file and puts it into the instance folder.
     """
-    click.echo(services().models.catalogue.to_toml(), nl=False)
+    click.echo(reasons_file.to_toml(services().declarations.portfolio()), nl=False)
 
 
 @models.command()

@@ -55,8 +55,6 @@ def score_file(
         layout=input_file.layout,
         mapping=mapping_of(input_file, product),
         model=portal.models.serving(product),
-        catalogue=portal.models.catalogue,
-        policy=product.policy,
     )
     with (
         closing(_parts(portal, work, input_file, scheduler)) as parts,

@@ -127,7 +127,7 @@ class LimitPolicy:
 
     def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
         """Return the limit for a band, the scored values by factor, and the requested limit (`None`: none)."""
-        salary, obligations = factors[SALARY], factors[OBLIGATIONS]
+        salary, obligations = factors[self.salary], factors[self.obligations]
         assert isinstance(salary, float)
         assert not isinstance(obligations, str)
         ceiling = self.ceiling(salary, obligations)

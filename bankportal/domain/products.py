@@ -13,7 +13,7 @@ from functools import cached_property
 from bankportal.domain import factors as f
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import ConstraintViolation, Source, YesNo
-from bankportal.domain.factors import Factor, normalised_name
+from bankportal.domain.factors import Factor, Phrase, normalised_name
 from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
 
 
@@ -200,6 +200,11 @@ class Product:
     def scored(self) -> tuple[Factor, ...]:
         """The factors that the forest scores, in the order of its columns."""
         return self.required + self.optional
+
+    @cached_property
+    def phrases(self) -> Mapping[str, Phrase]:
+        """The words of the scored factors that have any, by factor."""
+        return {factor.name: factor.phrase for factor in self.scored if factor.phrase}
 
     @cached_property
     def cut_offs(self) -> tuple[float, ...]:

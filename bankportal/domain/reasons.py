@@ -1,30 +1,19 @@
 """Reasons: which contributions of a score are named as its reasons, and the sentences that name them.
 
-The words are declared with the factors (`Phrase`) and products (`Verb`). A bank can replace them in one file, which
-`Catalogue.edited` reads.
+The words are the product's: its factors' phrases, its verbs, and the sentences of its policy.
 """
 
-import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
-from typing import Any
 
-from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.factors import CURRENCY, Factor, Phrase
+from bankportal.domain.factors import Phrase
 from bankportal.domain.outcome import Outcome, Reason
-from bankportal.domain.policy import ABILITY_TO_PAY, RULE_SENTENCES, Limit, Value
-from bankportal.domain.products import PRODUCTS, Band, Product, Tone
+from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
+from bankportal.domain.products import Band, Product, ReasonThresholds, Tone
 
-MAX_REASONS = 4
-# How a phrase contains an amount.
-MONEY = f"{CURRENCY} {{value}}"
+MAX_REASONS = 4  # results have room for as many
 NOTHING_ALONE = "Several values together, none of them by itself"
-# A contribution below either of them is no principal reason: half a percentage point of the score, and 5% of the
-# largest contribution that is named.
-MIN_POINTS, MIN_SHARE = 0.005, 0.05
 
 
 def spoken(value: Value) -> str:
@@ -39,111 +28,40 @@ def spoken(value: Value) -> str:
     return "0" if text == "-0" else text
 
 
-def spoken_money(value: float) -> str:
+def spoken_money(value: float, currency: str) -> str:
     """Return an amount with its currency as text; with cents only where there are any.
 
-    >>> spoken_money(85.2), spoken_money(62000.0)
-    ('EUR 85.20', 'EUR 62,000')
+    >>> spoken_money(85.2, "EUR"), spoken_money(62000.0, "CHF")
+    ('EUR 85.20', 'CHF 62,000')
     """
     cents = f"{value:,.2f}"
-    return f"{CURRENCY} {cents.removesuffix('.00')}"
+    return f"{currency} {cents.removesuffix('.00')}"
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """The words of all reasons.
-
-    `phrases` maps the name of a factor to its phrase, `rules` the name of a policy rule to its sentence.
-    """
-
-    phrases: Mapping[str, Phrase]
-    rules: Mapping[str, str] = field(default_factory=lambda: RULE_SENTENCES)
-
-    @classmethod
-    def declared(cls) -> "Catalogue":
-        """Return the words as they are declared with the factors."""
-        return cls({factor.name: factor.phrase for factor in _factors().values() if factor.phrase})
-
-    @classmethod
-    def edited(cls, text: str) -> "Catalogue":
-        """Return the declared words with a bank's own words in their place.
-
-        `text` is TOML: a table for each factor with any of `many`, `one`, `zero`, `unknown`, `plural`, and a table
-        `rules`. Raises `SettingsRefused`, which names what cannot be used.
-        """
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsRefused(f"The catalogue of reasons is not TOML: {error}.") from None
-        rules = _edited_rules(tables.pop("rules", {}))
-        phrases = dict(cls.declared().phrases)
-        for name, words in tables.items():
-            phrases[name] = _edited_phrase(name, words, phrases)
-        return cls(phrases, rules)
-
-    def missing(self, factors: tuple[str, ...]) -> list[str]:
-        """Return those of the factors that have no phrase."""
-        return [name for name in factors if name not in self.phrases]
-
-    def sentence(self, product: Product, factor: str, value: Value, *, raises: bool) -> str:
-        """Return what a factor's value does to the score: "3 complaints in 12 months raise the risk"."""
-        phrase = self.phrases[factor]
-        subject, plural = _subject(phrase, value)
-        verb = product.raises if raises else product.lowers
-        return f"{subject} {verb.plural if plural else verb.singular}"
-
-    def to_toml(self) -> str:
-        """Return the words as the TOML file that a bank edits."""
-        rules = "\n".join(["[rules]", *(f'{name} = "{sentence}"' for name, sentence in self.rules.items()), ""])
-        return "\n".join([*(_table(name, phrase) for name, phrase in self.phrases.items()), rules])
+def without_words(product: Product, factors: tuple[str, ...]) -> list[str]:
+    """Return those of a product's factors that have no phrase."""
+    return [name for name in factors if name not in product.phrases]
 
 
-def _factors() -> dict[str, Factor]:
-    return {factor.name: factor for product in PRODUCTS.values() for factor in product.scored}
+def sentence(product: Product, factor: str, value: Value, *, raises: bool) -> str:
+    """Return what a factor's value does to the score: "3 complaints in 12 months raise the risk"."""
+    subject, plural = _subject(product.phrases[factor], value, product.currency)
+    verb = product.raises if raises else product.lowers
+    return f"{subject} {verb.plural if plural else verb.singular}"
 
 
-def _edited_phrase(name: str, words: object, phrases: Mapping[str, Phrase]) -> Phrase:
-    if name not in _factors():
-        raise SettingsRefused(f"The catalogue of reasons names {name}, which no product scores.")
-    if not isinstance(words, dict) or (unknown := set(words) - {field.name for field in fields(Phrase)}):
-        what = ", ".join(sorted(unknown)) if isinstance(words, dict) else "no table"
-        raise SettingsRefused(f"The catalogue of reasons has under {name}: {what}.")
-    for key, word in words.items():
-        if not isinstance(word, bool if key == "plural" else str):
-            raise SettingsRefused(f"The catalogue of reasons has under {name} a {key} of the wrong type.")
-    if "many" in words and "{value}" not in words["many"]:
-        raise SettingsRefused(f"The catalogue of reasons needs {{value}} in {name}'s many.")
-    return replace(phrases[name], **words) if name in phrases else Phrase(**words)
-
-
-def _edited_rules(sentences: object) -> Mapping[str, str]:
-    if not isinstance(sentences, dict) or not all(isinstance(sentence, str) for sentence in sentences.values()):
-        raise SettingsRefused("The catalogue of reasons needs a table of sentences under rules.")
-    if unknown := set(sentences) - set(RULE_SENTENCES):
-        raise SettingsRefused(f"The catalogue of reasons has under rules: {', '.join(sorted(unknown))}.")
-    for name, sentence in sentences.items():
-        if set(re.findall(r"{([^}]*)}", sentence)) - {"ceiling", "amount", "smallest"}:
-            raise SettingsRefused(f"The catalogue of reasons has a name in braces in {name} that means nothing.")
-    return MappingProxyType({**RULE_SENTENCES, **sentences})
-
-
-def _subject(phrase: Phrase, value: Value) -> tuple[str, bool]:
+def _subject(phrase: Phrase, value: Value, currency: str) -> tuple[str, bool]:
     """Return a phrase's subject for a value, and whether it takes a plural verb."""
+    money = f"{currency} {{value}}"
     if value is None:
         return phrase.unknown, False
     if value == 1 and phrase.one:
         return phrase.one, False
     if value == 0 and phrase.zero:
         return phrase.zero, phrase.plural
-    if MONEY in phrase.many and isinstance(value, int | float):
-        return phrase.many.replace(MONEY, spoken_money(value)), phrase.plural
+    if money in phrase.many and isinstance(value, int | float):
+        return phrase.many.replace(money, spoken_money(value, currency)), phrase.plural
     return phrase.many.replace("{value}", spoken(value)), phrase.plural
-
-
-def _table(name: str, phrase: Phrase) -> str:
-    words: dict[str, Any] = {field.name: getattr(phrase, field.name) for field in fields(phrase)}
-    lines = [f'{key} = "{word}"' for key, word in words.items() if isinstance(word, str) and word]
-    return "\n".join([f"[{name}]", *lines, f"plural = {str(phrase.plural).lower()}", ""])
 
 
 @dataclass(frozen=True)
@@ -163,20 +81,19 @@ class Attribution:
         return sorted(agreeing, key=lambda pair: (-abs(pair[1]), pair[0]))
 
 
-def principal_contributions(ordered: list[tuple[str, float]]) -> list[tuple[str, float]]:
+def principal_contributions(ordered: list[tuple[str, float]], thresholds: ReasonThresholds) -> list[tuple[str, float]]:
     """Return the contributions to be named, of (factor, contribution) pairs ordered by size.
 
-    These are the largest, and at most `MAX_REASONS` - 1 others that are at least `MIN_POINTS` and `MIN_SHARE` of it.
+    These are the largest, and at most `MAX_REASONS` - 1 others that reach both thresholds.
     """
     if not ordered:
         return []
     largest, *smaller = ordered[:MAX_REASONS]
-    minimum = max(MIN_POINTS, MIN_SHARE * abs(largest[1]))
+    minimum = max(thresholds.min_points, thresholds.min_share * abs(largest[1]))
     return [largest, *(pair for pair in smaller if abs(pair[1]) >= minimum)]
 
 
 def reasons(
-    catalogue: Catalogue,
     product: Product,
     band: Band,
     values: Mapping[str, Value],
@@ -189,14 +106,14 @@ def reasons(
     or refused the limit, they are the largest negative ones. Such a rule is named first; the ability to pay is named
     alone.
     """
-    rule = rule_reason(catalogue, product, band, limit)
+    rule = rule_reason(product, band, limit)
     if rule and rule.rule == ABILITY_TO_PAY:
         return (rule,)
     adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
     honest = [(name, share) for name, share in attribution.honest() if not adverse or share < 0]
     from_score = [
-        Reason(name, None, share, catalogue.sentence(product, name, values.get(name), raises=share > 0))
-        for name, share in principal_contributions(honest)[: MAX_REASONS - (rule is not None)]
+        Reason(name, None, share, sentence(product, name, values.get(name), raises=share > 0))
+        for name, share in principal_contributions(honest, product.thresholds)[: MAX_REASONS - (rule is not None)]
     ]
     return tuple([rule, *from_score] if rule else from_score) or (Reason(None, None, 0.0, NOTHING_ALONE),)
 
@@ -223,7 +140,8 @@ def omissions(outcome: Outcome) -> dict[str, Omission]:
     if ABILITY_TO_PAY in rules:
         return dict.fromkeys(omitted, Omission.RULE_ALONE)
     adverse = outcome.product.decides_credit and (outcome.band.tone is Tone.BAD or bool(rules))
-    minimum = max(MIN_POINTS, MIN_SHARE * max(named.values())) if named else 0.0
+    thresholds = outcome.product.thresholds
+    minimum = max(thresholds.min_points, thresholds.min_share * max(named.values())) if named else 0.0
     smallest_named = min(named.values(), default=0.0) if len(outcome.reasons) == MAX_REASONS else 0.0
 
     def omission(share: float) -> Omission:
@@ -236,14 +154,15 @@ def omissions(outcome: Outcome) -> dict[str, Omission]:
     return {name: omission(share) for name, share in omitted.items()}
 
 
-def rule_reason(catalogue: Catalogue, product: Product, band: Band, limit: Limit | None) -> Reason | None:
+def rule_reason(product: Product, band: Band, limit: Limit | None) -> Reason | None:
     """Return the reason for a limit that a policy rule reduced or refused.
 
     `None` where no rule did, and where the score itself refuses credit.
     """
-    if limit is None or product.policy is None or not limit.cut or band.tone is Tone.BAD:
+    policy = product.policy
+    if limit is None or policy is None or not limit.cut or band.tone is Tone.BAD:
         return None
-    sentence = catalogue.rules[f"{limit.rule}-declined" if limit.declined else limit.rule]
-    amounts = {"ceiling": float(int(limit.ceiling)), "amount": limit.amount, "smallest": float(product.policy.smallest)}
-    spoken_amounts = {name: spoken_money(amount) for name, amount in amounts.items()}
-    return Reason(None, limit.rule, 0.0, sentence.format(**spoken_amounts))
+    words = policy.sentences[f"{limit.rule}-declined" if limit.declined else limit.rule]
+    amounts = {"ceiling": float(int(limit.ceiling)), "amount": limit.amount, "smallest": float(policy.smallest)}
+    spoken_amounts = {name: spoken_money(amount, product.currency) for name, amount in amounts.items()}
+    return Reason(None, limit.rule, 0.0, words.format(**spoken_amounts))

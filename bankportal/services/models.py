@@ -9,7 +9,7 @@ import structlog
 
 from bankportal.domain.errors import NoActiveModel, VersionRefused
 from bankportal.domain.products import Product
-from bankportal.domain.reasons import Catalogue
+from bankportal.domain.reasons import without_words
 from bankportal.model import histograms
 from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, LoadedModel, Registry, refusal
 from bankportal.registry.trained import TrainedModel
@@ -40,10 +40,9 @@ class ModelVersion:
 class Models:
     """The model versions: their files in the registry, and which are registered and active in the database."""
 
-    def __init__(self, registry: Registry, versions: Versions, catalogue: Catalogue):
+    def __init__(self, registry: Registry, versions: Versions):
         self.registry = registry
         self.store = versions
-        self.catalogue = catalogue
         self._reported: set[str] = set()
 
     def serving(self, product: Product) -> LoadedModel:
@@ -137,8 +136,8 @@ class Models:
     def _refuse_unfit(self, product: Product, version: str, manifest_digest: str) -> None:
         """Raise `VersionRefused` where a version's files fail their check or it scores a factor that has no words."""
         model = self.registry.model(product, version, manifest_digest)
-        if missing := self.catalogue.missing(model.encoding.factors):
-            raise refusal(product, version, f"the catalogue of reasons has no words for {', '.join(missing)}")
+        if missing := without_words(product, model.encoding.factors):
+            raise refusal(product, version, f"the declaration has no words for {', '.join(missing)}")
 
     def verify(self, product: Product) -> dict[str, str | None]:
         """Check the files of every registered version again; return why each version is refused, or `None`."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bankportal.domain.canonical import canonical
 from bankportal.domain.constraints import Choice
 from bankportal.domain.errors import PortalError, VersionRefused
-from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
+from bankportal.domain.policy import Limit
 from bankportal.domain.products import PRODUCTS, Product
 from bankportal.domain.receipt import Record
 from bankportal.registry.registry import LoadedModel
@@ -44,8 +44,8 @@ def replay_decision(models: Models, record: Record) -> None:
     """Compute one stored decision again; `ReplayDiffers` names the fields that are not equal to the last bit."""
     name = f"Decision {record['id']}"
     try:
-        model, policy = _model_and_policy(models, record)
-        recomputed = outcome_of(decision_from(record).customer, model, models.catalogue, policy).to_record()
+        model = _model(models, record)
+        recomputed = outcome_of(decision_from(record).customer, model).to_record()
         differing = [field for field in recomputed if _text(field, record) != _text(field, recomputed)]
     except VersionRefused as error:
         raise ReplayDiffers(f"{name} cannot be recomputed: {error}") from error
@@ -55,13 +55,12 @@ def replay_decision(models: Models, record: Record) -> None:
         raise ReplayDiffers(f"{name} recomputed differs in {', '.join(differing)}.")
 
 
-def _model_and_policy(models: Models, record: Record) -> tuple[LoadedModel, LimitPolicy | None]:
-    """Return a decision's model version and policy; `VersionRefused` where one of them cannot be loaded."""
-    policy = record["policy_version"]
-    if policy is not None and policy not in POLICIES:
-        raise VersionRefused(f"Limit policy {policy} is no longer known.")
-    model = models.registry.model(PRODUCTS[record["product"]], record["model_version"], record["model_digest"])
-    return model, None if policy is None else POLICIES[policy]
+def _model(models: Models, record: Record) -> LoadedModel:
+    """Return a decision's model version; `VersionRefused` where it cannot be loaded, or its policy is not known."""
+    product = PRODUCTS[record["product"]]
+    if record["policy_version"] != (product.policy.version if product.policy else None):
+        raise VersionRefused(f"Limit policy {record['policy_version']} is no longer known.")
+    return models.registry.model(product, record["model_version"], record["model_digest"])
 
 
 def _text(field: str, record: Record) -> str:
@@ -85,8 +84,8 @@ def _all_equal(models: Models, records: Sequence[Record]) -> bool:
 
 def _group_is_equal(models: Models, records: Sequence[Record]) -> bool:
     """Return whether decisions of one product, model version and policy are equal to the last bit."""
-    model, policy = _model_and_policy(models, records[0])
-    outcomes = outcome_columns(_columns(model.product, records), model, models.catalogue, policy)
+    model = _model(models, records[0])
+    outcomes = outcome_columns(_columns(model.product, records), model.product, model)
     factors = model.encoding.factors
     rows = [record["contributions"] for record in records]
     return (

@@ -1,6 +1,7 @@
 """Scoring, the same for form, API and file; one customer, or many at once with the same outcomes to the last bit."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,18 +12,9 @@ from numpy.typing import NDArray
 
 from bankportal.domain.errors import ExplanationRefused, PortalError
 from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
-from bankportal.domain.policy import ABILITY_TO_PAY, OBLIGATIONS, REQUESTED, SALARY, Limit, LimitPolicy, Value
+from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import Band, Product, Tone
-from bankportal.domain.reasons import (
-    MAX_REASONS,
-    MIN_POINTS,
-    MIN_SHARE,
-    NOTHING_ALONE,
-    Attribution,
-    Catalogue,
-    reasons,
-    rule_reason,
-)
+from bankportal.domain.reasons import MAX_REASONS, NOTHING_ALONE, Attribution, reasons, rule_reason, sentence
 from bankportal.domain.schema import Customer
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
@@ -48,13 +40,11 @@ class Scoring:
 
     def score_all(self, customers: Sequence[Customer]) -> list[Outcome]:
         """Return the outcomes of some customers in their order, each as `score` does."""
-        products = {customer.product.key: customer.product for customer in customers}
-        outcomes = {key: iter(self._score_all(product, customers)) for key, product in products.items()}
-        return [next(outcomes[customer.product.key]) for customer in customers]
-
-    def _score_all(self, product: Product, customers: Sequence[Customer]) -> list[Outcome]:
-        own = [customer for customer in customers if customer.product.key == product.key]
-        return outcomes_of(own, self.models.serving(product), self.models.catalogue, product.policy)
+        groups = defaultdict[Product, list[Customer]](list)
+        for customer in customers:
+            groups[customer.product].append(customer)
+        outcomes = {product: iter(outcomes_of(own, self.models.serving(product))) for product, own in groups.items()}
+        return [next(outcomes[customer.product]) for customer in customers]
 
     def decide(self, customer: Customer, submission: str) -> Decision:
         """Score a customer, record the decision and return it after the commit.
@@ -84,38 +74,30 @@ class Scoring:
         )
 
 
-def outcome_of(customer: Customer, model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None) -> Outcome:
-    """Return a customer's outcome by a model version and a limit policy.
+def outcome_of(customer: Customer, model: LoadedModel) -> Outcome:
+    """Return a customer's outcome by a model version; bands, words and limit are those of the customer's product.
 
     Raises `ExplanationRefused` where base and contributions do not add up to the score.
     """
-    return outcomes_of([customer], model, catalogue, policy)[0]
+    return outcomes_of([customer], model)[0]
 
 
-def outcomes_of(
-    customers: Sequence[Customer], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
-) -> list[Outcome]:
+def outcomes_of(customers: Sequence[Customer], model: LoadedModel) -> list[Outcome]:
     """Return the outcomes of some customers of one product in order, each as `outcome_of` does."""
     matrix = np.stack([model.encoding.row(customer.scored) for customer in customers])
     scores = model.forest.score(matrix).tolist()
     contributions = model.explainer.explain(matrix).tolist()
     effects = model.effects.of_rows(matrix).tolist()
-    return list(map(partial(_outcome, model, catalogue, policy), customers, scores, contributions, effects))
+    return list(map(partial(_outcome, model), customers, scores, contributions, effects))
 
 
 def _outcome(
-    model: LoadedModel,
-    catalogue: Catalogue,
-    policy: LimitPolicy | None,
-    customer: Customer,
-    score: float,
-    shares: list[float],
-    effects: list[float],
+    model: LoadedModel, customer: Customer, score: float, shares: list[float], effects: list[float]
 ) -> Outcome:
     _check_sum(model, shares, score)
-    product, factors = model.product, model.encoding.factors
+    product, factors = customer.product, model.encoding.factors
     band = product.band(score)
-    suggested = limit(customer, band, policy)
+    suggested = limit(customer, band)
     contributions = dict(zip(factors, shares, strict=True))
     attribution = Attribution(contributions, dict(zip(factors, effects, strict=True)))
     return Outcome(
@@ -126,18 +108,19 @@ def _outcome(
         flags=model.seen.flags(customer.scored),
         base=model.explainer.base,
         contributions=contributions,
-        reasons=reasons(catalogue, product, band, customer.scored, attribution, suggested),
+        reasons=reasons(product, band, customer.scored, attribution, suggested),
         model_version=model.version,
         model_digest=model.manifest_digest,
-        policy_version=policy.version if policy else None,
+        policy_version=product.policy.version if product.policy else None,
     )
 
 
-def limit(customer: Customer, band: Band, policy: LimitPolicy | None) -> Limit | None:
-    """Return the limit that a policy suggests; `None` without a policy."""
+def limit(customer: Customer, band: Band) -> Limit | None:
+    """Return the limit that the policy of a customer's product suggests; `None` where it has no policy."""
+    policy = customer.product.policy
     if policy is None:
         return None
-    requested = customer.policy.get(REQUESTED)
+    requested = customer.policy.get(policy.requested)
     assert requested is None or isinstance(requested, float)
     return policy.suggest(band.name, customer.scored, requested)
 
@@ -168,38 +151,40 @@ class OutcomeColumns:
     flags: Mapping[int, tuple[UnseenValue, ...]]
 
 
-def outcome_columns(
-    columns: Mapping[str, NDArray[Any]], model: LoadedModel, catalogue: Catalogue, policy: LimitPolicy | None
-) -> OutcomeColumns:
-    """Return the outcomes of many customers at once, with the same bits as `outcome_of` for each.
+def outcome_columns(columns: Mapping[str, NDArray[Any]], product: Product, model: LoadedModel) -> OutcomeColumns:
+    """Return the outcomes of many customers of a product at once, with the same bits as `outcome_of` for each.
 
     `columns` has an array (rows,) for each scored and policy factor: float64 with NaN for blank, or objects with `None`
     for a blank choice. Raises `ExplanationRefused` as `outcome_of` does.
     """
-    product, matrix = model.product, model.encoding.matrix(columns)
+    matrix = model.encoding.matrix(columns)
     scores = model.forest.score(matrix)
     bands = np.searchsorted(product.cut_offs, scores, side="right")
-    limits = _limits(columns, product, bands, policy)
+    limits = _limits(columns, product, bands)
     contributions = model.explainer.explain(matrix)
     _check_sums(model, contributions, scores)
-    rules = _rules(catalogue, product, bands, limits)
-    chosen = _choose_reasons(model, bands, rules, contributions, model.effects.of_rows(matrix))
-    sentences = _sentences(catalogue, model, columns, contributions, chosen)
+    rules = _rules(product, bands, limits)
+    chosen = _choose_reasons(
+        product, model.encoding.factors, rules, bands, contributions, model.effects.of_rows(matrix)
+    )
+    sentences = _sentences(product, model.encoding.factors, columns, contributions, chosen)
     for row, rule in rules.items():
         sentences[row, 0] = rule.sentence
     flags = model.seen.flags_of_rows(columns)
     return OutcomeColumns(scores, bands, limits, contributions, chosen, sentences, flags)
 
 
-def _limits(
-    columns: Mapping[str, NDArray[Any]], product: Product, bands: NDArray[np.intp], policy: LimitPolicy | None
-) -> list[Limit] | None:
+def _limits(columns: Mapping[str, NDArray[Any]], product: Product, bands: NDArray[np.intp]) -> list[Limit] | None:
+    policy = product.policy
     if policy is None:
         return None
     names = [product.bands[band].name for band in bands.tolist()]
-    salaries, obligations = _known(columns[SALARY]), _known(columns[OBLIGATIONS])
-    values = ({SALARY: salary, OBLIGATIONS: monthly} for salary, monthly in zip(salaries, obligations, strict=True))
-    return list(map(policy.suggest, names, values, _known(columns[REQUESTED])))
+    factors = (policy.salary, policy.obligations)
+    values = (
+        dict(zip(factors, known, strict=True))
+        for known in zip(*(_known(columns[factor]) for factor in factors), strict=True)
+    )
+    return list(map(policy.suggest, names, values, _known(columns[policy.requested])))
 
 
 def _known(values: NDArray[Any]) -> list[Any]:
@@ -214,22 +199,26 @@ def _check_sums(model: LoadedModel, contributions: Floats, scores: Floats) -> No
         _check_sum(model, contributions[row].tolist(), float(scores[row]))
 
 
-def _rules(
-    catalogue: Catalogue, product: Product, bands: NDArray[np.intp], limits: list[Limit] | None
-) -> dict[int, Reason]:
+def _rules(product: Product, bands: NDArray[np.intp], limits: list[Limit] | None) -> dict[int, Reason]:
     """Return the policy rules that are reasons, by row."""
     rows = enumerate(zip(bands.tolist(), limits or (), strict=False))
-    rules = (
-        (row, rule_reason(catalogue, product, product.bands[band], limit)) for row, (band, limit) in rows if limit.cut
-    )
+    rules = ((row, rule_reason(product, product.bands[band], limit)) for row, (band, limit) in rows if limit.cut)
     return {row: rule for row, rule in rules if rule}
 
 
 def _choose_reasons(
-    model: LoadedModel, bands: NDArray[np.intp], rules: Mapping[int, Reason], contributions: Floats, effects: Floats
+    product: Product,
+    factors: Sequence[str],
+    rules: Mapping[int, Reason],
+    bands: NDArray[np.intp],
+    contributions: Floats,
+    effects: Floats,
 ) -> NDArray[np.int8]:
-    """Return the reasons of many rows, (rows, MAX_REASONS), chosen as `reasons` does for one customer."""
-    product, factors = model.product, model.encoding.factors
+    """Return the reasons of many rows, (rows, MAX_REASONS), chosen as `reasons` does for one customer.
+
+    `factors` are those of the encoding. `bands` are (rows,), `contributions` and `effects` (rows, factors).
+    """
+    thresholds = product.thresholds
     all_rows, rule_rows = np.arange(len(bands)), np.array(list(rules), dtype=np.intp)
     adverse = np.array([product.decides_credit and band.tone is Tone.BAD for band in product.bands])[bands]
     adverse[rule_rows] = product.decides_credit
@@ -243,7 +232,8 @@ def _choose_reasons(
         amount = weight[all_rows, largest]
         chosen[:, place] = np.where((amount > 0) & (amount >= minimum), by_name[largest], NO_REASON)
         weight[all_rows, largest] = 0.0
-        minimum = np.maximum(MIN_POINTS, MIN_SHARE * amount) if place == 0 else minimum
+        if place == 0:
+            minimum = np.maximum(thresholds.min_points, thresholds.min_share * amount)
     chosen[rule_rows, 1:] = chosen[rule_rows, :-1]
     chosen[rule_rows, 0] = RULE
     chosen[[row for row, rule in rules.items() if rule.rule == ABILITY_TO_PAY], 1:] = NO_REASON
@@ -253,18 +243,18 @@ def _choose_reasons(
 class _FactorSentences(dict[Value, str]):
     """One factor's sentences by value, for values that raise the score or that lower it; made when first needed."""
 
-    def __init__(self, catalogue: Catalogue, product: Product, factor: str, *, raises: bool) -> None:
+    def __init__(self, product: Product, factor: str, *, raises: bool) -> None:
         super().__init__()
-        self._sentence = partial(catalogue.sentence, product, factor, raises=raises)
+        self._sentence = partial(sentence, product, factor, raises=raises)
 
     def __missing__(self, value: Value) -> str:
-        self[value] = sentence = self._sentence(value)
-        return sentence
+        self[value] = words = self._sentence(value)
+        return words
 
 
 def _sentences(
-    catalogue: Catalogue,
-    model: LoadedModel,
+    product: Product,
+    factors: Sequence[str],
     columns: Mapping[str, NDArray[Any]],
     contributions: Floats,
     chosen: NDArray[np.int8],
@@ -272,10 +262,10 @@ def _sentences(
     """Return the sentences of the chosen contributions, (rows, MAX_REASONS); blank where a rule is the reason."""
     sentences = np.full(chosen.shape, "", dtype=object)
     sentences[chosen[:, 0] == NO_REASON, 0] = NOTHING_ALONE
-    for number, factor in enumerate(model.encoding.factors):
+    for number, factor in enumerate(factors):
         for raises in (True, False):
             row, place = np.nonzero((chosen == number) & ((contributions[:, number] > 0) == raises)[:, None])
-            by_value = _FactorSentences(catalogue, model.product, factor, raises=raises)
+            by_value = _FactorSentences(product, factor, raises=raises)
             values = _known(columns[factor][row])
             sentences[row, place] = [by_value[value] for value in values]
     return sentences

@@ -69,7 +69,7 @@ def form(services, files) -> dict[str, tuple[list[Customer], list[Outcome]]]:
     for product in PRODUCTS.values():
         model = services.models.serving(product)
         customers = [validate(product, row, Source.TEXT) for row in read(files[product.key])]
-        outcomes = [outcome_of(customer, model, services.models.catalogue, product.policy) for customer in customers]
+        outcomes = [outcome_of(customer, model) for customer in customers]
         made[product.key] = customers, outcomes
     return made
 

@@ -22,9 +22,9 @@ from bankportal.data.formulas import neutralise
 from bankportal.domain.batch import Job
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.factors import CUSTOMER_ID
-from bankportal.domain.policy import POLICIES, Limit, LimitPolicy
+from bankportal.domain.policy import Limit
 from bankportal.domain.products import Product
-from bankportal.domain.reasons import MAX_REASONS, Catalogue
+from bankportal.domain.reasons import MAX_REASONS
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON as NO_REASON  # part of what this module offers
@@ -58,23 +58,20 @@ RESULT = np.dtype(
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring a file's rows needs: the file's layout and mapping, the model, the words and the policy."""
+    """What scoring a file's rows needs: the product with its words and policy, the file's layout, mapping, model."""
 
     product: Product
     layout: Layout
     mapping: Mapping[str, str]
     model: LoadedModel
-    catalogue: Catalogue
-    policy: LimitPolicy | None
 
 
 def work_of(models: Models, job: Job) -> Work:
     """Return the work of a started job; `VersionRefused` where its model or policy cannot be loaded."""
     model = models.registry.model(job.product, job.model_version or "", job.model_digest or "")
-    if job.policy_version and job.policy_version not in POLICIES:
+    if job.policy_version != (job.product.policy.version if job.product.policy else None):
         raise VersionRefused(f"Limit policy {job.policy_version} is no longer known.")
-    policy = POLICIES[job.policy_version] if job.policy_version else None
-    return Work(job.product, Layout.from_json(job.layout), job.mapping or {}, model, models.catalogue, policy)
+    return Work(job.product, Layout.from_json(job.layout), job.mapping or {}, model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +94,7 @@ def score_block(work: Work, block: Block) -> Part:
     validated = validate_block(work.product, work.layout, work.mapping, block)
     good = np.flatnonzero(validated.good)
     columns = {name: values[good] for name, values in validated.columns.items()}
-    outcomes = outcome_columns(columns, work.model, work.catalogue, work.policy)
+    outcomes = outcome_columns(columns, work.product, work.model)
     uploaded = (block.rows[row] for row in good.tolist())
     scored = _csv_lines(map(operator.add, uploaded, map(list, zip(*_answer_cells(work, outcomes), strict=True))))
     rejects = _csv_lines(_reject_rows(work.layout, validated))
@@ -112,7 +109,7 @@ def score_block(work: Work, block: Block) -> Part:
 
 def scored_header(work: Work) -> bytes:
     """Return the scored file's first line: the uploaded columns, then the answer's."""
-    return _header(work.layout, answer_columns(limits=work.policy is not None))
+    return _header(work.layout, answer_columns(limits=work.product.policy is not None))
 
 
 def answer_columns(*, limits: bool) -> tuple[str, ...]:
@@ -159,9 +156,9 @@ def _answer_cells(work: Work, outcomes: OutcomeColumns) -> Iterator[Sequence[str
     rows, names = len(outcomes.scores), [band.name for band in work.product.bands]
     yield list(map(repr, outcomes.scores.tolist()))
     yield [names[band] for band in outcomes.bands.tolist()]
-    if work.policy and outcomes.limits is not None:
+    if work.product.policy and outcomes.limits is not None:
         yield from zip(*map(_limit_cells, outcomes.limits), strict=True) if rows else [()] * (len(LIMIT) - 1)
-        yield [work.policy.version] * rows
+        yield [work.product.policy.version] * rows
     yield from outcomes.sentences.T.tolist()
     flags = {row: " ".join(flag.message for flag in flags) for row, flags in outcomes.flags.items()}
     yield [flags.get(row, "") for row in range(rows)]

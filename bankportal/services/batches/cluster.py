@@ -21,10 +21,7 @@ from bankportal.data.blocks import Layout
 from bankportal.data.locations import EXTRA, AnyInput, Input, file_name
 from bankportal.domain.batch import Span
 from bankportal.domain.errors import PortalError
-from bankportal.domain.factors import Phrase
-from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import PRODUCTS
-from bankportal.domain.reasons import Catalogue
 from bankportal.registry.registry import FILES, MANIFEST, LoadedModel, Registry, digest
 from bankportal.services.batches.chunks import Part, Work, score_block
 from bankportal.version import __version__
@@ -49,9 +46,6 @@ class SerializedWork:
     version: str
     manifest_digest: str
     files: dict[str, bytes]
-    phrases: dict[str, Phrase]
-    rules: dict[str, str]
-    policy: str | None
     layout: Layout
     mapping: dict[str, str]
 
@@ -65,9 +59,6 @@ class SerializedWork:
             version=work.model.version,
             manifest_digest=work.model.manifest_digest,
             files={name: (folder / name).read_bytes() for name in (MANIFEST, *FILES)},
-            phrases=dict(work.catalogue.phrases),
-            rules=dict(work.catalogue.rules),
-            policy=work.policy.version if work.policy else None,
             layout=work.layout,
             mapping=dict(work.mapping),
         )
@@ -75,7 +66,7 @@ class SerializedWork:
     @property
     def key(self) -> str:
         """A digest that differs between works; the manifest's digest covers the files."""
-        return digest(repr((self.manifest_digest, self.phrases, self.rules, self.layout, self.mapping)).encode())
+        return digest(repr((self.manifest_digest, self.layout, self.mapping)).encode())
 
     def deserialize(self) -> Work:
         """Return the work.
@@ -90,8 +81,6 @@ class SerializedWork:
             layout=self.layout,
             mapping=self.mapping,
             model=self._model(),
-            catalogue=Catalogue(self.phrases, self.rules),
-            policy=POLICIES[self.policy] if self.policy else None,
         )
 
     def _model(self) -> LoadedModel:

@@ -20,9 +20,7 @@ from typing import IO, Any
 
 from bankportal.data.blocks import Layout, blocks
 from bankportal.domain.batch import Job, Span
-from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import PRODUCTS
-from bankportal.domain.reasons import Catalogue
 from bankportal.registry.registry import Registry
 from bankportal.services.batches.checking import BLOCK_ROWS
 from bankportal.services.batches.chunks import Work, score_block
@@ -50,7 +48,6 @@ def crashes_the_worker(
         "product": job.product.key,
         "version": job.model_version,
         "digest": job.model_digest,
-        "policy": job.policy_version,
         "layout": job.layout,
         "mapping": job.mapping,
     }
@@ -112,8 +109,6 @@ def _score(payload: dict[str, Any]) -> None:
         layout=Layout.from_json(payload["layout"]),
         mapping=payload["mapping"],
         model=Registry(Path(payload["models"])).model(product, payload["version"], payload["digest"]),
-        catalogue=Catalogue.declared(),  # the sentences are discarded
-        policy=POLICIES[payload["policy"]] if payload["policy"] else None,
     )
     work.model.warm_up()
     os.write(1, BEGUN)

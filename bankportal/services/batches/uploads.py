@@ -22,7 +22,6 @@ from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Progress, Spa
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import DataRefused, FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Outcome, Reason
-from bankportal.domain.policy import POLICIES
 from bankportal.domain.products import Product
 from bankportal.domain.schema import MAX_QUOTED, Customer, validate
 from bankportal.registry.registry import LoadedModel
@@ -304,7 +303,7 @@ class Batches:
         except (InvalidInput, DataRefused) as error:
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: {error}") from error
         model = self._model(job)
-        outcome = outcome_of(customer, model, self.models.catalogue, POLICIES.get(job.policy_version or ""))
+        outcome = outcome_of(customer, model)
         if not begins_with(self._line(job, record), cells):
             raise ReplayDiffers(f"Line {record['line']} of the stored file is not what was scored: it was edited.")
         if differing := _differences(record, outcome, model.encoding.factors):

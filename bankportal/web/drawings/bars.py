@@ -11,7 +11,7 @@ from bankportal.domain.factors import Factor
 from bankportal.domain.outcome import Outcome, Reason, percent
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, Tone
-from bankportal.domain.reasons import MAX_REASONS, MIN_POINTS, MIN_SHARE, Omission, omissions
+from bankportal.domain.reasons import MAX_REASONS, Omission, omissions
 from bankportal.model.histograms import Histogram
 from bankportal.web.words import UNKNOWN, share, value_words
 
@@ -164,10 +164,10 @@ def reason_rule(product: Product, omitted: Collection[Omission]) -> str:
     """Say which contributions become reasons, as far as it matters for those that did not."""
     if Omission.RULE_ALONE in omitted:
         return "None of them is a reason here, because a rule of the limit policy decided alone."
+    points, share = product.thresholds.min_points * 100, product.thresholds.min_share * 100
     rule = (
-        f"Up to {MAX_REASONS} are the reasons above: each weighs at least {MIN_POINTS * 100:g} points and "
-        f"{MIN_SHARE:.0%} of the weightiest, and moves the score the same way by itself, with all other values as they "
-        "are."
+        f"Up to {MAX_REASONS} are the reasons above: each weighs at least {points:g} points and {share:g}% of the "
+        "weightiest, and moves the score the same way by itself, with all other values as they are."
     )
     if Omission.SPEAKS_FOR in omitted:
         rule += f" A refusal, or a limit below the request, names only what {product.lowers.singular}."
