@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSche
 BASE = "/api/v1"
 KEY = "Idempotency-Key"
 JSON, PROBLEM_JSON = "application/json", "application/problem+json"
+PRODUCT_CURRENCY = "the product's currency"  # as the descriptions below have it; the document names it
 
 _MOMENT = WithJsonSchema({"type": "string", "format": "date-time"})
 
@@ -55,7 +56,7 @@ class Problem(_Answer):
 
 
 class Limit(_Answer):
-    """The credit limit that the policy suggests; amounts in EUR."""
+    """The credit limit that the policy suggests; amounts in the product's currency."""
 
     amount: float = Field(description="0 where no limit is granted.")
     ceiling: float = Field(description="What the residual income can carry.")

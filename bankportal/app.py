@@ -113,7 +113,8 @@ def create_app(config: Config | None = None) -> Flask:
 def healthz() -> tuple[Response, int]:
     """Say whether the portal can score and record: what is written is kept, and each product has a model."""
     try:
-        health = state(current_app.extensions["bankportal"])
+        services: wiring.Services = current_app.extensions["bankportal"]
+        health = state(services, services.declarations.portfolio())
     except OUTAGE_ERRORS as error:
         outage = _logged(error)
         health = Health(status=outage.title, models={}, refused={}, version=__version__)

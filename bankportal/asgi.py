@@ -11,7 +11,6 @@ from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 
 from bankportal import app as flask_app
-from bankportal.api import openapi
 from bankportal.api.api import Api
 from bankportal.api.fastapi_adapter import Engine
 from bankportal.config import Config
@@ -37,7 +36,8 @@ class Others:
 def create_app(config: Config | None = None) -> FastAPI:
     """Make the FastAPI app; `SettingsRefused` where the settings do not allow it to start.
 
-    Each operation of the API is a path operation. `app.state` holds the `services`, and as `pages` the Flask app.
+    Each operation of the API is a path operation, and these follow the portfolio. `app.state` holds the `services`, and
+    as `pages` the Flask app.
     """
     pages = flask_app.create_app(config)
     services: Services = pages.extensions["bankportal"]
@@ -53,11 +53,12 @@ def create_app(config: Config | None = None) -> FastAPI:
         title=BRAND,
         version=__version__,
         lifespan=lifespan,
-        routes=engine.routes(),
         redirect_slashes=False,
         openapi_url=None,  # the document is the API's own: the same bytes as on Flask
     )
-    app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's own manual extends it
+    engine.route(app)
+    # As FastAPI's own manual extends it.
+    app.openapi = lambda: engine.api.table().document  # type: ignore[method-assign]
     app.router.default = Others(engine, pages, services.config.threads)
     app.state.services, app.state.pages = services, pages
     return app

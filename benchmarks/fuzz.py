@@ -23,8 +23,9 @@ import schemathesis
 from pydantic import ValidationError
 
 from bankportal.answers import KEY
-from bankportal.api.operations import OPERATIONS
+from bankportal.api.operations import operations_of
 from bankportal.api.parameters import ONE_ID, Keyed
+from bankportal.domain.portfolio import shipped_portfolio
 
 SEED = 20261122
 # Too large (413) is a refusal like others. No schema can say which files are CSV files with these columns, so that a
@@ -38,7 +39,7 @@ include-operation-id = "create-batch"
 checks.positive_data_acceptance.enabled = false
 """
 # Besides these, the other phases add a thousand cases or so of their own.
-OPERATION_COUNT = len(OPERATIONS)
+OPERATION_COUNT = len(operations_of(shipped_portfolio()))
 
 
 @dataclass(frozen=True)

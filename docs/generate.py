@@ -117,7 +117,9 @@ def main() -> None:
     """Write the documents, or say which are stale."""
     pages = {"settings.md": settings(), "commands.md": commands(), "factors.md": factors()}
     pages |= {"third-party-licenses.md": third_party_licences()}
-    documents = {name: GENERATED + text for name, text in pages.items()} | {"openapi.json": openapi.text()}
+    documents = {name: GENERATED + text for name, text in pages.items()} | {
+        "openapi.json": openapi.text(openapi.document(shipped_portfolio()))
+    }
     stale = []
     for name, text in documents.items():
         path = HERE / name

@@ -1,69 +1,80 @@
 """The API itself: finds the operation of a call, parses the request and answers. Engines bring calls, send replies."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 
 from werkzeug.sansio.utils import host_is_trusted
 
 from bankportal.answers import BASE
-from bankportal.api import legacy, openapi
+from bankportal.api import legacy
 from bankportal.api.calls import (
     MAX_BODY_BYTES,
     MULTIPART,
     Body,
     Call,
     DecisionRequest,
-    Operation,
     Reply,
     ReplyAfterDecision,
 )
-from bankportal.api.operations import OPERATIONS
 from bankportal.api.problems import Refused, refusal, untrusted_host
 from bankportal.api.reading import parse, too_large
-from bankportal.domain.errors import ForeignOrigin, TooLarge
+from bankportal.api.table import OperationTable, not_allowed
+from bankportal.domain.errors import ForeignOrigin, NotFound, TooLarge
 from bankportal.domain.outcome import Decision
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.portfolio import Portfolio
 from bankportal.origins import is_foreign, origin_of
 from bankportal.services.batches.uploads import upload_limit
 from bankportal.wiring import Services
 
 API_PATH = re.compile("/+api(/|$)")
-SINGLE_SCORES = frozenset(f"{BASE}/{key}/score" for key in PRODUCTS)
+DOCUMENT_PATHS = frozenset({"/openapi.json", f"{BASE}/openapi.json"})
 MAX_HOSTS = 100  # remembered
-Methods = dict[str, Operation]
 
 
 class Api:
-    """The operations on one portal's services; knows no engine."""
+    """The operations on one portal's services; knows no engine.
 
-    def __init__(self, services: Services):
+    They follow the portfolio that is in force: every call, or group of calls, is answered by one table of operations.
+    `taken_up` is called with each new table, in the thread that needs it first.
+    """
+
+    def __init__(self, services: Services, taken_up: Callable[[OperationTable], None] = lambda table: None):
         self.services = services
-        self.documents: Mapping[str, Callable[[], Reply]] = openapi.DOCUMENTS
+        self.taken_up = taken_up
         # Callers name few hosts, and checking one takes longer than reading the other headers.
         self._is_trusted = lru_cache(MAX_HOSTS)(partial(host_is_trusted, trusted_list=services.config.trusted_hosts))
-        self.legacy_operations = legacy.OPERATIONS if services.config.legacy_api else ()
-        self._fixed_paths: dict[str, Methods] = {}
-        self._path_patterns: dict[str, tuple[re.Pattern[str], Methods]] = {}
-        for operation in (*OPERATIONS, *self.legacy_operations):
-            self._add(operation)
+        self._lock = threading.Lock()
+        self._table: OperationTable | None = None
+
+    def table(self) -> OperationTable:
+        """Return the operations on the portfolio that is in force; may ask the database which one that is."""
+        table = self._table
+        if table is not None and table.portfolio is self.services.declarations.portfolio():
+            return table
+        with self._lock:
+            return self._take_up(self.services.declarations.portfolio())
+
+    def _take_up(self, portfolio: Portfolio) -> OperationTable:
+        if self._table is None or self._table.portfolio is not portfolio:
+            self._table = OperationTable(portfolio, with_legacy=self.services.config.legacy_api)
+            self.taken_up(self._table)
+        return self._table
 
     @property
-    def operations(self) -> list[Operation]:
-        """The operations at paths that are the API's alone: the older system's `/` is a page as well."""
-        return [operation for operation in (*OPERATIONS, *self.legacy_operations) if self.owns(operation.path)]
+    def last_table(self) -> OperationTable:
+        """The table by which calls were answered last; asks nobody."""
+        return self._table or self.table()
 
-    def _add(self, operation: Operation) -> None:
-        if "{" not in operation.path:
-            self._fixed_paths.setdefault(operation.path, {})[operation.method] = operation
-            return
-        pattern = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", operation.path))
-        self._path_patterns.setdefault(operation.path, (pattern, {}))[1][operation.method] = operation
+    def may_be_new(self, path: str) -> bool:
+        """Say whether a path may be one of `table`, though `last_table` does not know it: of a product that is new."""
+        return path not in DOCUMENT_PATHS and not self.last_table.knows(path)
 
     def owns(self, path: str) -> bool:
         """Say whether the API answers at a path; all others are pages."""
-        return bool(API_PATH.match(path)) or path in self.documents or (path != "/" and path in self._fixed_paths)
+        return bool(API_PATH.match(path)) or path in DOCUMENT_PATHS or (path != "/" and self.is_legacy(path))
 
     def is_legacy(self, path: str) -> bool:
         """Say whether a path is one of the older system's, and these are answered."""
@@ -71,7 +82,7 @@ class Api:
 
     def is_single_score(self, call: Call) -> bool:
         """Say whether a call scores one customer without options: only the decision can take long."""
-        return call.path in SINGLE_SCORES and not call.query
+        return self.last_table.is_single_score(call)
 
     def max_body_bytes(self, method: str, path: str) -> int:
         """Return how many bytes the body of a call may have."""
@@ -81,8 +92,8 @@ class Api:
         return body.max_bytes + (self.services.config.upload_bytes if body.media == MULTIPART else 0)
 
     def _body(self, method: str, path: str) -> Body | None:
-        with suppress(Refused):
-            return self.find(method, path)[0].body
+        with suppress(Refused, NotFound):
+            return self.last_table.find(method, path)[0].body
         return None
 
     def refuse(self, call: Call, error: Exception) -> Reply:
@@ -119,7 +130,8 @@ class Api:
 
     def answer_all(self, calls: Sequence[Call]) -> list[Reply]:
         """Answer calls that came at the same time, each by itself; the decisions they need are recorded together."""
-        started = [_StartedCall(self, call) for call in calls]
+        table = self.table()
+        started = [_StartedCall(self, table, call) for call in calls]
         self._claim_keys(started)
         waiting = [each for each in started if each.decision_request]
         for each, decision in zip(waiting, self._decide(waiting), strict=True):
@@ -153,37 +165,22 @@ class Api:
         except Exception as error:  # the call is answered with it
             return error
 
-    def dispatch(self, call: Call) -> Reply | ReplyAfterDecision:
+    def dispatch(self, table: OperationTable, call: Call) -> Reply | ReplyAfterDecision:
         """Let the operation of a call answer it, or say which decision it needs first."""
-        if document := self.documents.get(call.path):
+        if call.path in DOCUMENT_PATHS:
             if call.method not in {"GET", "HEAD"}:
-                raise _not_allowed(call.method, ["GET"])
-            return document()
-        operation, captured = self.find(call.method, call.path)
-        return operation.handler(self.services, parse(operation, captured, call))
-
-    def find(self, method: str, path: str) -> tuple[Operation, Mapping[str, str]]:
-        """Return the operation of a method and path, and the path's parameters; `Refused` where there is none."""
-        methods, captured = self._operations_at(path)
-        operation = methods.get("GET" if method == "HEAD" else method)
-        if operation is None:
-            raise _not_allowed(method, list(methods))
-        return operation, captured
-
-    def _operations_at(self, path: str) -> tuple[Methods, Mapping[str, str]]:
-        if methods := self._fixed_paths.get(path):
-            return methods, {}
-        for pattern, methods in self._path_patterns.values():
-            if match := pattern.fullmatch(path):
-                return methods, match.groupdict()
-        raise Refused("not-found", "There is no such path in this API.")
+                raise not_allowed(call.method, ["GET"])
+            return Reply(200, table.document_text)
+        operation, captured = table.find(call.method, call.path)
+        return operation.handler(self.services, parse(operation, table.portfolio, captured, call))
 
 
 class _StartedCall:
     """A call whose handler has started: it has a reply, or `decision_request` is the decision it waits for."""
 
-    def __init__(self, api: Api, call: Call):
+    def __init__(self, api: Api, table: OperationTable, call: Call):
         self.api = api
+        self.table = table
         self.call = call
         self.decision_request: DecisionRequest | None = None
         self._handler: ReplyAfterDecision | None = None
@@ -194,7 +191,7 @@ class _StartedCall:
         if self.call.method == "OPTIONS" and self.api.is_legacy(self.call.path):
             self._reply = legacy.preflight(self.api.services.config, self.call)
             return
-        handler = self.api.dispatch(self.call)
+        handler = self.api.dispatch(self.table, self.call)
         if isinstance(handler, Reply):
             self._reply = handler
             return
@@ -226,8 +223,3 @@ class _StartedCall:
         """Return the reply, once the call waits for no decision."""
         assert self._reply is not None
         return self.api.with_sharing_headers(self.call, self._reply)
-
-
-def _not_allowed(method: str, allowed: list[str]) -> Refused:
-    names = ", ".join(sorted([*allowed, "HEAD"] if "GET" in allowed else allowed))
-    return Refused("method-not-allowed", f"This path takes {names}, not {method[:20]}.", (), {"Allow": names})

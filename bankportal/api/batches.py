@@ -17,12 +17,13 @@ from bankportal import answers
 from bankportal.api import conversion
 from bankportal.api.calls import CSV, MULTIPART, Call, ParsedRequest, Reply, reply
 from bankportal.api.handlers import require_known
-from bankportal.api.parameters import LATEST, ByKey, Keyed, OfId, Page, Parameters, Place, Switch, described
+from bankportal.api.parameters import LATEST, InForce, Keyed, OfId, Page, Parameters, Place, Switch, described
 from bankportal.api.problems import Refused
 from bankportal.api.reading import from_json, require_media
 from bankportal.domain.batch import REJECTS, SCORED, Job, State
 from bankportal.domain.canonical import canonical
 from bankportal.domain.errors import Conflict, FieldProblem, InvalidInput, KeyReused, NotFound
+from bankportal.domain.portfolio import Portfolio
 from bankportal.services.batches.uploads import Batches
 from bankportal.wiring import Services
 
@@ -42,7 +43,7 @@ def _mapping(text: str) -> Any:
 class NewBatch(Parameters):
     """A file to be scored, as a form."""
 
-    product: Annotated[ByKey, Place("form", "The product's key.")]
+    product: Annotated[InForce, Place("form", "The product's key.")]
     file: Annotated[
         InstanceOf[FileStorage],
         WithJsonSchema({"type": "string", "format": "binary", "description": "a file"}),
@@ -66,7 +67,7 @@ def create(services: Services, request: ParsedRequest[Keyed]) -> Reply:
     batches, key = services.batches, request.parameters.key and f"api:{request.parameters.key}"
     try:
         with ExitStack() as opened:
-            form = _form(request.call, opened)
+            form = _form(request.call, request.portfolio, opened)
             job = batches.receive(form.product, form.file.filename or "", form.file.stream, key, form.mapping or ())
         if key:
             services.keys.claim(f"batch {job.id}", _fingerprint(job, form))
@@ -113,7 +114,7 @@ def _suggested(batches: Batches, job: Job) -> Mapping[str, str]:
     return suggestion.mapping
 
 
-def _form(call: Call, opened: ExitStack) -> NewBatch:
+def _form(call: Call, portfolio: Portfolio, opened: ExitStack) -> NewBatch:
     """Read the form; `InvalidInput` names every field at fault. Its file is closed with `opened`."""
     texts, files = _parts(call, opened)
     if None in {*texts, *files}:
@@ -121,9 +122,9 @@ def _form(call: Call, opened: ExitStack) -> NewBatch:
     sent: dict[str, Any] = {**texts.to_dict(), **files.to_dict()}
     problems = [*_not_declared(sent), *_duplicates(sent, texts, files)]
     try:
-        form = NewBatch.model_validate(sent)
+        form = NewBatch.model_validate(sent, context=portfolio)
     except ValidationError as invalid:
-        raise InvalidInput([*problems, *_not_acceptable(invalid, texts)]) from None
+        raise InvalidInput([*problems, *_not_acceptable(invalid, portfolio, texts)]) from None
     if problems:
         raise InvalidInput(problems)
     return form
@@ -141,9 +142,9 @@ def _duplicates(sent: Mapping[str, Any], *parts: MultiDict[str, Any]) -> Iterato
             yield FieldProblem(name, "duplicate", "is given more than once")
 
 
-def _not_acceptable(invalid: ValidationError, texts: Mapping[str, str]) -> Iterator[FieldProblem]:
+def _not_acceptable(invalid: ValidationError, portfolio: Portfolio, texts: Mapping[str, str]) -> Iterator[FieldProblem]:
     at_fault = {error["loc"][0] for error in invalid.errors()}
-    for each in described(NewBatch):
+    for each in described(NewBatch, portfolio):
         if each.name in at_fault:
             code = CODES.get(each.name, "not-acceptable")
             yield FieldProblem(each.name, code, f"must be {each.words}", texts.get(each.name, ""))

@@ -12,6 +12,7 @@ from bankportal.answers import JSON
 from bankportal.api.parameters import Parameters
 from bankportal.domain.canonical import canonical
 from bankportal.domain.outcome import Decision
+from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.schema import Customer
 from bankportal.wiring import Services
 
@@ -74,12 +75,16 @@ def written(content: Any) -> bytes:
 
 @dataclass(frozen=True)
 class ParsedRequest(Generic[P]):
-    """A call that was read: its parameters, its JSON body as Python has it, and as the bytes that came."""
+    """A call that was read: its parameters, its JSON body as Python has it, and as the bytes that came.
+
+    `portfolio` has the products that are in force for the whole of the call.
+    """
 
     parameters: P
     body: Any
     content: bytes
     call: Call
+    portfolio: Portfolio
 
     def fingerprint(self, operation: str) -> bytes:
         """Return what must be the same again where an idempotency key is used again."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from bankportal.api import conversion
 from bankportal.api.schemas import example
-from bankportal.domain.constraints import Source
+from bankportal.domain.constraints import Number, Source
 from bankportal.domain.ids import ID_LENGTH
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import Product
@@ -20,12 +20,24 @@ ABOUT_OUTCOME = (
     "The shape of an answer, not a forest's: a score in the middle of its band, to which each required factor "
     "contributes the same. Bands, limit and words are as declared."
 )
+BELOW = 201  # how far the value that is not acceptable is below the smallest one
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def required(product: Product) -> dict[str, Any]:
     """Return the example customer with the required factors alone."""
     return {entry.factor.name: example(product)[entry.factor.name] for entry in product.factors if entry.required}
+
+
+def refused(product: Product) -> dict[str, Any]:
+    """Return the example of another customer, of whom one value is not acceptable."""
+    customer, identifier = example(product), product.identifiers[0].name if product.identifiers else ""
+    if str(customer.get(identifier, "")).isdigit():
+        customer = customer | {identifier: str(int(customer[identifier]) + 1)}
+    factor = next((each for each in product.scored if isinstance(each.constraint, Number)), product.scored[0])
+    if isinstance(factor.constraint, Number):
+        return customer | {factor.name: int(factor.constraint.minimum) - BELOW}
+    return customer | {factor.name: []}
 
 
 @cache
@@ -47,10 +59,10 @@ def outcome(product: Product) -> dict[str, Any]:
 
 
 def _outcome(product: Product, customer: Customer) -> Outcome:
-    band = product.bands[1]
+    band = product.bands[min(1, len(product.bands) - 1)]
     score = round((band.start + product.end(band)) / 2, 3)
-    required = [entry.factor.name for entry in product.factors if entry.required]
-    contributions = dict.fromkeys(required, round((score - band.start) / len(required), 6))
+    named = [factor.name for factor in product.required or product.scored]
+    contributions = dict.fromkeys(named, round((score - band.start) / len(named), 6))
     allowed = limit(customer, band)
     attribution = Attribution(contributions, contributions)
     return Outcome(

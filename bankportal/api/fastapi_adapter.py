@@ -6,19 +6,21 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import structlog
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Match
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from bankportal import answers
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Operation, Reply
+from bankportal.api.table import OperationTable
 
 MAX_GROUP = 64  # calls
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
@@ -77,12 +79,20 @@ class Engine:
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
         self.groups = CallGroups(api)
 
-    def routes(self) -> list[BaseRoute]:
-        """Return each operation as a path operation, named by its id, with its models as FastAPI's own tools see them.
+    def route(self, app: FastAPI) -> None:
+        """Give an app the operations as its routes; those on another portfolio as soon as that is in force.
 
+        Each operation is a path operation, named by its id, with its models as FastAPI's own tools see them.
         Validation, refusals and grouping are the API's own, the same on every engine: each route hands its request on.
         """
-        return [_route(operation, self.respond) for operation in self.api.operations]
+
+        def replace_routes(table: OperationTable) -> None:
+            own = [_route(operation, self.respond) for operation in table.operations if self.api.owns(operation.path)]
+            others = [route for route in app.router.routes if not isinstance(route, _OperationRoute)]
+            app.router.routes = [*own, *others]  # at once: requests go on with the list that they began with
+
+        self.api.taken_up = replace_routes
+        replace_routes(self.api.table())
 
     async def respond(self, request: Request) -> Response:
         """Answer one request."""
@@ -98,17 +108,19 @@ class Engine:
         return _ReplyResponse(reply, headers, self.pool)
 
     async def _reply(self, request: Request, request_id: str) -> Reply:
-        limit = self.api.max_body_bytes(request.scope["method"], request.scope["path"])
+        unread = call_of(request.scope, io.BytesIO(), request_id)
+        if refused := self.api.refusal_by_headers(unread):
+            return refused
+        if self.api.may_be_new(unread.path):
+            await asyncio.get_running_loop().run_in_executor(self.pool, self.api.table)
+        limit = self.api.max_body_bytes(unread.method, unread.path)
         with io.BytesIO() if limit <= IN_MEMORY else SpooledTemporaryFile(IN_MEMORY) as body:
-            call = call_of(request.scope, body, request_id)
-            if refused := self.api.refusal_by_headers(call):
-                return refused
             try:
-                if _announced_bytes(call) > limit or not await _read(request, body, limit):
-                    return self.api.refuse_too_large(call)
+                if _announced_bytes(unread) > limit or not await _read(request, body, limit):
+                    return self.api.refuse_too_large(unread)
             except OSError as error:  # of the disk where large bodies wait
-                return self.api.refuse(call, error)
-            return await self._answer(call)
+                return self.api.refuse(unread, error)
+            return await self._answer(replace(unread, stream=body))
 
     async def _answer(self, call: Call) -> Reply:
         loop = asyncio.get_running_loop()

@@ -47,7 +47,7 @@ class Engine:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
-        if not (self.api.owns(path) or (self.api.legacy_operations and _requests_service(path, environ))):
+        if not (self.api.owns(path) or (self.api.services.config.legacy_api and _requests_service(path, environ))):
             return self.pages(environ, start_response)
         started, request_id = time.perf_counter(), secrets.token_hex(8)
         reply = self._reply(path, environ, request_id)
@@ -67,6 +67,8 @@ class Engine:
         unread = Call(method, path, query, headers, io.BytesIO(), request_id, environ["wsgi.url_scheme"])
         if refused := self.api.refusal_by_headers(unread):
             return refused
+        if self.api.may_be_new(path):
+            self.api.table()
         limit = self.api.max_body_bytes(method, path) + 1  # one more, so that the API itself sees what is too large
         try:
             stream = get_input_stream(environ, max_content_length=limit)

@@ -14,7 +14,8 @@ from bankportal.api.schemas import customer_schema
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Decision
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.services.audit import ChainBroken
 from bankportal.services.proving import verified_receipt
@@ -125,8 +126,8 @@ def _outcomes(
 
 
 def products(services: Services, request: ParsedRequest[Parameters]) -> Reply:
-    """Describe all products."""
-    items = tuple(conversion.product(each, _serving(services, each)) for each in PRODUCTS.values())
+    """Describe all products that are in force."""
+    items = tuple(conversion.product(each, _serving(services, each)) for each in request.portfolio.values())
     return reply(answers.Products(items=items))
 
 
@@ -189,8 +190,9 @@ def verify_decision(services: Services, request: ParsedRequest[OfId]) -> Reply:
 
 
 def list_models(services: Services, request: ParsedRequest[Parameters]) -> Reply:
-    """List the registered model versions of all products."""
-    versions = (each for product in PRODUCTS.values() for each in services.models.versions(product))
+    """List the registered model versions of all products, of those that were withdrawn at the end."""
+    every = (*request.portfolio.values(), *request.portfolio.withdrawn)
+    versions = (each for product in every for each in services.models.versions(product))
     return reply(answers.ModelVersions(items=tuple(map(conversion.model_version, versions))))
 
 
@@ -207,15 +209,15 @@ def active_model(services: Services, request: ParsedRequest[OfProduct]) -> Reply
 
 def health(services: Services, request: ParsedRequest[Parameters]) -> Reply:
     """Say whether the portal can score and record."""
-    health = state(services)
+    health = state(services, request.portfolio)
     return reply(health, 200 if all(health.models.values()) else 503)
 
 
-def state(services: Services) -> answers.Health:
+def state(services: Services, portfolio: Portfolio) -> answers.Health:
     """Return each product's model and refused versions; one of `OUTAGE_ERRORS` where nothing can be recorded."""
     require_writable(services)
-    models = {product.key: _loaded(services, product) for product in PRODUCTS.values()}
-    refused = {product.key: why for product in PRODUCTS.values() if (why := services.models.refusal(product))}
+    models = {product.key: _loaded(services, product) for product in portfolio.values()}
+    refused = {product.key: why for product in portfolio.values() if (why := services.models.refusal(product))}
     status = "no model" if not all(models.values()) else "an older model serves" if refused else "ok"
     return answers.Health(status=status, models=models, refused=refused, version=__version__)
 

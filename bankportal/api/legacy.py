@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from bankportal.answers import KEY
@@ -18,15 +19,18 @@ from bankportal.api.parameters import Keyed, Parameters
 from bankportal.api.schemas import customer_name
 from bankportal.config import Config
 from bankportal.domain.constraints import Source, YesNo
-from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.outcome import Outcome
-from bankportal.domain.products import ALLOWANCE, CHURN, Product
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
 from bankportal.domain.schema import Customer, validate
 from bankportal.version import BRAND, __version__
 from bankportal.wiring import Services
 
 CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH = "/predict_churn", "/predict_allowance", "/"
-PATHS = frozenset({CHURN_PATH, ALLOWANCE_PATH, SERVICE_PATH})
+# What the older system decided, by its paths: products of these keys, if the portfolio has them.
+PRODUCT_KEYS: Mapping[str, str] = MappingProxyType({CHURN_PATH: "churn", ALLOWANCE_PATH: "allowance"})
+PATHS = frozenset({*PRODUCT_KEYS, SERVICE_PATH})
+CUSTOMER = "CustomerId"  # as the older answers name it
 MAX_EXACT_INTEGER = 2**53  # whole numbers beyond are not exact as floats
 DAY = "86400"  # seconds
 MIN_HIGH_CHANCE = 0.5  # score
@@ -43,9 +47,10 @@ def customer(product: Product, body: Any) -> Customer:
 def _put_right(product: Product, body: Mapping[str, Any]) -> dict[str, Any]:
     flags = {entry.factor.name for entry in product.factors if isinstance(entry.factor.constraint, YesNo)}
     values = {name: int(value) if name in flags and isinstance(value, bool) else value for name, value in body.items()}
-    number = values.get(CUSTOMER_ID.name)
-    if isinstance(number, int | float) and not isinstance(number, bool) and _is_whole(number):
-        values[CUSTOMER_ID.name] = str(int(number))
+    for factor in product.identifiers[:1]:
+        number = values.get(factor.name)
+        if isinstance(number, int | float) and not isinstance(number, bool) and _is_whole(number):
+            values[factor.name] = str(int(number))
     return values
 
 
@@ -53,16 +58,21 @@ def _is_whole(number: float) -> bool:
     return math.isfinite(number) and abs(number) <= MAX_EXACT_INTEGER and number == int(number)
 
 
-def _predict(services: Services, request: ParsedRequest[Keyed], product: Product) -> ReplyAfterDecision:
+def _predict_churn(services: Services, request: ParsedRequest[Keyed], product: Product) -> ReplyAfterDecision:
     decision = yield decision_request(request, product, customer(product, request.body))
-    outcome = decision.outcome
-    return reply(churn_answer(request.body, outcome) if product is CHURN else allowance_answer(outcome))
+    return reply(churn_answer(request.body, decision.outcome))
+
+
+def _predict_allowance(services: Services, request: ParsedRequest[Keyed], product: Product) -> ReplyAfterDecision:
+    decision = yield decision_request(request, product, customer(product, request.body))
+    return reply(allowance_answer(decision.outcome))
 
 
 def churn_answer(sent: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Return the older answer about churn: high from a fixed score on, whatever the bands of today."""
+    identifier = next((factor.name for factor in outcome.product.identifiers), CUSTOMER)
     return {
-        "CustomerId": sent.get(CUSTOMER_ID.name),
+        CUSTOMER: sent.get(identifier),
         "probability": round(outcome.score * 100, 2),
         "risk_level": outcome.band.name,
         "prediction": HIGH_CHANCE if outcome.score >= MIN_HIGH_CHANCE else LOW_CHANCE,
@@ -88,9 +98,12 @@ def service(services: Services, request: ParsedRequest[Parameters]) -> Reply:
             "service": BRAND,
             "version": __version__,
             "status": "running",
-            "paths": [CHURN_PATH, ALLOWANCE_PATH],
+            "paths": [path for path, key in PRODUCT_KEYS.items() if key in request.portfolio],
         }
     )
+
+
+PREDICTORS = MappingProxyType({CHURN_PATH: _predict_churn, ALLOWANCE_PATH: _predict_allowance})
 
 
 def _operation(path: str, product: Product) -> Operation:
@@ -101,7 +114,7 @@ def _operation(path: str, product: Product) -> Operation:
         tag="",
         summary="",
         help="",
-        handler=partial(_predict, product=product),
+        handler=partial(PREDICTORS[path], product=product),
         parameters=Keyed,
         body=Body(schema=customer_name(product), examples={}),
         answers=(Answer(status=200, help=""),),
@@ -109,21 +122,23 @@ def _operation(path: str, product: Product) -> Operation:
     )
 
 
-OPERATIONS = (
-    _operation(CHURN_PATH, CHURN),
-    _operation(ALLOWANCE_PATH, ALLOWANCE),
-    Operation(
-        id="service",
-        method="GET",
-        path=SERVICE_PATH,
-        tag="",
-        summary="",
-        help="",
-        handler=service,
-        answers=(),
-        errors=(),
-    ),
+SERVICE = Operation(
+    id="service",
+    method="GET",
+    path=SERVICE_PATH,
+    tag="",
+    summary="",
+    help="",
+    handler=service,
+    answers=(),
+    errors=(),
 )
+
+
+def operations_of(portfolio: Portfolio) -> tuple[Operation, ...]:
+    """Return the operations at the older system's paths: those of the products that the portfolio has."""
+    predictors = (_operation(path, portfolio[key]) for path, key in PRODUCT_KEYS.items() if key in portfolio)
+    return (*predictors, SERVICE)
 
 
 def is_older(path: str) -> bool:

@@ -1,6 +1,7 @@
-"""The table of operations: each declared once; routes of both engines and the OpenAPI document derive from it."""
+"""The operations on a portfolio, each declared once; both engines' routes and the OpenAPI document derive from them."""
 
 from functools import partial
+from typing import Any
 
 from bankportal import answers
 from bankportal.answers import BASE
@@ -8,8 +9,9 @@ from bankportal.api import batches, examples, handlers
 from bankportal.api.calls import MULTIPART, Answer, Body, Operation
 from bankportal.api.handlers import MAX_ITEMS
 from bankportal.api.parameters import Keyed, OfId, OfProduct, OfVersion, Page, ScoreMany, ScoreOne
-from bankportal.api.schemas import customer_name, example
-from bankportal.domain.products import CHURN, PRODUCTS, Product
+from bankportal.api.schemas import customer_name, customers_name, example
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
 
 SCORING, BATCHES, DECISIONS, MODELS = "Scoring", "Batches", "Decisions", "Models"
 PRODUCT_TAG, HEALTH = "Products", "Health"
@@ -21,7 +23,6 @@ TAGS = {
     PRODUCT_TAG: "What is decided, and on which factors.",
     HEALTH: "Whether the portal can answer.",
 }
-FILE = examples.file(CHURN)
 MAX_SCORES_BYTES = 4_000_000  # bytes
 READS = (422, 503)
 WRITES = (400, 403, 413, 415, 422, 503, 507)
@@ -46,7 +47,7 @@ def _score(product: Product) -> Operation:
 
 
 def _score_many(product: Product) -> Operation:
-    two = [example(product), {**example(product), "CustomerId": "15634603", "CreditScore": 99}]
+    two = [example(product), examples.refused(product)]
     return Operation(
         id=f"score-many-{product.key}",
         method="POST",
@@ -58,7 +59,7 @@ def _score_many(product: Product) -> Operation:
         handler=partial(handlers.score_many, product=product),
         parameters=ScoreMany,
         body=Body(
-            schema=f"{product.title}Customers",
+            schema=customers_name(product),
             examples={"Two customers, the second refused": {"items": two}},
             max_bytes=MAX_SCORES_BYTES,
         ),
@@ -67,9 +68,43 @@ def _score_many(product: Product) -> Operation:
     )
 
 
-OPERATIONS: tuple[Operation, ...] = (
-    *(_score(product) for product in PRODUCTS.values()),
-    *(_score_many(product) for product in PRODUCTS.values()),
+def _create_batch(portfolio: Portfolio) -> Operation:
+    first = next(iter(portfolio.values()), None)
+    return Operation(
+        id="create-batch",
+        method="POST",
+        path=f"{BASE}/batches",
+        tag=BATCHES,
+        summary="Have a whole file scored",
+        help="A CSV file as a form. Its columns are matched by their names unless `mapping` says how; where that "
+        "leaves a choice open, the file is refused. Workers check every row and then score; `start` false leaves it at "
+        f"the check.{_to_try_it(first) if first else ''}",
+        handler=batches.create,
+        parameters=Keyed,
+        body=Body(
+            schema=batches.NewBatch.__name__,
+            examples={"One file": _new_batch(first)} if first else {},
+            media=MULTIPART,
+        ),
+        answers=(Answer(status=202, help="Taken in.", model=answers.Received),),
+        errors=(*WRITES, 409),
+    )
+
+
+def _new_batch(product: Product) -> dict[str, Any]:
+    return {"product": product.key, "file": examples.file(product), "start": True}
+
+
+def _to_try_it(product: Product) -> str:
+    return (
+        "\n\nTo try it, save this as `customers.csv` and choose it as `file`:\n\n"
+        f"```csv\n{examples.file(product)}```\n\n"
+        f"Or send it from a shell: `curl http://127.0.0.1:8000{BASE}/batches -F product={product.key} "
+        "-F file=@customers.csv`."
+    )
+
+
+READING = (
     Operation(
         id="list-products",
         method="GET",
@@ -165,28 +200,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(status=200, help="The version.", model=answers.ModelVersion),),
         errors=(404, *READS),
     ),
-    Operation(
-        id="create-batch",
-        method="POST",
-        path=f"{BASE}/batches",
-        tag=BATCHES,
-        summary="Have a whole file scored",
-        help="A CSV file as a form. Its columns are matched by their names unless `mapping` says how; where that "
-        "leaves a choice open, the file is refused. Workers check every row and then score; `start` false leaves it at "
-        "the check.\n\n"
-        f"To try it, save this as `customers.csv` and choose it as `file`:\n\n```csv\n{FILE}```\n\n"
-        f"Or send it from a shell: `curl http://127.0.0.1:8000{BASE}/batches -F product={CHURN.key} "
-        "-F file=@customers.csv`.",
-        handler=batches.create,
-        parameters=Keyed,
-        body=Body(
-            schema=batches.NewBatch.__name__,
-            examples={"One file": {"product": CHURN.key, "file": FILE, "start": True}},
-            media=MULTIPART,
-        ),
-        answers=(Answer(status=202, help="Taken in.", model=answers.Received),),
-        errors=(*WRITES, 409),
-    ),
+)
+ON_BATCHES = (
     Operation(
         id="list-batches",
         method="GET",
@@ -259,18 +274,30 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(status=200, help="A CSV file.", media="text/csv"),),
         errors=(404, *READS),
     ),
-    Operation(
-        id="get-health",
-        method="GET",
-        path=f"{BASE}/health",
-        tag=HEALTH,
-        summary="Say whether the portal can score and record",
-        help="Whether database and storage take what is written, which is tried, and whether each product has a model.",
-        handler=handlers.health,
-        answers=(
-            Answer(status=200, help="It can.", model=answers.Health),
-            Answer(status=503, help="A product has no model.", model=answers.Health),
-        ),
-        errors=(*READS, 507),
-    ),
 )
+HEALTH_OPERATION = Operation(
+    id="get-health",
+    method="GET",
+    path=f"{BASE}/health",
+    tag=HEALTH,
+    summary="Say whether the portal can score and record",
+    help="Whether database and storage take what is written, which is tried, and whether each product has a model.",
+    handler=handlers.health,
+    answers=(
+        Answer(status=200, help="It can.", model=answers.Health),
+        Answer(status=503, help="A product has no model.", model=answers.Health),
+    ),
+    errors=(*READS, 507),
+)
+
+
+def operations_of(portfolio: Portfolio) -> tuple[Operation, ...]:
+    """Return the operations on a portfolio, in the order of the document."""
+    return (
+        *map(_score, portfolio.values()),
+        *map(_score_many, portfolio.values()),
+        *READING,
+        _create_batch(portfolio),
+        *ON_BATCHES,
+        HEALTH_OPERATION,
+    )

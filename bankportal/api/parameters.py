@@ -1,24 +1,28 @@
 """What operations take beside a body: pydantic models that read path, query and headers, and describe them."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from bankportal.answers import KEY
+from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import ALPHABET, ID_LENGTH
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
 
 LATEST = "latest"
 ONE_ID = f"[{ALPHABET}]{{{ID_LENGTH}}}"
 PLACES = ("path", "query", "header", "form")
 FLAGS = {"true": True, "false": False}
 WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
+NO_PRODUCT = "no-product"  # pydantic's type of the error: a key of no product, in words
+PRODUCTS, IN_FORCE, EVER_IN_FORCE = "products", "in force", "ever in force"  # which products a parameter may name
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,22 @@ class Place:
     example: Any = None
 
 
+def _in_force(key: str, info: ValidationInfo) -> Product:
+    return _product(Portfolio.product, key, info)
+
+
+def _ever_in_force(key: str, info: ValidationInfo) -> Product:
+    return _product(Portfolio.ever, key, info)
+
+
+def _product(find: Callable[[Portfolio, str], Product], key: str, info: ValidationInfo) -> Product:
+    """Find a product in the portfolio that is the validation's context."""
+    try:
+        return find(cast(Portfolio, info.context), key)
+    except NotFound as error:
+        raise PydanticCustomError(NO_PRODUCT, "{message}", {"message": str(error)}) from None
+
+
 def _whole(text: str) -> int | str:
     """Return a whole number written plainly; other spellings that pydantic would take stay text and are refused."""
     return int(text) if WHOLE.fullmatch(text) else ""
@@ -38,11 +58,9 @@ def _whole(text: str) -> int | str:
 # Each `description` completes the sentence "must be ...".
 Switch = Annotated[bool, BeforeValidator(FLAGS.get), Field(description="true or false")]
 PageSize = Annotated[int, Field(ge=1, le=200, description="a whole number from 1 to 200"), BeforeValidator(_whole)]
-ByKey = Annotated[
-    InstanceOf[Product],
-    BeforeValidator(PRODUCTS.get),
-    WithJsonSchema({"type": "string", "enum": list(PRODUCTS), "description": " or ".join(PRODUCTS)}),
-]
+# A product by its key. The portfolio is the validation's context; `Parameter.of` puts its keys into the schema.
+InForce = Annotated[InstanceOf[Product], BeforeValidator(_in_force), WithJsonSchema({PRODUCTS: IN_FORCE})]
+EverInForce = Annotated[InstanceOf[Product], BeforeValidator(_ever_in_force), WithJsonSchema({PRODUCTS: EVER_IN_FORCE})]
 Version = Annotated[
     str, Field(pattern="^[A-Za-z0-9]{1,20}$", max_length=20, description="a version's name, such as v1")
 ]
@@ -115,12 +133,13 @@ class ScoreOne(ScoreMany):
 class OfProduct(Parameters):
     """Which product is meant."""
 
-    product: Annotated[ByKey, Place("path", "The product's key.", example=next(iter(PRODUCTS)))]
+    product: Annotated[InForce, Place("path", "The product's key.")]
 
 
-class OfVersion(OfProduct):
+class OfVersion(Parameters):
     """Which model version is meant."""
 
+    product: Annotated[EverInForce, Place("path", "The product's key.")]
     version: Annotated[Version, Place("path", "The model version.", example="v1")]
 
 
@@ -133,7 +152,7 @@ class OfId(Parameters):
 class Page(Parameters):
     """Which part of a list is meant."""
 
-    product: Annotated[ByKey | None, Place("query", "Only this product's.")] = None
+    product: Annotated[EverInForce | None, Place("query", "Only this product's.")] = None
     before: Annotated[Id | None, Place("query", "Only those older than this one.")] = None
     size: Annotated[PageSize, Place("query", "How many at most.", example=10)] = 50
 
@@ -167,10 +186,24 @@ class Parameter:
         """What it must be, in words."""
         return str(self.schema["description"])
 
+    def of(self, portfolio: Portfolio) -> "Parameter":
+        """Return it as it is in a portfolio: one that names a product may have the keys of these products alone."""
+        if PRODUCTS not in self.schema:
+            return self
+        before = portfolio.withdrawn if self.schema[PRODUCTS] == EVER_IN_FORCE else ()
+        keys = [*portfolio, *(product.key for product in before)]
+        *others, last = keys or ["a product's key, and there is none"]
+        words = f"{', '.join(others)} or {last}" if others else last
+        example = keys[0] if keys and self.place == "path" else None
+        return replace(self, schema={"description": words, "enum": keys, "type": "string"}, example=example)
+
 
 @cache
-def described(model: type[Parameters]) -> tuple[Parameter, ...]:
-    """Return the parameters that a model declares: those of the path first, then of the query, headers, of a form."""
+def declared(model: type[Parameters]) -> tuple[Parameter, ...]:
+    """Return the parameters that a model declares: those of the path first, then of the query, headers, of a form.
+
+    They are the same in every portfolio: which products there are is not among what is known of them.
+    """
     schemas = model.model_json_schema(schema_generator=_Schema)["properties"] if model.model_fields else {}
     made = []
     for name, field in model.model_fields.items():
@@ -180,3 +213,8 @@ def described(model: type[Parameters]) -> tuple[Parameter, ...]:
         key = alias.lower() if place.place == "header" else alias
         made.append(Parameter(alias, key, place.place, place.help, schema, place.example))
     return tuple(sorted(made, key=lambda parameter: PLACES.index(parameter.place)))
+
+
+def described(model: type[Parameters], portfolio: Portfolio) -> tuple[Parameter, ...]:
+    """Return the parameters that a model declares, as they are in a portfolio; in the order of `declared`."""
+    return tuple(parameter.of(portfolio) for parameter in declared(model))

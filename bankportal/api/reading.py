@@ -10,22 +10,24 @@ from werkzeug.http import parse_options_header
 
 from bankportal.answers import JSON
 from bankportal.api.calls import Body, Call, Operation, ParsedRequest
-from bankportal.api.parameters import Parameter, Parameters, described
+from bankportal.api.parameters import NO_PRODUCT, Parameter, Parameters, declared
 from bankportal.api.problems import ParameterProblem, Refused, printable
+from bankportal.domain.portfolio import Portfolio
 
 MAX_DEPTH = 20
 MAX_PARAMETERS = 20
 UTF_8 = frozenset({"utf-8", "utf8"})
+NOTHING = "There is nothing at this path."
 
 
-def parse(operation: Operation, captured: Mapping[str, str], call: Call) -> ParsedRequest[Any]:
+def parse(operation: Operation, portfolio: Portfolio, captured: Mapping[str, str], call: Call) -> ParsedRequest[Any]:
     """Read a call's parameters and JSON body; `Refused` where they are not what the operation takes."""
-    parameters = _parameters(operation, captured, call)
+    parameters = _parameters(operation, portfolio, captured, call)
     if operation.body is None or operation.body.media != JSON:
-        return ParsedRequest(parameters, None, b"", call)
+        return ParsedRequest(parameters, None, b"", call, portfolio)
     require_media(call, JSON)
     content = read_body(call, operation.body)
-    return ParsedRequest(parameters, from_json(content), content, call)
+    return ParsedRequest(parameters, from_json(content), content, call, portfolio)
 
 
 def require_media(call: Call, media: str) -> None:
@@ -119,19 +121,20 @@ def _is_encodable(value: Any) -> bool:
     return True
 
 
-def _parameters(operation: Operation, captured: Mapping[str, str], call: Call) -> Parameters:
+def _parameters(operation: Operation, portfolio: Portfolio, captured: Mapping[str, str], call: Call) -> Parameters:
     """Read the parameters as their model declares them; `Refused` with one problem for each that is not acceptable."""
     problems: list[ParameterProblem] = []
     sent = {"path": captured, "query": _query(operation, call, problems), "header": call.headers}
-    declared = described(operation.parameters)
-    texts = {each.name: text for each in declared if (text := sent[each.place].get(each.key)) is not None}
+    taken, nothing = declared(operation.parameters), NOTHING
+    texts = {each.name: text for each in taken if (text := sent[each.place].get(each.key)) is not None}
     try:
-        parameters = operation.parameters.model_validate(texts)
+        parameters = operation.parameters.model_validate(texts, context=portfolio)
     except ValidationError as invalid:
-        at_fault = {error["loc"][0] for error in invalid.errors()}
-        problems += [_not_acceptable(each, texts[each.name]) for each in declared if each.name in at_fault]
+        at_fault = {str(error["loc"][0]): error for error in invalid.errors()}
+        nothing = next((error["msg"] for error in at_fault.values() if error["type"] == NO_PRODUCT), NOTHING)
+        problems += [_not_acceptable(each.of(portfolio), texts[each.name]) for each in taken if each.name in at_fault]
     if problems:
-        raise _refused(problems)
+        raise _refused(problems, nothing)
     return parameters
 
 
@@ -139,9 +142,10 @@ def _not_acceptable(parameter: Parameter, text: str) -> ParameterProblem:
     return ParameterProblem(parameter.name, "not-acceptable", f"must be {parameter.words}", text, parameter.place)
 
 
-def _refused(problems: Sequence[ParameterProblem]) -> Refused:
+def _refused(problems: Sequence[ParameterProblem], nothing: str) -> Refused:
+    """Return the refusal of parameters; `nothing` says why nothing is at the path, where one of it is at fault."""
     if any(problem.place == "path" for problem in problems):
-        return Refused("not-found", "There is nothing at this path.", tuple(problems))
+        return Refused("not-found", nothing, tuple(problems))
     names = ", ".join(printable(problem.field) or "a parameter without a name" for problem in problems)
     return Refused("invalid-parameter", f"Not acceptable: {names}.", tuple(problems))
 
@@ -156,10 +160,10 @@ def _query(operation: Operation, call: Call, problems: list[ParameterProblem]) -
         raise Refused("invalid-parameter", "The query is not UTF-8.") from None
     except ValueError:
         raise Refused("invalid-parameter", f"The query has more than {MAX_PARAMETERS} parameters.") from None
-    declared = {parameter.name for parameter in described(operation.parameters) if parameter.place == "query"}
+    names = {parameter.name for parameter in declared(operation.parameters) if parameter.place == "query"}
     texts: dict[str, str] = {}
     for name, text in pairs:
-        if name not in declared:
+        if name not in names:
             problems.append(ParameterProblem(name, "unknown-parameter", "is not a parameter of this operation", text))
         elif name in texts:
             problems.append(ParameterProblem(name, "duplicate", "is given more than once", text))

@@ -13,6 +13,11 @@ def customer_name(product: Product) -> str:
     return schema(product).__name__
 
 
+def customers_name(product: Product) -> str:
+    """Return what the schema of many of a product's customers is called."""
+    return f"{customer_name(product)}s"
+
+
 @cache
 def customer_schema(product: Product) -> dict[str, Any]:
     """Return a product's factors as JSON Schema: meaning, unit and bounds of each, an example of its own type."""

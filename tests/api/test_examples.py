@@ -26,7 +26,7 @@ from bankportal.wiring import Services
 from tests.api.conftest import ENGINES, served
 from tests.browser.conftest import CHROMIUM
 from tests.conftest import PATIENCE, listening
-from tests.shipped import CHURN
+from tests.shipped import CHURN, PRODUCTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "api.md"
@@ -135,7 +135,7 @@ def test_each_example_runs_and_prints_what_is_stated(block, live, tmp_path) -> N
 
 
 def test_the_first_example_of_the_document_runs(live, tmp_path) -> None:
-    ((language, code),) = FENCE.findall(openapi.ABOUT)
+    ((language, code),) = FENCE.findall(openapi.about(PRODUCTS))
     band, *sentences = printed_by(Example("about", language, code), live, tmp_path).splitlines()
     assert band.split()[0] in {band.name for band in CHURN.bands}
     assert len(sentences) in range(1, 5)

@@ -10,16 +10,17 @@ from starlette.routing import Match
 
 from bankportal import answers, asgi
 from bankportal.answers import JSON
-from bankportal.api.operations import OPERATIONS
+from bankportal.api.operations import operations_of
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
-from tests.shipped import CHURN
+from tests.shipped import CHURN, PRODUCTS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that it would like httpx2 in place of httpx
     from fastapi.testclient import TestClient
 
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
+OPERATIONS = operations_of(PRODUCTS)
 SCORE = "/api/v1/churn/score"
 
 
@@ -62,7 +63,7 @@ def test_each_operation_is_a_path_operation(app) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
 def test_a_route_takes_what_the_api_takes_for_its_operation(app, operation) -> None:
-    examples = {parameter.name: str(parameter.example) for parameter in described(operation.parameters)}
+    examples = {parameter.name: str(parameter.example) for parameter in described(operation.parameters, PRODUCTS)}
     scope = {"type": "http", "method": operation.method, "path": operation.path.format(**examples)}
     first = next(route for route in app.routes if route.matches(scope)[0] is Match.FULL)
     assert first.name == operation.id

@@ -9,7 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from bankportal import answers
 from bankportal.api import openapi
 from bankportal.api.calls import MULTIPART
-from bankportal.api.operations import OPERATIONS
+from bankportal.api.operations import operations_of
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
 from bankportal.client import AT_WORK
@@ -17,15 +17,16 @@ from bankportal.domain.batch import State
 from bankportal.domain.policy import RULES
 from tests.shipped import PRODUCTS
 
+OPERATIONS, DOCUMENT = operations_of(PRODUCTS), openapi.document(PRODUCTS)
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 
 def test_it_is_valid() -> None:
-    assert list(OpenAPIV31SpecValidator(openapi.document()).iter_errors()) == []
+    assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
 
 
 def test_the_validator_finds_faults() -> None:
-    assert list(OpenAPIV31SpecValidator(openapi.document() | {"info": {}}).iter_errors())
+    assert list(OpenAPIV31SpecValidator(DOCUMENT | {"info": {}}).iter_errors())
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/api/v1/openapi.json"])
@@ -38,7 +39,7 @@ def test_every_engine_serves_the_golden_copy(engine, path) -> None:
 def test_every_operation_is_in_it_with_an_example() -> None:
     found = {
         (method.upper(), path): operation
-        for path, methods in openapi.document()["paths"].items()
+        for path, methods in DOCUMENT["paths"].items()
         for method, operation in methods.items()
     }
     assert set(found) == {(operation.method, operation.path) for operation in OPERATIONS}
@@ -53,7 +54,7 @@ def test_every_operation_is_in_it_with_an_example() -> None:
 def test_every_example_runs(engine) -> None:
     for operation in OPERATIONS:
         path = operation.path
-        for parameter in described(operation.parameters):
+        for parameter in described(operation.parameters, PRODUCTS):
             path = path.replace(f"{{{parameter.name}}}", str(parameter.example))
         bodies = operation.body.examples.values() if operation.body else [None]
         for body in bodies:
@@ -81,7 +82,7 @@ def test_the_example_of_a_file_is_scored_and_told_to_be_saved(engine) -> None:
 
 def test_the_example_of_an_answer_is_like_an_answer(engine, product) -> None:
     path = f"/api/v1/{product.key}/score"
-    operation = openapi.document()["paths"][path]["post"]
+    operation = DOCUMENT["paths"][path]["post"]
     (shown,) = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
     assert "not a forest's" in shown["description"]
     told = answers.Outcome.model_validate(shown["value"], extra="forbid")
@@ -100,7 +101,7 @@ def _shape(outcome: dict) -> dict:
 
 
 def test_factors_show_unit_bounds_and_meaning() -> None:
-    schemas = openapi.document()["components"]["schemas"]
+    schemas = DOCUMENT["components"]["schemas"]
     for product in PRODUCTS.values():
         properties = schemas[f"{product.title}Customer"]["properties"]
         for entry in product.factors:

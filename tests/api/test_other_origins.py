@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from bankportal.api.operations import OPERATIONS
+from bankportal.api.operations import operations_of
 from bankportal.api.schemas import example
 from bankportal.origins import SAFE_METHODS
 from tests.api.conftest import ENGINES, Engine, running
 from tests.api.test_legacy import BODIES, CHURN_BODY, CRM
 from tests.api.test_refusals import problem
-from tests.shipped import CHURN
+from tests.shipped import CHURN, PRODUCTS
 
 EVIL = "https://evil.example"
 FOREIGN = [
@@ -63,7 +63,7 @@ def test_programs_and_own_pages_are_let_in(engine, act, site, origin) -> None:
 
 
 @pytest.mark.parametrize(
-    "operation", [each for each in OPERATIONS if each.method not in SAFE_METHODS], ids=lambda o: o.id
+    "operation", [each for each in operations_of(PRODUCTS) if each.method not in SAFE_METHODS], ids=lambda o: o.id
 )
 def test_no_operation_that_acts_is_forgotten(engine, operation) -> None:
     path = operation.path.replace("{id}", "latest")

@@ -108,6 +108,9 @@ class Gated:
     def owns(self, path: str) -> bool:
         return True
 
+    def may_be_new(self, path: str) -> bool:
+        return False
+
     def refusal_by_headers(self, call: Call) -> Reply | None:
         return None
 
