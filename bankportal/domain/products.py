@@ -176,8 +176,11 @@ class Product:
 
     @cached_property
     def component_name(self) -> str:
-        """The key as documents and classes are named by it: "home-equity" gives "HomeEquity"."""
-        return "".join(part.capitalize() for part in self.key.split("-"))
+        """The key as documents and classes are named by it: "home-equity" gives "HomeEquity".
+
+        Keys that differ have names that differ: "home-1" gives "Home_1".
+        """
+        return "".join(f"_{part}" if part[:1].isdigit() else part.capitalize() for part in self.key.split("-"))
 
     @cached_property
     def digest(self) -> str:
