@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,8 +109,22 @@ def test_the_manifest_keeps_it(product):
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(content):
-    with pytest.raises(ValueError, match=r".+"):
+    with pytest.raises(ValueError, match=r"^(?!it was trained without).+"):
         Encoding.from_json(content, CHURN)
+
+
+def test_a_factor_or_an_option_that_the_version_was_trained_without_is_named() -> None:
+    columns = Encoding.of(CHURN).to_json()
+    without_age = [column for column in columns if column["factor"] != "Age"]
+    with pytest.raises(ValueError, match="it was trained without Age, which churn scores"):
+        Encoding.from_json(without_age, CHURN)
+    with pytest.raises(ValueError, match="it was trained without Geography Spain, which churn scores"):
+        Encoding.from_json([column for column in columns if column["option"] != "Spain"], CHURN)
+    required = tuple(factor for factor in CHURN.required if factor.name != "Age")
+    fewer = replace(CHURN, required=required)
+    assert Encoding.from_json(without_age, fewer).to_json() == without_age
+    with pytest.raises(ValueError, match="churn does not score 'Age'"):
+        Encoding.from_json(columns, fewer)
 
 
 def test_protected_factors_are_refused_from_a_manifest():
@@ -144,16 +159,16 @@ def seen() -> SeenRanges:
     ],
 )
 def test_values_the_forest_has_not_seen_are_flagged(seen, factor, value, message):
-    assert seen.flags({factor: value}) == (UnseenValue(factor, message),)
+    assert seen.flags(CHURN, {factor: value}) == (UnseenValue(factor, message),)
 
 
 def test_values_within_what_was_seen_and_blanks_are_not_flagged(seen):
     inside = {"Balance": 250898.09, "Age": 18, "Geography": "Spain", "HasCrCard": 0, "HasLoan": None}
-    assert seen.flags(inside) == ()
+    assert seen.flags(CHURN, inside) == ()
 
 
 def test_what_was_seen_is_kept(seen):
-    content = json.loads(json.dumps(seen.to_json()))
+    content = json.loads(json.dumps(seen.to_json(CHURN)))
     assert content["Balance"] == [0.0, 250898.09]
     assert content["Geography"] == ["France", "Spain"]
     assert content["HasLoan"] is None

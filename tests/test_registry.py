@@ -12,7 +12,7 @@ import pytest
 from bankportal.domain.errors import NoActiveModel, NotFound, VersionRefused
 from bankportal.registry import registry as registry_module
 from bankportal.registry.registry import ARRAYS, EFFECTS, MANIFEST, TABLES, Registry
-from tests.shipped import CHURN
+from tests.shipped import CHURN, FACTORS
 
 
 def folder(services, version="v1"):
@@ -176,6 +176,40 @@ def test_tables_of_another_forest_are_refused(services, trained) -> None:
     version, digest = services.models.registry.add(CHURN, manifest, files)
     with pytest.raises(VersionRefused, match=f"Churn model {version} is refused"):
         services.models.registry.model(CHURN, version, digest)
+
+
+def test_declarations_of_a_product_share_the_arrays(services) -> None:
+    """A moved cut-off, a new word or another order of the factors needs no other model, and none is loaded."""
+    later = replace(CHURN, title="Leaving", optional=CHURN.optional[::-1], bands=(CHURN.bands[0],))
+    digest = registered(services).manifest_digest
+    registry = Registry(services.config.models)
+    assert registry.model(CHURN, "v1", digest) is registry.model(later, "v1", digest)
+    registry.verify(later, "v1", digest)
+
+
+def test_a_product_that_scores_other_factors_is_refused_and_says_why(services) -> None:
+    registry, digest = Registry(services.config.models), registered(services).manifest_digest
+    fewer = replace(CHURN, optional=CHURN.optional[1:])
+    more = replace(CHURN, optional=(*CHURN.optional, FACTORS["CardUtilisation"]))
+    for _ in range(2):  # also once it was loaded for another
+        for read in (registry.verify, registry.model):
+            with pytest.raises(VersionRefused, match="Churn model v1 is refused: churn does not score 'Geography'"):
+                read(fewer, "v1", digest)
+            with pytest.raises(VersionRefused, match="refused: it was trained without CardUtilisation, which churn"):
+                read(more, "v1", digest)
+        registry.model(CHURN, "v1", digest)
+
+
+def test_where_the_active_version_does_not_fit_the_one_before_serves(services) -> None:
+    manifest = json.loads((folder(services) / MANIFEST).read_text())
+    manifest["encoding"] = [column for column in manifest["encoding"] if column["factor"] != "HasLoan"]
+    files = {name: (folder(services) / name).read_bytes() for name in (ARRAYS, EFFECTS, TABLES)}
+    version, digest = services.models.registry.add(CHURN, manifest, files)
+    services.models.store.register("churn", version, digest, activate=True)
+    assert services.models.serving(CHURN).version == "v1"
+    assert services.models.refusal(CHURN) == (
+        "Churn model v2 is refused: it was trained without HasLoan, which churn scores."
+    )
 
 
 @pytest.mark.parametrize("other", [{"product": "allowance"}, {"format": 2}])

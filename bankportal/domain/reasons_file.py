@@ -34,7 +34,7 @@ def with_words(portfolio: Portfolio, text: str) -> Portfolio:
     known = _scored(portfolio)
     for name, words in tables.items():
         _require_words(name, words, known)
-    return Portfolio(_reworded(product, tables, rules) for product in portfolio.values())
+    return Portfolio((_reworded(product, tables, rules) for product in portfolio.values()), portfolio.withdrawn)
 
 
 def to_toml(portfolio: Portfolio) -> str:

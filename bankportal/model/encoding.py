@@ -109,10 +109,15 @@ class Encoding:
 
     @classmethod
     def from_json(cls, content: object, product: Product) -> "Encoding":
-        """Read what `to_json` wrote; `ValueError` where it does not match the product's declaration."""
+        """Read what `to_json` wrote; `ValueError` where the columns are not those of the product's scored factors."""
         if not isinstance(content, list):
             raise ValueError("the encoding is not a list of columns")
-        return cls(tuple(_column_from(item, product) for item in content))
+        encoding = cls(tuple(_column_from(item, product) for item in content))
+        for column in cls.of(product).columns:
+            if column not in encoding.columns:
+                option = f" {column.option}" if column.option else ""
+                raise ValueError(f"it was trained without {column.factor}{option}, which {product.key} scores")
+        return encoding
 
 
 def _columns_of(factor: Factor) -> Iterator[EncodedColumn]:

@@ -25,7 +25,6 @@ class SeenRanges:
     had no value at all.
     """
 
-    product: Product
     ranges: Mapping[str, tuple[float, float]]
     options: Mapping[str, tuple[str, ...]]
 
@@ -42,20 +41,20 @@ class SeenRanges:
                     options[factor.name] = in_order
             elif len(known):
                 ranges[factor.name] = (float(known.min()), float(known.max()))
-        return cls(product, ranges, options)
+        return cls(ranges, options)
 
-    def flags(self, values: Mapping[str, Value]) -> tuple[UnseenValue, ...]:
-        """Return a flag, with its sentence, for each of a customer's values outside the ranges."""
+    def flags(self, product: Product, values: Mapping[str, Value]) -> tuple[UnseenValue, ...]:
+        """Return a flag, with its sentence in the product's words, for each of a customer's values out of range."""
         return tuple(
             UnseenValue(factor.name, message)
-            for factor in self.product.scored
+            for factor in product.scored
             if (value := values.get(factor.name)) is not None and (message := self._message(factor, value))
         )
 
-    def flags_of_rows(self, columns: Columns) -> dict[int, tuple[UnseenValue, ...]]:
+    def flags_of_rows(self, product: Product, columns: Columns) -> dict[int, tuple[UnseenValue, ...]]:
         """Return the flags of many customers by row, for the rows that have any; arrays as for `Encoding.matrix`."""
         flags: dict[int, tuple[UnseenValue, ...]] = {}
-        for factor in self.product.scored:
+        for factor in product.scored:
             for row in self._outside(factor, columns[factor.name]) if factor.name in columns else ():
                 message = self._message(factor, columns[factor.name][row])
                 flags[row] = (*flags.get(row, ()), UnseenValue(factor.name, message))
@@ -92,9 +91,9 @@ class SeenRanges:
             return _unused(factor)
         return "" if value in known else f"{value} is a {factor.label.lower()} the model has not seen."
 
-    def to_json(self) -> dict[str, list[float] | list[str] | None]:
+    def to_json(self, product: Product) -> dict[str, list[float] | list[str] | None]:
         """Return what the manifest keeps by factor: [lowest, highest], the options, or `None` where all is blank."""
-        content: dict[str, list[float] | list[str] | None] = {factor.name: None for factor in self.product.scored}
+        content: dict[str, list[float] | list[str] | None] = {factor.name: None for factor in product.scored}
         content.update({name: list(ends) for name, ends in self.ranges.items()})
         content.update({name: list(options) for name, options in self.options.items()})
         return content
@@ -111,7 +110,7 @@ class SeenRanges:
         choices = {name for name in seen if isinstance(scored[name], Choice)}
         ranges = {name: _range_from(name, item) for name, item in seen.items() if name not in choices}
         options = {name: _options_from(name, item, scored[name]) for name, item in seen.items() if name in choices}
-        return cls(product, ranges, options)
+        return cls(ranges, options)
 
 
 def _known(values: NDArray[Any] | None) -> NDArray[Any]:

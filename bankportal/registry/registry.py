@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -36,13 +37,16 @@ TABLES = "tables.npz"
 EFFECTS = "effects.npy"
 FILES = (ARRAYS, TABLES, EFFECTS)
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+Key = tuple[str, str, str]  # of the product, the version, and the SHA-256 of its manifest
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model version that was verified and loaded, ready to score."""
+    """A model version that was verified and loaded, ready to score.
 
-    product: Product
+    It says nothing about bands, words or limits: those are the product's, also of a product that was declared later.
+    """
+
     version: str
     manifest_digest: str
     manifest: Mapping[str, Any]
@@ -70,8 +74,9 @@ class Registry:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._models: dict[tuple[str, str, str], LoadedModel] = {}
-        self._verified: set[tuple[str, str, str]] = set()
+        self._models: dict[Key, LoadedModel] = {}
+        self._manifests: dict[Key, Mapping[str, Any]] = {}  # of versions whose files were verified
+        self._read_by: WeakKeyDictionary[Product, set[Key]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def add(
@@ -112,32 +117,44 @@ class Registry:
 
     def manifest(self, product: Product, version: str, manifest_digest: str) -> Mapping[str, Any]:
         """Return a version's manifest; `VersionRefused` where it is not the registered one."""
-        loaded = self._models.get((product.key, version, manifest_digest))
-        return loaded.manifest if loaded else self._read_manifest(product, version, manifest_digest)
+        known = self._manifests.get((product.key, version, manifest_digest))
+        return known or self._read_manifest(product, version, manifest_digest)
 
     def verify(self, product: Product, version: str, manifest_digest: str) -> None:
-        """Check a version's files without loading the model, once for each process; `VersionRefused` where one differs.
+        """Check a version's files without loading the model; `VersionRefused` where one differs or does not fit.
 
-        That is enough to choose the version that serves: a version was loaded before it was registered, and a changed
-        declaration of the product is noticed here.
+        Each process reads the files once; each declaration of the product is compared with the version once. That is
+        enough to choose the version that serves, since a version was loaded before it was registered.
         """
         key = (product.key, version, manifest_digest)
-        if key in self._models or key in self._verified:
-            return
-        manifest = self._read_manifest(product, version, manifest_digest)
-        for name in FILES:
-            self._read(product, version, name, str(manifest["files"].get(name)))
-        _from_manifest(product, version, manifest)
-        self._verified.add(key)
+        if key not in self._manifests:
+            manifest = self._read_manifest(product, version, manifest_digest)
+            for name in FILES:
+                self._read(product, version, name, str(manifest["files"].get(name)))
+            self._manifests[key] = manifest
+        self._require_fit(product, key)
 
     def model(self, product: Product, version: str, manifest_digest: str) -> LoadedModel:
-        """Return a version ready to score; `VersionRefused`, naming it and the reason, where its files fail a check."""
+        """Return a version ready to score; the same object for every declaration of the product that it fits.
+
+        Raises `VersionRefused`, naming version and reason, where its files fail a check, or where the product scores
+        other factors or choices than the version was trained with.
+        """
         key = (product.key, version, manifest_digest)
         if (model := self._models.get(key)) is None:
             with self._lock:
                 if (model := self._models.get(key)) is None:
                     model = self._models[key] = self._load(product, version, manifest_digest)
+                    self._manifests[key] = model.manifest
+        self._require_fit(product, key)
         return model
+
+    def _require_fit(self, product: Product, key: Key) -> None:
+        """Raise `VersionRefused` where a verified version cannot read the product's factors."""
+        read = self._read_by.setdefault(product, set())
+        if key not in read:
+            _from_manifest(product, key[1], self._manifests[key])
+            read.add(key)
 
     def _load(self, product: Product, version: str, manifest_digest: str) -> LoadedModel:
         manifest = self._read_manifest(product, version, manifest_digest)
@@ -150,7 +167,6 @@ class Registry:
         except (ValueError, KeyError, TypeError) as error:
             raise refusal(product, version, str(error)) from error
         return LoadedModel(
-            product=product,
             version=version,
             manifest_digest=manifest_digest,
             manifest=manifest,
@@ -183,7 +199,7 @@ class Registry:
 def _from_manifest(
     product: Product, version: str, manifest: Mapping[str, Any]
 ) -> tuple[Encoding, SeenRanges, Mapping[str, Histogram]]:
-    """Return the manifest's encoding, ranges and histograms, checked against the product's present declaration."""
+    """Return the manifest's encoding, ranges and histograms, checked against a declaration of the product."""
     try:
         encoding = Encoding.from_json(manifest["encoding"], product)
         return encoding, SeenRanges.from_json(manifest["seen"], product), histograms.from_json(manifest["population"])

@@ -78,7 +78,7 @@ class Explaining:
         """Return the smallest changes that reach a better band, within the ranges of the training data."""
         model = self.model(decision)
         values = decision.customer.scored
-        return recourse(model.product, model.forest, model.encoding, values, model.seen.ranges)
+        return recourse(decision.outcome.product, model.forest, model.encoding, values, model.seen.ranges)
 
     def limit_after(self, decision: Decision, suggestion: Suggestion) -> Limit | None:
         """Return the limit that the decision's policy suggests after a change; `None` without a policy."""
@@ -115,7 +115,7 @@ class Explaining:
         row = model.encoding.row(decision.customer.scored | {factor.name: new})
         score = float(model.forest.score(row[None, :])[0])
         effort = abs(new - old) * factor.change.effort
-        return Suggestion((Replacement(factor, old, new),), score, model.product.band(score), effort)
+        return Suggestion((Replacement(factor, old, new),), score, decision.outcome.product.band(score), effort)
 
     def _lifted(self, decision: Decision, lift: Suggestion) -> float:
         after = self.limit_after(decision, lift)
@@ -123,10 +123,10 @@ class Explaining:
 
     def curve(self, decision: Decision, factor: str) -> Curve:
         """Return the score at every value of one factor, the others unchanged; `NotFound` if it is not scored."""
-        model = self.model(decision)
-        if factor not in {scored.name for scored in model.product.scored}:
-            raise NotFound(f"{model.product.title} scores no factor {factor[:40]}.")
-        return curve(model.product, model.forest, model.encoding, decision.customer.scored, factor, model.seen)
+        model, product = self.model(decision), decision.outcome.product
+        if factor not in {scored.name for scored in product.scored}:
+            raise NotFound(f"{product.title} scores no factor {factor[:40]}.")
+        return curve(product, model.forest, model.encoding, decision.customer.scored, factor, model.seen)
 
     def histograms(self, decision: Decision) -> Mapping[str, Histogram]:
         """Return the histograms of the training customers by factor."""

@@ -187,7 +187,7 @@ def _manifest(trained: TrainedModel) -> dict[str, Any]:
         "data": trained.data,
         "evaluation": trained.evaluation,
         "encoding": trained.encoding.to_json(),
-        "seen": trained.seen.to_json(),
+        "seen": trained.seen.to_json(trained.product),
         "reference": trained.reference,
         "population": histograms.to_json(trained.histograms),
     }

@@ -14,7 +14,7 @@ from bankportal.domain.canonical import canonical
 from bankportal.domain.constraints import Choice
 from bankportal.domain.errors import PortalError, VersionRefused
 from bankportal.domain.policy import Limit
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.products import Product
 from bankportal.domain.receipt import Record
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.replaying import ReplayDiffers
@@ -44,8 +44,8 @@ def replay_decision(models: Models, record: Record) -> None:
     """Compute one stored decision again; `ReplayDiffers` names the fields that are not equal to the last bit."""
     name = f"Decision {record['id']}"
     try:
-        model = _model(models, record)
-        recomputed = outcome_of(decision_from(record).customer, model).to_record()
+        customer = decision_from(record).customer
+        recomputed = outcome_of(customer, _model(models, customer.product, record)).to_record()
         differing = [field for field in recomputed if _text(field, record) != _text(field, recomputed)]
     except VersionRefused as error:
         raise ReplayDiffers(f"{name} cannot be recomputed: {error}") from error
@@ -55,9 +55,8 @@ def replay_decision(models: Models, record: Record) -> None:
         raise ReplayDiffers(f"{name} recomputed differs in {', '.join(differing)}.")
 
 
-def _model(models: Models, record: Record) -> LoadedModel:
+def _model(models: Models, product: Product, record: Record) -> LoadedModel:
     """Return a decision's model version; `VersionRefused` where it cannot be loaded, or its policy is not known."""
-    product = PRODUCTS[record["product"]]
     if record["policy_version"] != (product.policy.version if product.policy else None):
         raise VersionRefused(f"Limit policy {record['policy_version']} is no longer known.")
     return models.registry.model(product, record["model_version"], record["model_digest"])
@@ -84,15 +83,17 @@ def _all_equal(models: Models, records: Sequence[Record]) -> bool:
 
 def _group_is_equal(models: Models, records: Sequence[Record]) -> bool:
     """Return whether decisions of one product, model version and policy are equal to the last bit."""
-    model = _model(models, records[0])
-    outcomes = outcome_columns(_columns(model.product, records), model.product, model)
+    product = decision_from(records[0]).outcome.product
+    model = _model(models, product, records[0])
+    outcomes = outcome_columns(_columns(product, records), product, model)
     factors = model.encoding.factors
     rows = [record["contributions"] for record in records]
     return (
         all(len(row) == len(factors) for row in rows)
         and _numbers(row[factor] for row in rows for factor in factors).tobytes() == outcomes.contributions.tobytes()
         and _numbers(record["score"] for record in records).tobytes() == outcomes.scores.tobytes()
-        and [canonical(_recorded(record)) for record in records] == list(map(canonical, _recomputed(outcomes, model)))
+        and [canonical(_recorded(record)) for record in records]
+        == list(map(canonical, _recomputed(outcomes, product, model)))
     )
 
 
@@ -133,9 +134,9 @@ def _recorded(record: Record) -> tuple[Any, ...]:
     return record["band"], record["limit"], record["flags"], record["base"], reasons
 
 
-def _recomputed(outcomes: OutcomeColumns, model: LoadedModel) -> Iterator[tuple[Any, ...]]:
+def _recomputed(outcomes: OutcomeColumns, product: Product, model: LoadedModel) -> Iterator[tuple[Any, ...]]:
     """Yield the same fields as `_recorded` of outcomes computed again, row by row."""
-    bands, factors = model.product.bands, model.encoding.factors
+    bands, factors = product.bands, model.encoding.factors
     limits: Sequence[Limit | None] = outcomes.limits or [None] * len(outcomes.scores)
     rows = zip(outcomes.bands.tolist(), limits, outcomes.contributions.tolist(), outcomes.reasons.tolist(), strict=True)
     for row, (band, limit, shares, chosen) in enumerate(rows):

@@ -94,8 +94,8 @@ def outcomes_of(customers: Sequence[Customer], model: LoadedModel) -> list[Outco
 def _outcome(
     model: LoadedModel, customer: Customer, score: float, shares: list[float], effects: list[float]
 ) -> Outcome:
-    _check_sum(model, shares, score)
     product, factors = customer.product, model.encoding.factors
+    _check_sum(product, model, shares, score)
     band = product.band(score)
     suggested = limit(customer, band)
     contributions = dict(zip(factors, shares, strict=True))
@@ -105,7 +105,7 @@ def _outcome(
         score=score,
         band=band,
         limit=suggested,
-        flags=model.seen.flags(customer.scored),
+        flags=model.seen.flags(product, customer.scored),
         base=model.explainer.base,
         contributions=contributions,
         reasons=reasons(product, band, customer.scored, attribution, suggested),
@@ -125,11 +125,9 @@ def limit(customer: Customer, band: Band) -> Limit | None:
     return policy.suggest(band.name, customer.scored, requested)
 
 
-def _check_sum(model: LoadedModel, contributions: Sequence[float], score: float) -> None:
+def _check_sum(product: Product, model: LoadedModel, contributions: Sequence[float], score: float) -> None:
     if abs(model.explainer.base + math.fsum(contributions) - score) > model.explainer.tolerance:
-        raise ExplanationRefused(
-            f"{model.product.title} {model.version}: the contributions do not add up to the score."
-        )
+        raise ExplanationRefused(f"{product.title} {model.version}: the contributions do not add up to the score.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +160,7 @@ def outcome_columns(columns: Mapping[str, NDArray[Any]], product: Product, model
     bands = np.searchsorted(product.cut_offs, scores, side="right")
     limits = _limits(columns, product, bands)
     contributions = model.explainer.explain(matrix)
-    _check_sums(model, contributions, scores)
+    _check_sums(product, model, contributions, scores)
     rules = _rules(product, bands, limits)
     chosen = _choose_reasons(
         product, model.encoding.factors, rules, bands, contributions, model.effects.of_rows(matrix)
@@ -170,7 +168,7 @@ def outcome_columns(columns: Mapping[str, NDArray[Any]], product: Product, model
     sentences = _sentences(product, model.encoding.factors, columns, contributions, chosen)
     for row, rule in rules.items():
         sentences[row, 0] = rule.sentence
-    flags = model.seen.flags_of_rows(columns)
+    flags = model.seen.flags_of_rows(product, columns)
     return OutcomeColumns(scores, bands, limits, contributions, chosen, sentences, flags)
 
 
@@ -192,11 +190,11 @@ def _known(values: NDArray[Any]) -> list[Any]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def _check_sums(model: LoadedModel, contributions: Floats, scores: Floats) -> None:
+def _check_sums(product: Product, model: LoadedModel, contributions: Floats, scores: Floats) -> None:
     differences = np.abs(model.explainer.base + contributions.sum(axis=1) - scores)
     # Rows within half of the tolerance are right: two orders of addition differ by far less than the other half.
     for row in np.flatnonzero(~(differences < model.explainer.tolerance / 2)).tolist():
-        _check_sum(model, contributions[row].tolist(), float(scores[row]))
+        _check_sum(product, model, contributions[row].tolist(), float(scores[row]))
 
 
 def _rules(product: Product, bands: NDArray[np.intp], limits: list[Limit] | None) -> dict[int, Reason]:
