@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from flask import Flask
 
 from bankportal import asgi
@@ -26,12 +27,13 @@ ENGINES = ("flask", "fastapi")
 
 @dataclass(frozen=True)
 class Engine:
-    """A running portal: its client, its services, its Flask app."""
+    """A running portal: its client, its services, its Flask app, and on FastAPI that app too."""
 
     name: str
     client: httpx.Client
     services: Services
     app: Flask
+    asgi: FastAPI | None = None
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def _fastapi(config: Config) -> Iterator[Engine]:
     app = asgi.create_app(config)
     app.state.pages.config.update(WTF_CSRF_ENABLED=False, PROPAGATE_EXCEPTIONS=False)
     with served(app) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
-        yield Engine("fastapi", client, app.state.services, app.state.pages)
+        yield Engine("fastapi", client, app.state.services, app.state.pages, app)
 
 
 @contextmanager
