@@ -22,7 +22,7 @@ PLACES = ("path", "query", "header", "form")
 FLAGS = {"true": True, "false": False}
 WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,8})")
 NO_PRODUCT = "no-product"  # pydantic's type of the error: a key of no product, in words
-PRODUCTS, IN_FORCE, EVER_IN_FORCE = "products", "in force", "ever in force"  # which products a parameter may name
+WHICH, IN_FORCE, EVER_IN_FORCE = "which", "in force", "ever in force"  # of the products a parameter may name
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def _whole(text: str) -> int | str:
 Switch = Annotated[bool, BeforeValidator(FLAGS.get), Field(description="true or false")]
 PageSize = Annotated[int, Field(ge=1, le=200, description="a whole number from 1 to 200"), BeforeValidator(_whole)]
 # A product by its key. The portfolio is the validation's context; `Parameter.of` puts its keys into the schema.
-InForce = Annotated[InstanceOf[Product], BeforeValidator(_in_force), WithJsonSchema({PRODUCTS: IN_FORCE})]
-EverInForce = Annotated[InstanceOf[Product], BeforeValidator(_ever_in_force), WithJsonSchema({PRODUCTS: EVER_IN_FORCE})]
+InForce = Annotated[InstanceOf[Product], BeforeValidator(_in_force), WithJsonSchema({WHICH: IN_FORCE})]
+EverInForce = Annotated[InstanceOf[Product], BeforeValidator(_ever_in_force), WithJsonSchema({WHICH: EVER_IN_FORCE})]
 Version = Annotated[
     str, Field(pattern="^[A-Za-z0-9]{1,20}$", max_length=20, description="a version's name, such as v1")
 ]
@@ -188,9 +188,9 @@ class Parameter:
 
     def of(self, portfolio: Portfolio) -> "Parameter":
         """Return it as it is in a portfolio: one that names a product may have the keys of these products alone."""
-        if PRODUCTS not in self.schema:
+        if WHICH not in self.schema:
             return self
-        before = portfolio.withdrawn if self.schema[PRODUCTS] == EVER_IN_FORCE else ()
+        before = portfolio.withdrawn if self.schema[WHICH] == EVER_IN_FORCE else ()
         keys = [*portfolio, *(product.key for product in before)]
         *others, last = keys or ["a product's key, and there is none"]
         words = f"{', '.join(others)} or {last}" if others else last
