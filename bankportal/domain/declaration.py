@@ -117,7 +117,7 @@ def _factor_of_format_1(name: str, content: Mapping[str, Any]) -> Factor:
         name=name,
         label=content["label"],
         group=Group(content["group"]),
-        constraint=_constraint_of_format_1(content["constraint"]),
+        constraint=constraint_from(content["constraint"]),
         help=content["help"],
         example=content["example"],
         unit=content["unit"],
@@ -141,7 +141,8 @@ def _factor_of_format_1(name: str, content: Mapping[str, Any]) -> Factor:
     )
 
 
-def _constraint_of_format_1(content: Mapping[str, Any]) -> Constraint:
+def constraint_from(content: Mapping[str, Any]) -> Constraint:
+    """Return the constraint of a factor in the content of format 1."""
     match content["kind"]:
         case "number":
             return Number(minimum=content["minimum"], maximum=content["maximum"], whole=content["whole"])

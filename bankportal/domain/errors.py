@@ -38,6 +38,36 @@ class InvalidInput(PortalError):
         super().__init__("; ".join(f"{p.field} {p.message}".strip() for p in self.problems))
 
 
+@dataclass(frozen=True)
+class DeclarationProblem:
+    """One problem of a declaration file.
+
+    `table` is the table's header, blank at the top of the file; `key` is blank where the table itself is the problem.
+    `stands` is what stands there as a file writes it, shortened, blank where nothing does. `message` says what may
+    stand there, or what is wrong, without a subject.
+    """
+
+    file: str
+    table: str
+    key: str
+    stands: str
+    message: str
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.file, self.table, self.key) if part)
+        return f"{where}: {self.stands} {self.message}." if self.stands else f"{where}: {self.message}."
+
+
+class DeclarationRefused(PortalError):
+    """Declaration files cannot be applied; nothing of them is in force. `problems` are all there are, by file."""
+
+    code = "declaration-refused"
+
+    def __init__(self, problems: Iterable[DeclarationProblem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
 class NotFound(PortalError):
     """The requested object does not exist."""
 
