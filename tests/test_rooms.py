@@ -40,7 +40,7 @@ def test_every_room_is_part_of_the_package() -> None:
 @pytest.mark.parametrize(
     ("room", "known"),
     [
-        ("domain", {"pydantic", "pydantic_core"}),
+        ("domain", {"pydantic", "pydantic_core", "bankportal.resources"}),
         ("answers", {"pydantic"}),
         ("client", {"httpx", "pydantic", "bankportal.answers", "bankportal.version"}),
     ],

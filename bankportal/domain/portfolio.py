@@ -1,9 +1,15 @@
 """The portfolio: the products that are in force, each with its policy."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
+from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
+from bankportal.domain.declaration_files import shipped
 from bankportal.domain.errors import NotFound
-from bankportal.domain.products import ALLOWANCE, CHURN, Product
+from bankportal.domain.products import Product
+
+# The order of the shipped products; a bank's own follow by their keys.
+FIRST = ("churn", "allowance")
 
 
 class Portfolio(Mapping[str, Product]):
@@ -42,6 +48,23 @@ class Portfolio(Mapping[str, Product]):
         return every[key]
 
 
+def portfolio_from(declarations: Iterable[Declaration], withdrawn: Iterable[Product] = ()) -> Portfolio:
+    """Return the portfolio of the products that are declared, each with the policy it names, which is among them too.
+
+    The same texts make the same products. The shipped products come first, then the others by key.
+    """
+    declarations = tuple(declarations)
+    policies = {each.key: policy_from(each.text) for each in declarations if each.kind is Kind.POLICY}
+    declared = sorted((each for each in declarations if each.kind is Kind.PRODUCT), key=lambda each: _place(each.key))
+    products = [product_from(each.text, policies.get(each.content["policy"])) for each in declared]
+    return Portfolio(products, withdrawn)
+
+
+def _place(key: str) -> tuple[int, str]:
+    return (FIRST.index(key) if key in FIRST else len(FIRST), key)
+
+
+@cache
 def shipped_portfolio() -> Portfolio:
     """Return the products that this release ships."""
-    return Portfolio([CHURN, ALLOWANCE])
+    return portfolio_from(shipped())
