@@ -17,6 +17,7 @@ from bankportal.services.scoring import Scoring
 from bankportal.store import migrate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.idempotency import IdempotencyKeys
 from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
@@ -44,8 +45,9 @@ class Services:
 def build(config: Config) -> Services:
     """Wire the services; of all files only the bank's own reasons are read, `SettingsRefused` where they cannot be."""
     database = Database(config.database_url)
-    decisions = Decisions(database)
-    jobs, storage = JobStore(database), Storage(config.storage)
+    recorded = DeclarationStore(database)
+    decisions = Decisions(database, recorded)
+    jobs, storage = JobStore(database, recorded), Storage(config.storage)
     models = Models(Registry(config.models), Versions(database))
     return Services(
         config=config,
@@ -56,7 +58,7 @@ def build(config: Config) -> Services:
         models=models,
         scoring=Scoring(models, decisions),
         explaining=Explaining(models),
-        audit=Audit(Chain(database), models, jobs, storage),
+        audit=Audit(Chain(database), models, recorded, jobs, storage),
         batches=Batches(config, jobs, storage, models),
         worker=Worker(config, jobs, storage, models),
     )

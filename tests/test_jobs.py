@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound
 from bankportal.domain.ids import new_id
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import Finished, JobStore, LeaseLost, Pace, ScoringVersions, Upload
 from bankportal.store.tables import chunks, jobs
 from tests.conftest import PATIENCE
@@ -26,7 +27,7 @@ GROUP = ProblemGroup("age", "Age", "too-low", "must be 18 or more", 2, (ProblemE
 
 @pytest.fixture
 def store(database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, DeclarationStore(database))
 
 
 def upload(digest: str = "a") -> Upload:

@@ -17,6 +17,7 @@ from bankportal.services.recorder import Recorder
 from bankportal.services.scoring import Scoring
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
@@ -133,7 +134,7 @@ def test_an_interrupted_writer_leaves_nobody_waiting() -> None:
 
 
 def test_fifty_with_one_submission_are_one_decision(database, customer, services) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     scoring = Scoring(services.models, decisions)
     with ThreadPoolExecutor(50) as pool:
         made = list(pool.map(lambda _: scoring.decide(customer, "one key").id, range(50)))
@@ -144,17 +145,23 @@ def test_fifty_with_one_submission_are_one_decision(database, customer, services
 
 def test_two_hundred_at_once_are_two_hundred_in_an_unbroken_chain(database, customer, services, tmp_path) -> None:
     """Two recorders on one database, as two processes have them."""
-    both = [Scoring(services.models, Decisions(database)) for _ in range(2)]
+    both = [Scoring(services.models, Decisions(database, DeclarationStore(database))) for _ in range(2)]
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(lambda number: both[number % 2].decide(customer, f"key {number % 200}").id, range(220)))
     assert len(set(made)) == 200
-    audit = Audit(Chain(database), services.models, JobStore(database), Storage(tmp_path))
+    audit = Audit(
+        Chain(database),
+        services.models,
+        DeclarationStore(database),
+        JobStore(database, DeclarationStore(database)),
+        Storage(tmp_path),
+    )
     assert audit.verify().decisions == 200
     assert audit.replay().decisions == 200
 
 
 def test_one_that_cannot_be_stored_does_not_take_others_along(database, customer, outcome, tmp_path, services) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     bad = replace(customer, identifiers={"Surname": object()})
 
     def record(number: int) -> str:
@@ -167,11 +174,22 @@ def test_one_that_cannot_be_stored_does_not_take_others_along(database, customer
         made = list(pool.map(record, range(16)))
     assert made.index("failed") == 7
     assert len(set(made)) == 16
-    assert Audit(Chain(database), services.models, JobStore(database), Storage(tmp_path)).verify().decisions == 15
+    assert (
+        Audit(
+            Chain(database),
+            services.models,
+            DeclarationStore(database),
+            JobStore(database, DeclarationStore(database)),
+            Storage(tmp_path),
+        )
+        .verify()
+        .decisions
+        == 15
+    )
 
 
 def test_nobody_is_answered_before_the_commit(database, customer, outcome) -> None:
-    decisions, seen = Decisions(database), []
+    decisions, seen = Decisions(database, DeclarationStore(database)), []
     other = Database(database.url)
 
     def look(number: int) -> None:
@@ -186,7 +204,7 @@ def test_nobody_is_answered_before_the_commit(database, customer, outcome) -> No
 
 
 def test_a_commit_that_fails_answers_nobody(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
 
     def fail(_connection) -> None:
         raise OperationalError("COMMIT", {}, Exception("disk full"))
@@ -201,7 +219,7 @@ def test_a_commit_that_fails_answers_nobody(database, customer, outcome) -> None
 
 
 def test_numbers_are_never_used_again(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     first = decisions.record(customer, outcome, "0" * 64)
     with database.write() as connection:
         (number,) = connection.scalars(select(table.c.number).where(table.c.id == first.id))

@@ -18,6 +18,7 @@ from bankportal.domain.ids import new_id
 from bankportal.domain.schema import validate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions, decision_from
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata
@@ -41,11 +42,11 @@ def outcome(services, customer):
 
 
 def test_it_works(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     recorded = decisions.record(customer, outcome, "a" * 64)
     assert decisions.get(recorded.id) == without_protected(recorded)
     (link,) = Chain(database).links()
-    assert decision_from(link.record, link.record["protected"]) == recorded
+    assert decision_from(link.record, ALLOWANCE, link.record["protected"]) == recorded
 
 
 def test_migrations_make_the_declared_tables(database) -> None:
@@ -54,13 +55,13 @@ def test_migrations_make_the_declared_tables(database) -> None:
 
 
 def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
-    recorded = Decisions(database).record(customer, outcome, "a" * 64)
+    recorded = Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64)
     upgrade(database)
-    assert Decisions(database).get(recorded.id) == without_protected(recorded)
+    assert Decisions(database, DeclarationStore(database)).get(recorded.id) == without_protected(recorded)
 
 
 def test_protected_values_stand_apart(database, customer, outcome) -> None:
-    Decisions(database).record(customer, outcome, "a" * 64)
+    Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64)
     with database.engine.connect() as connection:
         row = connection.execute(text("SELECT * FROM decisions")).mappings().one()
         protected = connection.execute(text("SELECT * FROM protected_values")).mappings().one()
@@ -70,7 +71,7 @@ def test_protected_values_stand_apart(database, customer, outcome) -> None:
 
 
 def test_one_submission_is_one_decision_however_many_send_it(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(decisions.record(customer, outcome, "b" * 64).id))
@@ -85,7 +86,7 @@ def test_one_submission_is_one_decision_however_many_send_it(database, customer,
 
 
 def test_decisions_without_a_limit_are_counted_as_that(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     granted = replace(outcome, band=ALLOWANCE.band_named("Elite"), limit=replace(outcome.limit, amount=900.0))
     standard = replace(granted, band=ALLOWANCE.band_named("Standard"))
     declined = replace(standard, limit=replace(outcome.limit, amount=0.0))
@@ -100,7 +101,7 @@ def test_decisions_without_a_limit_are_counted_from_their_index(tmp_path, migrat
     database = Database(f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path)}")
     statements = []
     event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
-    Decisions(database).counts()
+    Decisions(database, DeclarationStore(database)).counts()
     plans = []
     with database.read() as connection:
         for statement, parameters in statements[1:3]:
@@ -112,7 +113,7 @@ def test_decisions_without_a_limit_are_counted_from_their_index(tmp_path, migrat
 
 
 def test_pages_hold_every_decision_once_newest_first(database, customer, outcome) -> None:
-    decisions = Decisions(database)
+    decisions = Decisions(database, DeclarationStore(database))
     recorded = [decisions.record(customer, outcome, f"{number:064}").id for number in range(7)]
     seen, before = [], None
     while True:
@@ -129,18 +130,18 @@ def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch
     """What fails after the decision's row takes the row with it."""
     monkeypatch.setattr("bankportal.store.decisions._NEW_PROTECTED", None)
     with pytest.raises(Exception, match=r"."):
-        Decisions(database).record(customer, outcome, "c" * 64)
+        Decisions(database, DeclarationStore(database)).record(customer, outcome, "c" * 64)
     monkeypatch.undo()
-    assert Decisions(database).latest() == []
+    assert Decisions(database, DeclarationStore(database)).latest() == []
 
 
 @pytest.mark.parametrize("id_", ["nothing", "", "\x00", "a" * 10_000, "0" * 26])
 def test_unknown_decision(database, id_) -> None:
     with pytest.raises(NotFound):
-        Decisions(database).get(id_)
+        Decisions(database, DeclarationStore(database)).get(id_)
     with pytest.raises(NotFound):
-        Decisions(database).receipt(id_)
-    assert Decisions(database).page(None, id_ or "?", 5).items == []
+        Decisions(database, DeclarationStore(database)).receipt(id_)
+    assert Decisions(database, DeclarationStore(database)).page(None, id_ or "?", 5).items == []
 
 
 def test_while_somebody_writes_a_portal_can_record(database) -> None:
@@ -202,8 +203,10 @@ def test_sqlite_waits_for_the_disk(tmp_path) -> None:
 
 def test_churn_has_no_limit(database, services, examples) -> None:
     customer = validate(CHURN, examples["churn"], Source.TEXT)
-    recorded = Decisions(database).record(customer, services.scoring.score(customer), "d" * 64)
-    again = Decisions(database).get(recorded.id)
+    recorded = Decisions(database, DeclarationStore(database)).record(
+        customer, services.scoring.score(customer), "d" * 64
+    )
+    again = Decisions(database, DeclarationStore(database)).get(recorded.id)
     assert again.outcome.limit is None
     assert again.outcome.policy_version is None
     assert again == without_protected(recorded)

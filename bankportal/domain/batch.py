@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from bankportal.domain.products import Product
+from bankportal.domain.provenance import Provenance
 
 # Names of the files of a batch: the upload, and its results.
 INPUT = "input.csv"
@@ -154,6 +155,9 @@ class Summary:
 class Job:
     """A batch upload as it is recorded. What is not known yet is `None`. Times are in UTC.
 
+    `product` and its policy are those that it was uploaded under. `provenance` is `None` where the job is older than
+    the record of it.
+
     `mapping` maps the file's columns to factors. `layout` is `data.blocks.Layout` as plain data. `model_version`,
     `model_digest` and `policy_version` are set when scoring starts and do not change afterwards. `files` gives the
     SHA-256 of the finished files by name (`scored.csv`, `rejects.csv`, `results.npy`). `rows_done` counts the rows of
@@ -182,6 +186,7 @@ class Job:
     summary: Summary | None
     files: Mapping[str, str] | None
     rows_done: int = 0
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import NO_LIMIT, Band, Product, Verdict
+from bankportal.domain.provenance import Provenance
 from bankportal.domain.schema import Customer
 
 
@@ -92,12 +93,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Decision:
-    """An outcome that was recorded, with its customer; `at` is in UTC."""
+    """An outcome that was recorded, with its customer; `at` is in UTC.
+
+    `provenance` is `None` where the decision is older than the record of it.
+    """
 
     id: str
     at: datetime
     customer: Customer
     outcome: Outcome
+    provenance: Provenance | None = None
 
 
 def percent(product: Product, score: float) -> str:

@@ -12,6 +12,7 @@ from bankportal.services.batches.replaying import FilesGone, ReplayDiffers, repl
 from bankportal.services.models import Models
 from bankportal.services.replaying import replay_decisions
 from bankportal.store.chain import UNREADABLE, Chain, Link
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import JobStore, read_job
 from bankportal.store.storage import Storage
 
@@ -37,10 +38,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Verified:
-    """The result for a correct chain: how many decisions and batches were verified, and the newest receipt."""
+    """The result for a correct chain: how many decisions, batches and events were verified, and the newest receipt."""
 
     decisions: int
     batches: int
+    events: int
     head: Receipt | None
 
 
@@ -63,9 +65,10 @@ def _silent(_number: int) -> None:
 class Audit:
     """Verifies, replays and exports what was recorded."""
 
-    def __init__(self, chain: Chain, models: Models, jobs: JobStore, storage: Storage):
+    def __init__(self, chain: Chain, models: Models, declarations: DeclarationStore, jobs: JobStore, storage: Storage):
         self.chain = chain
         self.models = models
+        self.declarations = declarations
         self.jobs = jobs
         self.storage = storage
 
@@ -89,7 +92,7 @@ class Audit:
         end = last.number if last else 0
         if head and end < head.number:
             raise ChainBroken(f"The chain ends at {end}, before the exported head {head.number}.")
-        return Verified(counts[Kind.DECISION], counts[Kind.BATCH], last)
+        return Verified(counts[Kind.DECISION], counts[Kind.BATCH], counts[Kind.EVENT], last)
 
     def _verified_before(self, since: Head) -> Receipt:
         """Return the receipt at which an earlier verification ended; `ChainBroken` where it is not in the chain."""
@@ -119,13 +122,13 @@ class Audit:
 
     def _replay(self, kind: Kind, records: Sequence[Record]) -> None:
         if kind is Kind.DECISION:
-            replay_decisions(self.models, records)
+            replay_decisions(self.models, self.declarations, records)
         for record in records if kind is Kind.BATCH else ():
             self._replay_batch(record)
 
     def _replay_batch(self, record: Record) -> None:
         try:
-            job = read_job(record)
+            job = read_job(record, self.declarations.product_of(record))
         except UNREADABLE as error:
             raise ReplayDiffers(f"Batch {record['id']} cannot be recomputed: its record is edited.") from error
         replay_batch(self.models, job, self.storage, self.jobs.score_spans(job))
@@ -170,7 +173,7 @@ def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Record]]]:
     run: list[Record] = []
     try:
         for link in links:
-            if link.record is None:
+            if link.record is None or link.kind is Kind.EVENT:
                 continue
             if link.kind is Kind.BATCH or len(run) == GROUP_SIZE:
                 yield Kind.DECISION, run

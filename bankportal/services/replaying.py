@@ -22,30 +22,35 @@ from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON, OutcomeColumns, outcome_columns, outcome_of
 from bankportal.store.chain import UNREADABLE
 from bankportal.store.decisions import decision_from
+from bankportal.store.declarations import DeclarationStore
 
 # The columns of a decision with its versions.
-VERSIONS = ("product", "model_version", "model_digest", "policy_version")
+VERSIONS = (
+    *("product", "product_declaration", "policy_declaration"),
+    *("model_version", "model_digest", "policy_version"),
+)
 NOTHING = (None, None, 0.0)  # the reason where no single value stands out
 
 
-def replay_decisions(models: Models, records: Sequence[Record]) -> None:
+def replay_decisions(models: Models, declarations: DeclarationStore, records: Sequence[Record]) -> None:
     """Compute stored decisions again from their input and model version; `ReplayDiffers` names the first that differs.
 
     Decisions of the same model version and policy are computed together. Only where some are not equal, each is
     computed by itself, in order, to find the first. Sentences are not compared, since the bank may have edited its
     words.
     """
-    if not _all_equal(models, records):
+    if not _all_equal(models, declarations, records):
         for record in records:
-            replay_decision(models, record)
+            replay_decision(models, declarations, record)
 
 
-def replay_decision(models: Models, record: Record) -> None:
+def replay_decision(models: Models, declarations: DeclarationStore, record: Record) -> None:
     """Compute one stored decision again; `ReplayDiffers` names the fields that are not equal to the last bit."""
     name = f"Decision {record['id']}"
     try:
-        customer = decision_from(record).customer
-        recomputed = outcome_of(customer, _model(models, customer.product, record)).to_record()
+        product = declarations.product_of(record)
+        model = _model(models, product, record)
+        recomputed = outcome_of(decision_from(record, product).customer, model).to_record()
         differing = [field for field in recomputed if _text(field, record) != _text(field, recomputed)]
     except VersionRefused as error:
         raise ReplayDiffers(f"{name} cannot be recomputed: {error}") from error
@@ -56,9 +61,12 @@ def replay_decision(models: Models, record: Record) -> None:
 
 
 def _model(models: Models, product: Product, record: Record) -> LoadedModel:
-    """Return a decision's model version; `VersionRefused` where it cannot be loaded, or its policy is not known."""
+    """Return a decision's model version.
+
+    `VersionRefused` where it cannot be loaded, or the policy version that the decision names is not its declaration's.
+    """
     if record["policy_version"] != (product.policy.version if product.policy else None):
-        raise VersionRefused(f"Limit policy {record['policy_version']} is no longer known.")
+        raise VersionRefused(f"Limit policy {record['policy_version']} is not the one that was declared.")
     return models.registry.model(product, record["model_version"], record["model_digest"])
 
 
@@ -70,20 +78,19 @@ def _text(field: str, record: Record) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _all_equal(models: Models, records: Sequence[Record]) -> bool:
+def _all_equal(models: Models, declarations: DeclarationStore, records: Sequence[Record]) -> bool:
     """Return whether all decisions are equal to the last bit; `False` where one cannot be computed again."""
     groups = defaultdict(list)
     for record in records:
         groups[tuple(record[name] for name in VERSIONS)].append(record)
     try:
-        return all(_group_is_equal(models, group) for group in groups.values())
+        return all(_group_is_equal(models, declarations.product_of(group[0]), group) for group in groups.values())
     except (PortalError, *UNREADABLE):
         return False
 
 
-def _group_is_equal(models: Models, records: Sequence[Record]) -> bool:
+def _group_is_equal(models: Models, product: Product, records: Sequence[Record]) -> bool:
     """Return whether decisions of one product, model version and policy are equal to the last bit."""
-    product = decision_from(records[0]).outcome.product
     model = _model(models, product, records[0])
     outcomes = outcome_columns(_columns(product, records), product, model)
     factors = model.encoding.factors

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from json import JSONDecoder
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Row, Select, Text, cast, null, select
+from sqlalchemy import JSON, Row, Select, Table, Text, cast, null, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.receipt import Kind, Receipt, Record
-from bankportal.store.receipts import PLACE, head, numbered
+from bankportal.store.receipts import PLACE, declared_digests, head, numbered, with_digests
 from bankportal.store.sessions import Database
-from bankportal.store.tables import decisions, jobs, protected_values, receipts
+from bankportal.store.tables import decisions, events, jobs, protected_values, receipts
 
 # What an edit can make of stored values, beyond making them wrong.
 UNREADABLE = (
@@ -23,9 +23,10 @@ BLOCK = 500  # links read in one transaction: no writer waits for longer than th
 
 
 class Link(NamedTuple):
-    """A decision or batch as it is stored, by column, and its receipt; `None` for what is not there.
+    """A decision, batch or event as it is stored, by column, and its receipt; `None` for what is not there.
 
-    A decision's record has its `protected` values and their `salt` beside its columns.
+    A decision's record has its `protected` values and their `salt` beside its columns; that of a decision or batch has
+    the digests of its `declarations`.
     """
 
     kind: Kind
@@ -50,20 +51,22 @@ class Chain:
             return numbered(connection, number)
 
     def links(self, after: int = 0) -> Iterator[Link]:
-        """Yield the chain in its order after a receipt's number; then one decision and one batch outside it.
+        """Yield the chain in its order after a receipt's number; then one decision, batch and event outside it.
 
         What is missing is `None`. Where an edit has made a link unreadable, one of `UNREADABLE` is raised at its place.
         """
-        yield from self._read(_INSIDE.where(receipts.c.number < 1).limit(1))  # never written: numbers begin at 1
+        digests = _Digests(self.database)
+        # Never written: numbers begin at 1.
+        yield from self._read(_INSIDE.where(receipts.c.number < 1).limit(1), digests)
         following: int | None = after
         while following is not None:
             query, following = _INSIDE.where(receipts.c.number > following).limit(BLOCK), None
-            for link in self._read(query):
+            for link in self._read(query, digests):
                 yield link
                 assert link.receipt is not None
                 following = link.receipt.number
-        yield from self._read(_DECISIONS_OUTSIDE.limit(1))
-        yield from self._read(_BATCHES_OUTSIDE.limit(1))
+        for outside in (_DECISIONS_OUTSIDE, _BATCHES_OUTSIDE, _EVENTS_OUTSIDE):
+            yield from self._read(outside.limit(1), digests)
 
     def of_decision(self, id: str) -> tuple[Link, Receipt | None]:  # noqa: A002  # the field's name
         """Return a decision's link and the receipt before its own; `NotFound` where there is no such decision.
@@ -74,10 +77,10 @@ class Chain:
             row = connection.execute(_DECISIONS.where(decisions.c.id == id)).first()
             if row is None:
                 raise NotFound("There is no such decision.")
-            link = self._link(row)
+            link = self._link(row, _Digests(self.database))
             return link, numbered(connection, link.receipt.number - 1) if link.receipt else None
 
-    def _read(self, query: Select[Any]) -> Iterator[Link]:
+    def _read(self, query: Select[Any], digests: "_Digests") -> Iterator[Link]:
         """Yield some links, all read before they are yielded, so that a slow caller holds no transaction open."""
         unreadable: Exception | None = None
         try:
@@ -85,7 +88,8 @@ class Chain:
                 rows = list(connection.execute(query))
         except UNREADABLE:
             rows, unreadable = self._read_as_far_as_possible(query)
-        yield from map(self._link, rows)
+        for row in rows:
+            yield self._link(row, digests)
         if unreadable:
             raise unreadable
 
@@ -99,23 +103,44 @@ class Chain:
             return rows, error
         return rows, None
 
-    def _link(self, row: Sequence[Any]) -> Link:
-        """Return the link of a row: its receipt, the number of its batch, then the columns of a decision's record."""
-        number, digest, previous, format_, batch, *columns = row
+    def _link(self, row: Sequence[Any], digests: "_Digests") -> Link:
+        """Return the link of a row: receipt, the numbers of its batch and event, the columns of a decision's record."""
+        number, digest, previous, format_, batch, event, *columns = row
         receipt = Receipt(number, digest, previous, format_) if number is not None else None
+        if event is not None:
+            return Link(Kind.EVENT, self._stored(events, event), receipt)
         if batch is not None:
-            return Link(Kind.BATCH, self._batch(batch), receipt)
+            stored = self._stored(jobs, batch)
+            return Link(Kind.BATCH, digests.with_digests(stored) if stored else None, receipt)
         record = dict(zip(_COLUMNS, columns, strict=True))
         if record["number"] is None:
             return Link(Kind.DECISION, None, receipt)
         for name in _JSON:
             record[name] = _parsed(record[name])
-        return Link(Kind.DECISION, record, receipt)
+        return Link(Kind.DECISION, digests.with_digests(record), receipt)
 
-    def _batch(self, number: int) -> Record | None:
+    def _stored(self, table: Table, number: int) -> dict[str, Any] | None:
         with self.database.read() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.number == number)).first()
+            row = connection.execute(select(table).where(table.c.number == number)).first()
         return row._asdict() if row else None
+
+
+class _Digests:
+    """The digests of the recorded declarations, as they are during one walk through the chain."""
+
+    def __init__(self, database: Database):
+        self.database = database
+        self._known: dict[int, str] = {}
+
+    def with_digests(self, record: dict[str, Any]) -> Record:
+        """Return a record with the digests of its `declarations`, without them where an edit names unknown ones."""
+        for _ in range(2):
+            try:
+                return with_digests(record, self._known)
+            except KeyError:  # the first one of the walk, or one that was recorded during it
+                with self.database.read() as connection:
+                    self._known = declared_digests(connection)
+        return record
 
 
 def _parsed(text: str | None) -> Any:
@@ -140,22 +165,28 @@ _JSON = tuple(name for name, column in _COLUMNS.items() if isinstance(column.typ
 _SELECTED = [cast(column, Text) if name in _JSON else column for name, column in _COLUMNS.items()]
 _PROTECTED = protected_values.c.decision_number == decisions.c.number
 _INSIDE = (
-    select(*PLACE, receipts.c.job_number, *_SELECTED)
+    select(*PLACE, receipts.c.job_number, receipts.c.event_number, *_SELECTED)
     .select_from(receipts)
     .join(decisions, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
     .order_by(receipts.c.number)
 )
 _DECISIONS: Select[Any] = (
-    select(*PLACE, null(), *_SELECTED)
+    select(*PLACE, null(), null(), *_SELECTED)
     .select_from(decisions)
     .join(receipts, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
 )
 _DECISIONS_OUTSIDE = _DECISIONS.where(receipts.c.number.is_(None))
 _BATCHES_OUTSIDE = (
-    select(*PLACE, jobs.c.number)
+    select(*PLACE, jobs.c.number, null())
     .select_from(jobs)
     .join(receipts, isouter=True)
     .where(jobs.c.state == State.DONE.value, receipts.c.number.is_(None))
+)
+_EVENTS_OUTSIDE = (
+    select(*PLACE, null(), events.c.number)
+    .select_from(events)
+    .join(receipts, isouter=True)
+    .where(receipts.c.number.is_(None))
 )

@@ -33,8 +33,11 @@ from sqlalchemy.exc import IntegrityError
 from bankportal.domain.batch import CheckResult, Chunk, Job, ProblemExample, ProblemGroup, Span, Stage, State, Summary
 from bankportal.domain.errors import Conflict, NotFound, PortalError
 from bankportal.domain.ids import is_id
-from bankportal.domain.products import PRODUCTS, Product
+from bankportal.domain.products import Product
+from bankportal.domain.provenance import Provenance
 from bankportal.domain.receipt import Record
+from bankportal.store.decisions import UNTIL, provenance_from
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.receipts import add_batch
 from bankportal.store.sessions import Database
 from bankportal.store.tables import chunks, jobs
@@ -66,6 +69,7 @@ class Upload:
     input_bytes: int
     header_digest: str
     layout: Mapping[str, Any]
+    provenance: Provenance = UNTIL
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,21 @@ class Finished:
 class JobStore:
     """The jobs and chunks. Nothing here reads or writes files."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, declarations: DeclarationStore):
         self.database = database
+        self.declarations = declarations
 
     # Jobs, as pages see them
 
     def add(self, upload: Upload, key: str | None) -> Job:
         """Record an upload as a job and return it; return the job with this `key` (SHA-256, hex) where there is one.
 
-        `Conflict` where that job has other content.
+        `Conflict` where that job has other content, or the product's declaration was never applied.
         """
-        values = vars(upload) | {"product": upload.product.key, "key": key, "at": datetime.now(UTC)}
+        values = {name: value for name, value in vars(upload).items() if name != "provenance"}
+        values |= {"product": upload.product.key, "key": key, "at": datetime.now(UTC)}
+        values |= {"actor": upload.provenance.actor, "door": upload.provenance.door.value}
+        values |= self.declarations.numbers_of(upload.product)
         values |= {"state": State.UPLOADED.value, "start_when_checked": False, "message": ""}
         try:
             with self.database.write() as connection:
@@ -123,17 +131,17 @@ class JobStore:
     def _with_key(self, key: str) -> Job | None:
         with self.database.read() as connection:
             row = connection.execute(_read().where(jobs.c.key == key)).first()
-        return read_job(row._asdict()) if row else None
+            return self._read_job(connection, row) if row else None
 
     def get(self, id: str) -> Job:  # noqa: A002  # the field's name
         """Return one job; `NotFound` if there is none."""
         with self.database.read() as connection:
-            return _job(connection, jobs.c.id == (id if is_id(id) else ""))
+            return self._job(connection, jobs.c.id == (id if is_id(id) else ""))
 
     def numbered(self, number: int) -> Job:
         """Return the job of a chunk; `NotFound` if there is none."""
         with self.database.read() as connection:
-            return _job(connection, jobs.c.number == number)
+            return self._job(connection, jobs.c.number == number)
 
     def page(self, product: str | None, before: str | None, size: int) -> list[Job]:
         """Return up to `size` jobs older than the job `before`, newest first; none if there is no such."""
@@ -144,14 +152,14 @@ class JobStore:
             anchor = select(jobs.c.number).where(jobs.c.id == (before if is_id(before) else "")).scalar_subquery()
             query = query.where(jobs.c.number < anchor)
         with self.database.read() as connection:
-            return [read_job(row._asdict()) for row in connection.execute(query)]
+            return [self._read_job(connection, row) for row in connection.execute(query)]
 
     def finished_like(self, job: Job) -> list[Job]:
         """Return the other finished jobs of the same product and file, newest first."""
         same = (jobs.c.product == job.product.key, jobs.c.input_digest == job.input_digest, jobs.c.id != job.id)
         query = _read().where(*same, jobs.c.state == State.DONE.value).order_by(jobs.c.number.desc())
         with self.database.read() as connection:
-            return [read_job(row._asdict()) for row in connection.execute(query)]
+            return [self._read_job(connection, row) for row in connection.execute(query)]
 
     def confirm(self, job: Job, mapping: Mapping[str, str], *, start: bool) -> Job:
         """Record a mapping and have the file checked with it; `Conflict` where another mapping is already used."""
@@ -163,7 +171,7 @@ class JobStore:
                 raise Conflict(f"This file is {job.state.value}: its mapping cannot be changed any more.")
             elif start and job.state is State.CHECKING:
                 _set(connection, job.number, start_when_checked=True)
-            return _job(connection, jobs.c.number == job.number)
+            return self._job(connection, jobs.c.number == job.number)
 
     def start(self, job: Job, versions: ScoringVersions) -> Job:
         """Have a checked job scored with these versions; return it unchanged where it was started already.
@@ -178,14 +186,14 @@ class JobStore:
             if not job.checked.good:
                 raise Conflict(NOTHING_TO_SCORE)
             _start(connection, job.number, versions)
-            return _job(connection, jobs.c.number == job.number)
+            return self._job(connection, jobs.c.number == job.number)
 
     def cancel(self, job: Job) -> Job:
         """Stop a job for good; return it unchanged where it is at rest."""
         with self._changing(job) as (connection, job):
             if not job.state.at_rest:
                 _end(connection, job.number, State.CANCELLED, "")
-            return _job(connection, jobs.c.number == job.number)
+            return self._job(connection, jobs.c.number == job.number)
 
     def withdraw(self, job: Job) -> bool:
         """Remove a job without a confirmed mapping, and its key; return whether there was one."""
@@ -193,11 +201,21 @@ class JobStore:
         with self.database.write() as connection:
             return connection.execute(delete(jobs).where(*unconfirmed)).rowcount == 1
 
+    def _job(self, connection: Connection, which: ColumnElement[bool]) -> Job:
+        row = connection.execute(_read().where(which)).first()
+        if row is None:
+            raise NotFound("There is no such batch.")
+        return self._read_job(connection, row)
+
+    def _read_job(self, connection: Connection, row: Row[Any]) -> Job:
+        record = row._asdict()
+        return read_job(record, self.declarations.product_of(record, connection))
+
     @contextmanager
     def _changing(self, job: Job) -> Iterator[tuple[Connection, Job]]:
         with self.database.write() as connection:
             _lock(connection, job.number)
-            yield connection, _job(connection, jobs.c.number == job.number)
+            yield connection, self._job(connection, jobs.c.number == job.number)
 
     def pace(self, job: Job) -> Pace:
         """Return how far the job's present stage is."""
@@ -314,7 +332,7 @@ class JobStore:
         values = {"state": State.DONE.value, "summary": summary.to_record(), "files": dict(files), "message": ""}
         with self._completing(chunk, DONE) as connection:
             _set(connection, chunk.job_number, finished_at=datetime.now(UTC), **values)
-            job = _job(connection, jobs.c.number == chunk.job_number)
+            job = self._job(connection, jobs.c.number == chunk.job_number)
             publish()
             add_batch(connection, self.database, job)
         return job
@@ -360,7 +378,7 @@ class JobStore:
 
 
 def _require_same(known: Job, upload: Upload) -> Job:
-    if (known.input_digest, known.product) != (upload.input_digest, upload.product):
+    if (known.input_digest, known.product.key) != (upload.input_digest, upload.product.key):
         raise Conflict("This idempotency key was used before, for another file.")
     return known
 
@@ -415,20 +433,14 @@ def _read() -> Select[Any]:
     return select(jobs, done.scalar_subquery().label("rows_done"))
 
 
-def _job(connection: Connection, which: ColumnElement[bool]) -> Job:
-    row = connection.execute(_read().where(which)).first()
-    if row is None:
-        raise NotFound("There is no such batch.")
-    return read_job(row._asdict())
-
-
-def read_job(record: Record) -> Job:
-    """Return the job of a row of `jobs`; `rows_done` is 0 where the row does not have it."""
+def read_job(record: Record, product: Product) -> Job:
+    """Return the job of a row of `jobs` that stands on a product; `rows_done` is 0 where the row does not have it."""
     fields = {name: record[name] for name in Job.__dataclass_fields__ if name in record}
     return Job(
         **fields
         | {
-            "product": PRODUCTS[record["product"]],
+            "product": product,
+            "provenance": provenance_from(record),
             "state": State(record["state"]),
             "checked": _checked(record["checked"]) if record["checked"] else None,
             "summary": Summary(**record["summary"]) if record["summary"] else None,

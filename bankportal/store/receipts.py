@@ -1,19 +1,26 @@
-"""The end of the chain of receipts, extended in the transaction that records the decision or batch."""
+"""The end of the chain of receipts, extended in the transaction that records the decision, batch or event."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, insert, select
 
 from bankportal.domain.batch import Job, State
 from bankportal.domain.receipt import Kind, Receipt, Record, receipt
 from bankportal.store.sessions import Database
-from bankportal.store.tables import jobs, receipts
+from bankportal.store.tables import declarations, jobs, receipts
 
 # A receipt's columns in the order of `Receipt`'s fields.
 PLACE = (receipts.c.number, receipts.c.digest, receipts.c.previous, receipts.c.format)
 # Which column names what a receipt is of.
-SUBJECTS = {Kind.DECISION: receipts.c.decision_number, Kind.BATCH: receipts.c.job_number}
+SUBJECTS = {
+    Kind.DECISION: receipts.c.decision_number,
+    Kind.BATCH: receipts.c.job_number,
+    Kind.EVENT: receipts.c.event_number,
+}
+# Which columns of decisions and jobs name the declarations that they stand on.
+DECLARATIONS = {"product": "product_declaration", "policy": "policy_declaration"}
 _NEW = insert(receipts)
+_DIGESTS = select(declarations.c.number, declarations.c.digest)
 _NEWEST = select(*PLACE).order_by(receipts.c.number.desc()).limit(1)
 
 
@@ -39,12 +46,31 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
         raise ValueError("only a batch that is done has a place in the chain")
     database.lock_chain(connection)
     stored = connection.execute(select(jobs).where(jobs.c.number == job.number)).one()
-    return _add(connection, Kind.BATCH, [stored._asdict()], [job.number])
+    record = with_digests(stored._asdict(), declared_digests(connection))
+    return _add(connection, Kind.BATCH, [record], [job.number])
 
 
 def add_decisions(connection: Connection, records: Sequence[Record], numbers: Sequence[int]) -> None:
     """Add decisions, stored under these numbers, to the end of the chain, which the caller must have locked."""
-    _add(connection, Kind.DECISION, records, numbers)
+    digests = declared_digests(connection)
+    _add(connection, Kind.DECISION, [with_digests(record, digests) for record in records], numbers)
+
+
+def add_event_receipt(connection: Connection, record: Record, number: int) -> None:
+    """Add an event, stored under this number, to the end of the chain, which the caller must have locked."""
+    _add(connection, Kind.EVENT, [record], [number])
+
+
+def declared_digests(connection: Connection) -> dict[int, str]:
+    """Return the digest of every recorded declaration, by its number."""
+    return {row.number: row.digest for row in connection.execute(_DIGESTS)}
+
+
+def with_digests(record: Record, digests: Mapping[int, str]) -> Record:
+    """Return a decision or batch with the digests of the `declarations` it stands on; `KeyError` for an unknown one."""
+    numbers = {name: record[column] for name, column in DECLARATIONS.items()}
+    found = {name: None if number is None else digests[number] for name, number in numbers.items()}
+    return {**record, "declarations": found}
 
 
 def _add(connection: Connection, kind: Kind, records: Sequence[Record], numbers: Sequence[int]) -> Receipt:

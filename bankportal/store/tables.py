@@ -52,6 +52,33 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)  # type: ignore[no-any-return]
 
 
+# Every version of a declaration that was ever in force; append-only. Decisions and jobs name theirs by number.
+declarations = Table(
+    "declarations",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(20), nullable=False),
+    Column("key", String(40), nullable=False),
+    # SHA-256 of the text.
+    Column("digest", String(64), nullable=False),
+    # Canonical (bankportal.domain.declaration).
+    Column("text", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    UniqueConstraint("kind", "key", "digest"),
+    sqlite_autoincrement=True,
+)
+
+
+def _provenance() -> tuple[Column[Any], ...]:
+    """Return the columns for what decisions and jobs stand on and come from; NULL in what release 0.1.0 recorded."""
+    return (
+        Column("product_declaration", ForeignKey("declarations.number")),
+        Column("policy_declaration", ForeignKey("declarations.number")),
+        Column("actor", String(200)),
+        Column("door", String(20)),
+    )
+
+
 decisions = Table(
     "decisions",
     metadata,
@@ -74,7 +101,8 @@ decisions = Table(
     Column("model_version", String(20), nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("policy_version", String(40)),
-    Index(None, "product", "band"),
+    *_provenance(),
+    Index(None, "product", "band", "product_declaration"),
     Index(None, "product", "number"),
     sqlite_autoincrement=True,
 )
@@ -87,6 +115,7 @@ Index(
     "ix_decisions_without_limit",
     decisions.c.product,
     decisions.c.band,
+    decisions.c.product_declaration,
     sqlite_where=WITHOUT_LIMIT,
     postgresql_where=WITHOUT_LIMIT,
 )
@@ -128,6 +157,7 @@ jobs = Table(
     Column("finished_at", Instant),
     Column("summary", JSON),
     Column("files", JSON),
+    *_provenance(),
     Index(None, "input_digest"),
     Index(None, "product", "header_digest"),
     sqlite_autoincrement=True,
@@ -162,7 +192,22 @@ chunks = Table(
     sqlite_autoincrement=True,
 )
 
-# The chain: one receipt a decision or batch, each over its content and the digest before (bankportal.domain.receipt).
+# What was done, by whom (bankportal.store.events); append-only.
+events = Table(
+    "events",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(40), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("content", JSON, nullable=False),
+    Index(None, "kind", "number"),
+    sqlite_autoincrement=True,
+)
+
+# The chain: one receipt a decision, batch or event, each over its content and the digest before
+# (bankportal.domain.receipt).
 receipts = Table(
     "receipts",
     metadata,
@@ -173,7 +218,12 @@ receipts = Table(
     Column("previous", String(64), nullable=False),
     # Which module wrote the content (bankportal.domain.receipt.FORMATS); 1 for all from before there was a choice.
     Column("format", Integer, nullable=False, server_default="1"),
-    CheckConstraint("(decision_number IS NULL) <> (job_number IS NULL)", name="one_subject"),
+    Column("event_number", ForeignKey("events.number"), unique=True),
+    CheckConstraint(
+        "CASE WHEN decision_number IS NULL THEN 0 ELSE 1 END + CASE WHEN job_number IS NULL THEN 0 ELSE 1 END "
+        "+ CASE WHEN event_number IS NULL THEN 0 ELSE 1 END = 1",
+        name="one_subject",
+    ),
 )
 
 # Keys that callers make their calls repeatable with; both columns are SHA-256, of the key and of what it came with.
