@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -11,13 +12,15 @@ from bankportal.api.calls import Operation
 from bankportal.api.schemas import example
 from bankportal.api.table import OperationTable
 from bankportal.domain.constraints import Choice, Source, Text, YesNo
-from bankportal.domain.errors import InvalidInput, NotFound
+from bankportal.domain.declaration_files import read
+from bankportal.domain.errors import DeclarationRefused, InvalidInput, NotFound
 from bankportal.domain.factors import Factor, Group
 from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.products import Product
 from bankportal.domain.schema import validate
 from tests.shipped import ALLOWANCE, CHURN
 
+OWN = Path(__file__).parents[1] / "fixtures" / "declarations"
 # A bank's own, with the title of another product.
 HOME_EQUITY = replace(ALLOWANCE, key="home-equity", title="Churn", currency="CHF")
 THREE = Portfolio([CHURN, ALLOWANCE, HOME_EQUITY])
@@ -142,3 +145,23 @@ def test_two_tables_know_nothing_of_each_other() -> None:
     before = json.dumps(one.document)
     assert (one.knows("/api/v1/allowance/score"), other.knows("/api/v1/allowance/score")) == (False, True)
     assert json.dumps(table(Portfolio([CHURN])).document) == before
+
+
+@pytest.mark.parametrize("name", ["model_config", "model_dump", "copy", "schema", "json", "model_validate_strings"])
+def test_no_factor_has_a_name_that_schemas_take(name) -> None:
+    """It would break the document of all products, so its file is refused."""
+    files = own_files()
+    files["home-equity.toml"] = files["home-equity.toml"].replace(b"HomeValue", name.encode())
+    with pytest.raises(DeclarationRefused, match=rf"{name}.*take another"):
+        read(files)
+
+
+def test_no_product_has_a_key_by_which_operations_would_have_the_same_id() -> None:
+    files = own_files()
+    files["home-equity.toml"] = files["home-equity.toml"].replace(b'"home-equity"', b'"many-churn"')
+    with pytest.raises(DeclarationRefused, match=r"many-churn.*take another key"):
+        read(files)
+
+
+def own_files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in OWN.glob("*.toml")}
