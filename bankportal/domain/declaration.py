@@ -68,6 +68,50 @@ def _product(text: str, policy_text: str | None) -> Product:
     return _PRODUCT_READERS[_format(text)](json.loads(text), policy, text)
 
 
+def needs_new_model(trained: Product, now: Product) -> list[str]:
+    """Say why a model that was trained under one declaration of a product cannot serve another; empty where it can.
+
+    A model reads the scored factors and predicts the label. Words, help, aliases, bounds, bands, thresholds and policy
+    are read anew for each answer. The order of the factors and which of them are required do not matter: a model's
+    columns are named.
+    """
+    before = {factor.name: factor.constraint for factor in trained.scored}
+    after = {factor.name: factor.constraint for factor in now.scored}
+    reasons = [f"{name} is scored now, and the model has not learnt from it" for name in after if name not in before]
+    reasons += [f"{name} is not scored any more, and the model needs it" for name in before if name not in after]
+    for name in before:
+        if name in after and (what := _unlike(before[name], after[name])):
+            reasons.append(f"{name} {what}")
+    for what, old, new in (
+        ("is called", trained.label.name, now.label.name),
+        ("means", trained.label.meaning, now.label.meaning),
+        ("says yes by", trained.label.positive, now.label.positive),
+        ("says no by", trained.label.negative, now.label.negative),
+    ):
+        if old != new:
+            reasons.append(f"the label {what} {_as_words(new)} now, and {_as_words(old)} when the model was trained")
+    return reasons
+
+
+def _as_words(what: str | tuple[str, ...]) -> str:
+    return f"“{what}”" if isinstance(what, str) else " or ".join(f"“{each}”" for each in what)
+
+
+def _unlike(trained: Constraint, now: Constraint) -> str:
+    """Say how a factor's values differ in kind; nothing where they do not: a bound is no kind."""
+    if type(trained) is not type(now):
+        return f"is {now.describe()} now, and was {trained.describe()} when the model was trained"
+    if isinstance(trained, Number) and isinstance(now, Number) and trained.whole != now.whole:
+        return f"is {_number_kind(now)} now, and was {_number_kind(trained)} when the model was trained"
+    if isinstance(trained, Choice) and isinstance(now, Choice) and trained.options != now.options:
+        return f"is {now.describe()} now, and was {trained.describe()} when the model was trained"
+    return ""
+
+
+def _number_kind(number: Number) -> str:
+    return "a whole number" if number.whole else "a number"
+
+
 def _format(text: str) -> int:
     return int(json.loads(text)["format"])
 
