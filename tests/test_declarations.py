@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from bankportal.domain.canonical import canonical
-from bankportal.domain.constraints import ConstraintViolation
-from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
+from bankportal.domain.constraints import Choice, ConstraintViolation, Number, YesNo
+from bankportal.domain.declaration import Declaration, Kind, needs_new_model, policy_from, product_from
 from bankportal.domain.declaration_files import read, shipped
+from bankportal.domain.factors import Phrase
 from bankportal.domain.portfolio import portfolio_from, shipped_portfolio
+from bankportal.domain.products import Label, ReasonThresholds, Verb
 
 ROOT = Path(__file__).parents[1]
 RELEASE_0_1_0 = ROOT / "migrations_data" / "declarations-0.1.0"
@@ -99,3 +101,65 @@ def test_what_is_in_force_goes_before_what_is_shipped() -> None:
     churn = (ROOT / "bankportal" / "declarations" / "churn.toml").read_bytes()
     (declaration,) = read({"churn.toml": churn}, [Declaration(Kind.FACTORS, "factors", ours[0].text)])
     assert '"label":"Years here"' in declaration.text
+
+
+def changed(product, name: str, **changes):
+    """Return a product with other values of one of its scored factors."""
+    return replace(
+        product,
+        **{
+            role: tuple(
+                replace(factor, **changes) if factor.name == name else factor for factor in getattr(product, role)
+            )
+            for role in ("required", "optional")
+        },
+    )
+
+
+SERVED = {
+    "words": lambda churn: changed(churn, "Age", label="Years", help="Whole.", aliases=("years",), unit="y"),
+    "bounds": lambda churn: changed(churn, "Age", constraint=Number(minimum=0, maximum=150, whole=True)),
+    "phrase": lambda churn: changed(churn, "Age", phrase=Phrase(many="{value} years", unknown="No age")),
+    "order of choices": lambda churn: changed(
+        churn, "Geography", constraint=Choice(options=("Spain", "France", "Germany"))
+    ),
+    "bands": lambda churn: replace(churn, bands=(replace(churn.bands[0], name="Loyal"), *churn.bands[1:])),
+    "thresholds": lambda churn: replace(churn, thresholds=ReasonThresholds(0.1, 0.5)),
+    "verbs": lambda churn: replace(churn, raises=Verb("adds", "add"), title="Leaving", question="Who leaves?"),
+    "label's aliases": lambda churn: replace(churn, label=replace(churn.label, aliases=("gone",))),
+    "required or optional": lambda churn: replace(churn, required=churn.scored, optional=()),
+}
+NOT_SERVED = {
+    "fewer factors": (lambda churn: replace(churn, optional=churn.optional[1:]), ["Geography is not scored any more"]),
+    "more factors": (
+        lambda churn: replace(churn, optional=(*churn.optional, replace(churn.scored[0], name="Other", aliases=()))),
+        ["Other is scored now"],
+    ),
+    "choices": (
+        lambda churn: changed(churn, "Geography", constraint=Choice(options=("France", "Spain"))),
+        ["Geography is France or Spain now, and was France, Germany or Spain"],
+    ),
+    "kind": (lambda churn: changed(churn, "Tenure", constraint=YesNo()), ["Tenure is 1 (yes) or 0 (no) now"]),
+    "whole numbers": (
+        lambda churn: changed(churn, "Tenure", constraint=Number(minimum=0, maximum=80, whole=True)),
+        ["Tenure is a whole number now, and was a number"],
+    ),
+    "label": (
+        lambda churn: replace(churn, label=Label(name="Left", meaning="gone", positive=("y",), negative=("n",))),
+        ["the label is called “Left”", "the label means “gone”", "the label says yes by “y”", "the label says no by"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", SERVED.values(), ids=SERVED)
+def test_a_model_serves_a_product_whose_factors_it_can_read(change) -> None:
+    churn = shipped_portfolio()["churn"]
+    assert needs_new_model(churn, change(churn)) == []
+
+
+@pytest.mark.parametrize(("change", "reasons"), NOT_SERVED.values(), ids=NOT_SERVED)
+def test_what_needs_a_new_model_is_said(change, reasons) -> None:
+    churn = shipped_portfolio()["churn"]
+    said = needs_new_model(churn, change(churn))
+    assert [any(one.startswith(reason) for one in said) for reason in reasons] == [True] * len(reasons), said
+    assert len(said) == len(reasons)

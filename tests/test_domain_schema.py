@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bankportal.domain.constraints import Source
@@ -126,3 +128,14 @@ def test_json_schema_has_the_bounds() -> None:
 
 def test_roles_cover_all_factors() -> None:
     assert {product_factor.role for product_factor in ALLOWANCE.factors} == set(Role)
+
+
+@pytest.mark.parametrize("name", ["json", "copy", "model_config", "model_fields", "schema", "validate", "dict"])
+def test_a_factor_may_have_a_name_that_pydantic_uses_itself(name) -> None:
+    first, *others = CHURN.required
+    product = replace(CHURN, required=(replace(first, name=name), *others))
+    raw = EXAMPLES["churn"] | {name: first.example}
+    del raw[first.name]
+    assert validate(product, raw, Source.TEXT).scored[name] == 650
+    assert name in schema(product).model_json_schema()["properties"]
+    assert problems(product, raw | {name: "many"}, Source.TEXT) == {name: "not-a-number"}

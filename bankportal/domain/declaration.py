@@ -72,8 +72,8 @@ def needs_new_model(trained: Product, now: Product) -> list[str]:
     """Say why a model that was trained under one declaration of a product cannot serve another; empty where it can.
 
     A model reads the scored factors and predicts the label. Words, help, aliases, bounds, bands, thresholds and policy
-    are read anew for each answer. The order of the factors and which of them are required do not matter: a model's
-    columns are named.
+    are read anew for each answer. The order of factors and choices and which factors are required do not matter: a
+    model's columns are named.
     """
     before = {factor.name: factor.constraint for factor in trained.scored}
     after = {factor.name: factor.constraint for factor in now.scored}
@@ -103,7 +103,7 @@ def _unlike(trained: Constraint, now: Constraint) -> str:
         return f"is {now.describe()} now, and was {trained.describe()} when the model was trained"
     if isinstance(trained, Number) and isinstance(now, Number) and trained.whole != now.whole:
         return f"is {_number_kind(now)} now, and was {_number_kind(trained)} when the model was trained"
-    if isinstance(trained, Choice) and isinstance(now, Choice) and trained.options != now.options:
+    if isinstance(trained, Choice) and isinstance(now, Choice) and {*trained.options} != {*now.options}:
         return f"is {now.describe()} now, and was {trained.describe()} when the model was trained"
     return ""
 

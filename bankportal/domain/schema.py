@@ -28,6 +28,7 @@ from bankportal.domain.products import Product, ProductFactor, Role
 
 Values = dict[str, Value]
 MAX_QUOTED = 80
+PREFIX = "factor_"
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,23 @@ def validator(product_factor: ProductFactor) -> Any:
 
 @cache
 def schema(product: Product) -> type[BaseModel]:
-    """Return the product's pydantic model: a field for each factor, by name; strict; unknown fields are refused."""
+    """Return the product's pydantic model: strict, unknown fields are refused.
+
+    Each factor has a field, which goes by the factor's name in what is validated and in the JSON Schema. Its name in
+    Python has a prefix, since pydantic has names of its own, such as `json`.
+    """
     fields: dict[str, Any] = {}
     for product_factor in product.factors:
         factor = product_factor.factor
         unit = f" Unit: {factor.unit}." if factor.unit else ""
         field = Field(
             default=... if product_factor.required else None,
+            alias=factor.name,
             title=factor.label,
             description=f"{factor.help}{unit}",
             examples=[factor.example] if factor.example else None,
         )
-        fields[factor.name] = (validator(product_factor), field)
+        fields[PREFIX + factor.name] = (validator(product_factor), field)
     return create_model(
         f"{product.component_name}Customer", __config__=ConfigDict(extra="forbid", strict=True), **fields
     )
@@ -105,7 +111,7 @@ def validate(product: Product, raw: object, source: Source) -> Customer:
         values = vars(schema(product).model_validate(raw, context=source))
     except ValidationError as error:
         raise InvalidInput(_problem(product, details) for details in error.errors(include_url=False)) from None
-    return Customer(product, *({name: values[name] for name in names} for names in _names_by_role(product)))
+    return Customer(product, *({name: values[PREFIX + name] for name in names} for names in _names_by_role(product)))
 
 
 @cache
