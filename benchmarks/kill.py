@@ -26,6 +26,7 @@ from common import CHURN
 from bankportal import logs, wiring
 from bankportal.config import Config, load
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Span, State
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.services.batches import isolated_run, worker
 from bankportal.services.batches.chunks import score_block
 from bankportal.simulation.simulate import SIMULATORS
@@ -79,7 +80,7 @@ def started(config: Config, deadly: int | None):  # type: ignore[no-untyped-def]
 
 def uploaded(portal: wiring.Services, content: bytes) -> Job:
     """Upload the file, to be checked and scored."""
-    job = portal.batches.receive(CHURN, "kill.csv", io.BytesIO(content))
+    job = portal.batches.receive(CHURN, "kill.csv", io.BytesIO(content), provenance=Provenance(Door.COMMAND))
     return portal.batches.check(job, portal.batches.suggestion(job).mapping, start=True)
 
 

@@ -16,6 +16,7 @@ from common import CHURN
 from bankportal import wiring
 from bankportal.config import load
 from bankportal.domain.constraints import Source
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer, validate
 from bankportal.store.migrate import upgrade
 
@@ -56,7 +57,7 @@ def measure(services: wiring.Services, customer: Customer, threads: int) -> tupl
     def work(name: int) -> None:
         count, start = 0, time.perf_counter()
         while start < end:
-            services.scoring.decide(customer, f"{threads}-{name}-{count}")
+            services.scoring.decide(customer, f"{threads}-{name}-{count}", Provenance(Door.COMMAND))
             now = time.perf_counter()
             waits.append(now - start)
             count, start = count + 1, now

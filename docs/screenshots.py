@@ -26,6 +26,7 @@ from werkzeug.serving import make_server
 from bankportal import create_app
 from bankportal.cli.up import prepare
 from bankportal.domain.portfolio import shipped_portfolio
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.web.forms import example_values
 
 PRODUCTS = shipped_portfolio()
@@ -127,7 +128,7 @@ def make_batches(app: Flask) -> dict[str, str]:
     )
     addresses = {}
     for step, key, name, content in steps:
-        job = batches.receive(PRODUCTS[key], name, io.BytesIO(content))
+        job = batches.receive(PRODUCTS[key], name, io.BytesIO(content), provenance=Provenance(Door.PAGE))
         if step != "columns":
             batches.check(job, batches.suggestion(job).mapping, start=step != "checked")
         while worker.step():

@@ -1,6 +1,7 @@
 """The products that the portal ships, and their factors, as tests name them."""
 
 from bankportal.domain.portfolio import shipped_portfolio
+from bankportal.domain.provenance import Door, Provenance
 
 PRODUCTS = shipped_portfolio()
 CHURN, ALLOWANCE = PRODUCTS["churn"], PRODUCTS["allowance"]
@@ -18,3 +19,4 @@ LATE_PAYMENTS = FACTORS["LatePayments"]
 NUM_OF_PRODUCTS = FACTORS["NumOfProducts"]
 REQUESTED_LIMIT = FACTORS["RequestedLimit"]
 TENURE = FACTORS["Tenure"]
+BY_PAGE = Provenance(Door.PAGE)

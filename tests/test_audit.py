@@ -11,7 +11,7 @@ from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.proving import verified_receipt
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
 check = runpy.run_path(str(SCRIPT))["check"]
@@ -28,7 +28,7 @@ def decided(services, examples):
     for number in range(6):
         product = (CHURN, ALLOWANCE)[number % 2]
         raw = examples[product.key] | {"CustomerId": str(number), "Surname": "Nuñez-Örn", "HasLoan": ""}
-        made.append(services.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}"))
+        made.append(services.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}", BY_PAGE))
     return made
 
 

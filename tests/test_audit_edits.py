@@ -15,7 +15,7 @@ from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head
 from bankportal.store.receipts import add_batch
 from bankportal.store.tables import decisions, jobs, protected_values, receipts
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 from tests.test_receipts import insert_job
 
 EDITS = 500
@@ -43,7 +43,7 @@ def recorded(portal, examples):
         product = (CHURN, ALLOWANCE)[number % 2]
         raw = examples[product.key] | {"CustomerId": str(number), "Surname": "Nuñez-Örn"}
         raw |= {"HasLoan": ""} if number % 3 else {"CreditScore": str(400 + 10 * number)}
-        portal.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}")
+        portal.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}", BY_PAGE)
         if number in {3, 8}:
             insert_batch(portal, str(number))
     return portal

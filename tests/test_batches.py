@@ -14,7 +14,7 @@ from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, NotFou
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import Batches
 from bankportal.store.tables import jobs
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 
 def repr_of_beginning(content: bytes) -> str:
@@ -23,7 +23,7 @@ def repr_of_beginning(content: bytes) -> str:
 
 def received(portal, path, name="May.csv", product=CHURN, **more):
     with path.open("rb") as file:
-        return portal.batches.receive(product, name, file, **more)
+        return portal.batches.receive(product, name, file, **more, provenance=BY_PAGE)
 
 
 def test_it_works(portal, bank_files) -> None:
@@ -87,7 +87,7 @@ def test_what_is_refused_leaves_nothing(services, content, error, says) -> None:
     config = replace(services.config, upload_megabytes=1)
     batches = Batches(config, services.batches.store, services.batches.storage, services.models)
     with pytest.raises(error, match=says):
-        batches.receive(CHURN, "May.csv", io.BytesIO(content))
+        batches.receive(CHURN, "May.csv", io.BytesIO(content), provenance=BY_PAGE)
     assert batches.page(None, None, 5).items == []
     assert list(batches.storage.folder.iterdir()) == []
 

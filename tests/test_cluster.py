@@ -20,7 +20,7 @@ from bankportal.services.batches import cluster
 from bankportal.services.batches.chunks import Work
 from bankportal.services.batches.cluster import ClusterFailed, SerializedWork
 from tests.conftest import PATIENCE, REAL_DATA
-from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN, PRODUCTS
 
 distributed = pytest.importorskip("distributed", reason="Dask is missing: pip install bankportal[dask]")
 fsspec = pytest.importorskip("fsspec")
@@ -142,7 +142,7 @@ def memory():
 
 def test_the_worker_writes_the_same_files(services, hostile, at_hand, tmp_path) -> None:
     with hostile.open("rb") as file:
-        job = services.batches.receive(CHURN, hostile.name, file)
+        job = services.batches.receive(CHURN, hostile.name, file, provenance=BY_PAGE)
     services.batches.check(job, mapping_of(source_at(str(hostile), CHURN), CHURN), start=True)
     while services.worker.step():
         pass

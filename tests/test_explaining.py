@@ -12,7 +12,7 @@ from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefuse
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
 from bankportal.training.training import reference_population, split
-from tests.shipped import ALLOWANCE, CHURN, PRODUCTS
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN, PRODUCTS
 
 CUSTOMERS = 150
 
@@ -123,13 +123,13 @@ def test_contributions_that_do_not_add_up_are_not_answered(services, customers, 
     monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
     customer = customers["churn"][0]
     with pytest.raises(ExplanationRefused, match="do not add up"):
-        services.scoring.decide(customer, "token")
+        services.scoring.decide(customer, "token", BY_PAGE)
     assert services.decisions.latest() == []
 
 
 def test_a_decisions_curve_recourse_and_standing(services, customers) -> None:
     for key, found in customers.items():
-        decision = services.scoring.decide(found[0], "token")
+        decision = services.scoring.decide(found[0], "token", BY_PAGE)
         curve = services.explaining.curve(decision, "Balance")
         assert curve.score == decision.outcome.score
         recourse = services.explaining.recourse(decision)
@@ -151,7 +151,7 @@ POOR = {"CreditScore": "820", "LatePayments": "0", "EstimatedSalary": "24000", "
 @pytest.mark.parametrize("requested", ["", "5000"])
 def test_what_lifts_a_limit_that_the_ability_to_pay_refused(services, examples, requested) -> None:
     raw = examples["allowance"] | POOR | {"RequestedLimit": requested, "CardUtilisation": "5"}
-    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token")
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token", BY_PAGE)
     assert decision.outcome.limit.rule == "ability-to-pay"
     assert decision.outcome.limit.declined
     lifts = services.explaining.lifts(decision)
@@ -175,7 +175,7 @@ def test_what_leaves_the_limit_as_it_was_lifts_nothing(services, examples) -> No
     """Salary and obligations are such that the band's limit and what can be paid are the same."""
     good = {"CreditScore": "820", "LatePayments": "0", "CardUtilisation": "5", "RequestedLimit": "16000"}
     raw = examples["allowance"] | good | {"EstimatedSalary": "60000", "MonthlyObligations": "200"}
-    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token")
+    decision = services.scoring.decide(validate(ALLOWANCE, raw, Source.TEXT), "token", BY_PAGE)
     limit = decision.outcome.limit
     assert (decision.outcome.band.name, limit.amount, limit.rule) == ("Elite", 15_000, "ability-to-pay")
     lifts = services.explaining.lifts(decision)
@@ -185,7 +185,7 @@ def test_what_leaves_the_limit_as_it_was_lifts_nothing(services, examples) -> No
 
 def test_nothing_lifts_what_the_ability_to_pay_did_not_cut(services, examples) -> None:
     for key in PRODUCTS:
-        decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Source.TEXT), "token")
+        decision = services.scoring.decide(validate(PRODUCTS[key], examples[key], Source.TEXT), "token", BY_PAGE)
         limit = decision.outcome.limit
         assert limit is None or not limit.declined
         assert services.explaining.lifts(decision) == () or limit.counteroffer

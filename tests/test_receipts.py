@@ -24,7 +24,7 @@ from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.store.receipts import add_batch
 from bankportal.store.storage import file_digest
 from bankportal.store.tables import decisions, jobs, protected_values
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 check = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "verify_receipts.py"))["check"]
 ROWS = 40
@@ -32,7 +32,7 @@ AT = datetime(2026, 1, 1, 10, 0, 0, 1, UTC)
 
 
 def decide(services, product, examples, name: str):
-    return services.scoring.decide(validate(product, examples[product.key], Source.TEXT), name)
+    return services.scoring.decide(validate(product, examples[product.key], Source.TEXT), name, BY_PAGE)
 
 
 def batch(services, product, source: Path):
@@ -41,7 +41,7 @@ def batch(services, product, source: Path):
     file = source.with_name(f"{product.key}-small.csv")
     file.write_text("\n".join([*lines, "ragged", re.sub("[^,]+", "?", lines[1])]) + "\n", encoding="utf-8")
     with file.open("rb") as stream:
-        job = services.batches.receive(product, "May's customers.csv", stream)
+        job = services.batches.receive(product, "May's customers.csv", stream, provenance=BY_PAGE)
     services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
     while services.worker.step():
         pass
@@ -338,7 +338,7 @@ def test_a_batch_written_before_formulas_were_looked_for_inside_cells(
         csv.writer(file).writerows(table)
     with monkeypatch.context() as before, (tmp_path / "notes.csv").open("rb") as stream:
         before.setattr("bankportal.services.batches.chunks.neutralise", neutral_at_the_beginning)
-        job = services.batches.receive(CHURN, "notes.csv", stream)
+        job = services.batches.receive(CHURN, "notes.csv", stream, provenance=BY_PAGE)
         services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
         while services.worker.step():
             pass
@@ -435,7 +435,7 @@ def test_a_quarantined_batch_comes_out_again(services, bank_files, monkeypatch) 
 
     monkeypatch.setattr("bankportal.services.batches.worker.score_block", lost)
     with bank_files["churn"].open("rb") as stream:
-        job = services.batches.receive(CHURN, "May.csv", stream)
+        job = services.batches.receive(CHURN, "May.csv", stream, provenance=BY_PAGE)
     services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
     while services.worker.step():
         if services.worker.store.get(job.id).rows_done:

@@ -23,7 +23,7 @@ from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from bankportal.store.tables import decisions as table
 from tests.conftest import PATIENCE
-from tests.shipped import CHURN
+from tests.shipped import BY_PAGE, CHURN
 
 
 @pytest.fixture
@@ -137,17 +137,19 @@ def test_fifty_with_one_submission_are_one_decision(database, customer, services
     decisions = Decisions(database, DeclarationStore(database))
     scoring = Scoring(services.models, decisions)
     with ThreadPoolExecutor(50) as pool:
-        made = list(pool.map(lambda _: scoring.decide(customer, "one key").id, range(50)))
+        made = list(pool.map(lambda _: scoring.decide(customer, "one key", BY_PAGE).id, range(50)))
     assert len(set(made)) == 1
     assert sum(decisions.counts()["churn"].values()) == 1
-    assert scoring.decide(customer, "one key").id == made[0]
+    assert scoring.decide(customer, "one key", BY_PAGE).id == made[0]
 
 
 def test_two_hundred_at_once_are_two_hundred_in_an_unbroken_chain(database, customer, services, tmp_path) -> None:
     """Two recorders on one database, as two processes have them."""
     both = [Scoring(services.models, Decisions(database, DeclarationStore(database))) for _ in range(2)]
     with ThreadPoolExecutor(16) as pool:
-        made = list(pool.map(lambda number: both[number % 2].decide(customer, f"key {number % 200}").id, range(220)))
+        made = list(
+            pool.map(lambda number: both[number % 2].decide(customer, f"key {number % 200}", BY_PAGE).id, range(220))
+        )
     assert len(set(made)) == 200
     audit = Audit(
         Chain(database),
@@ -231,8 +233,8 @@ def test_numbers_are_never_used_again(database, customer, outcome) -> None:
 
 
 def test_a_repeat_is_answered_also_where_nothing_can_score_any_more(services, customer, tmp_path) -> None:
-    made = services.scoring.decide(customer, "one key")
+    made = services.scoring.decide(customer, "one key", BY_PAGE)
     services.models.registry = Registry(tmp_path / "nothing")
-    assert services.scoring.decide(customer, "one key").id == made.id
+    assert services.scoring.decide(customer, "one key", BY_PAGE).id == made.id
     with pytest.raises(NoActiveModel):
-        services.scoring.decide(customer, "another key")
+        services.scoring.decide(customer, "another key", BY_PAGE)

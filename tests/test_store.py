@@ -172,9 +172,10 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         "from bankportal import wiring; from bankportal.config import load; "
         "from bankportal.domain.constraints import Source; from bankportal.domain.portfolio import shipped_portfolio; "
         "from bankportal.domain.schema import validate\n"
-        f"s = wiring.build(load()); churn = shipped_portfolio()['churn']\n"
+        "from bankportal.domain.provenance import Door, Provenance\n"
+        f"s = wiring.build(load()); churn = shipped_portfolio()['churn']; by = Provenance(Door.COMMAND)\n"
         f"c = validate(churn, {examples['churn']!r}, Source.TEXT); n = 0\n"
-        "while True:\n    s.scoring.decide(c, str(n)); n += 1; print(n, flush=True)\n"
+        "while True:\n    s.scoring.decide(c, str(n), by); n += 1; print(n, flush=True)\n"
     )
     environment = os.environ | {"BANKPORTAL_INSTANCE": str(config.instance)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:

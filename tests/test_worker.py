@@ -30,7 +30,7 @@ from bankportal.domain.errors import NotFound
 from bankportal.services.batches import isolated_run, worker
 from bankportal.store.storage import PIECE, file_digest
 from tests.conftest import config_for
-from tests.shipped import CHURN
+from tests.shipped import BY_PAGE, CHURN
 from tests.test_batches import received
 
 ROWS = 1500
@@ -546,7 +546,7 @@ def receive_slowly(config: Config, path) -> None:
         def read(self, size=-1):
             return super().read(1000) or time.sleep(PATIENCE)
 
-    wiring.build(config).batches.receive(CHURN, "May.csv", Stalling(path.read_bytes()))
+    wiring.build(config).batches.receive(CHURN, "May.csv", Stalling(path.read_bytes()), provenance=BY_PAGE)
 
 
 def test_killed_during_an_upload_there_is_no_job(portal, bank_files) -> None:

@@ -11,6 +11,7 @@ from werkzeug.sansio.utils import host_is_trusted
 from bankportal.answers import BASE
 from bankportal.api import legacy
 from bankportal.api.calls import (
+    BY_API,
     MAX_BODY_BYTES,
     MULTIPART,
     Body,
@@ -156,12 +157,14 @@ class Api:
         requests = [each.decision_request for each in waiting if each.decision_request]
         if len(requests) > 1:
             with suppress(Exception):  # those at fault fail again below, and are answered with their error
-                return list(self.services.scoring.decide_all([(each.customer, each.submission) for each in requests]))
+                return list(
+                    self.services.scoring.decide_all([(each.customer, each.submission, BY_API) for each in requests])
+                )
         return [self._decide_one(each) for each in requests]
 
     def _decide_one(self, request: DecisionRequest) -> Decision | Exception:
         try:
-            return self.services.scoring.decide(request.customer, request.submission)
+            return self.services.scoring.decide(request.customer, request.submission, BY_API)
         except Exception as error:  # the call is answered with it
             return error
 

@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 
 from bankportal import answers
 from bankportal.api import conversion
-from bankportal.api.calls import CSV, MULTIPART, Call, ParsedRequest, Reply, reply
+from bankportal.api.calls import BY_API, CSV, MULTIPART, Call, ParsedRequest, Reply, reply
 from bankportal.api.handlers import require_known
 from bankportal.api.parameters import LATEST, InForce, Keyed, OfId, Page, Parameters, Place, Switch, described
 from bankportal.api.problems import Refused
@@ -68,7 +68,8 @@ def create(services: Services, request: ParsedRequest[Keyed]) -> Reply:
     try:
         with ExitStack() as opened:
             form = _form(request.call, request.portfolio, opened)
-            job = batches.receive(form.product, form.file.filename or "", form.file.stream, key, form.mapping or ())
+            file, mapped = form.file, form.mapping or ()
+            job = batches.receive(form.product, file.filename or "", file.stream, key, mapped, provenance=BY_API)
         if key:
             services.keys.claim(f"batch {job.id}", _fingerprint(job, form))
         if job.state is State.UPLOADED:

@@ -13,9 +13,11 @@ from bankportal.api.parameters import Parameters
 from bankportal.domain.canonical import canonical
 from bankportal.domain.outcome import Decision
 from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer
 from bankportal.wiring import Services
 
+BY_API = Provenance(Door.API)
 CSV = "text/csv; charset=utf-8"
 MULTIPART = "multipart/form-data"
 MAX_BODY_BYTES = 1_000_000  # bytes

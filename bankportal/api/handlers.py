@@ -7,7 +7,7 @@ from typing import Any
 
 from bankportal import answers
 from bankportal.api import conversion
-from bankportal.api.calls import DecisionRequest, ParsedRequest, Reply, ReplyAfterDecision, reply
+from bankportal.api.calls import BY_API, DecisionRequest, ParsedRequest, Reply, ReplyAfterDecision, reply
 from bankportal.api.parameters import LATEST, Keyed, OfId, OfProduct, OfVersion, Page, Parameters, ScoreMany, ScoreOne
 from bankportal.api.problems import ParameterProblem, Refused, fault
 from bankportal.api.schemas import customer_schema
@@ -120,7 +120,7 @@ def _outcomes(
     if submission is None:
         outcomes = map(services.scoring.score, customers.values())
         return [conversion.outcome(each, contributions=contributions) for each in outcomes]
-    submissions = [(customer, f"{submission}:{index}") for index, customer in customers.items()]
+    submissions = [(customer, f"{submission}:{index}", BY_API) for index, customer in customers.items()]
     decisions = services.scoring.decide_all(submissions)
     return [conversion.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 

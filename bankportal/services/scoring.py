@@ -14,6 +14,7 @@ from bankportal.domain.errors import ExplanationRefused, PortalError
 from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import Band, Product, Tone
+from bankportal.domain.provenance import Provenance
 from bankportal.domain.reasons import MAX_REASONS, NOTHING_ALONE, Attribution, reasons, rule_reason, sentence
 from bankportal.domain.schema import Customer
 from bankportal.registry.registry import LoadedModel
@@ -46,31 +47,37 @@ class Scoring:
         outcomes = {product: iter(outcomes_of(own, self.models.serving(product))) for product, own in groups.items()}
         return [next(outcomes[customer.product]) for customer in customers]
 
-    def decide(self, customer: Customer, submission: str) -> Decision:
+    def decide(self, customer: Customer, submission: str, provenance: Provenance) -> Decision:
         """Score a customer, record the decision and return it after the commit.
 
         The same submission token and values again return the same decision. Customers from several threads at the same
-        time are scored together and share a commit.
+        time are scored together and share a commit. Raises `Conflict` where the customer's product was declared but
+        never applied.
         """
-        return self._recorder.record((customer, submission_digest(submission, customer)))
+        return self._recorder.record((customer, submission_digest(submission, customer), provenance))
 
-    def decide_all(self, customers: Sequence[tuple[Customer, str]]) -> list[Decision]:
+    def decide_all(self, customers: Sequence[tuple[Customer, str, Provenance]]) -> list[Decision]:
         """Score and record customers with their submission tokens, all or none; return the decisions in order."""
-        return self._decide([(customer, submission_digest(submission, customer)) for customer, submission in customers])
+        return self._decide(
+            [(customer, submission_digest(token, customer), provenance) for customer, token, provenance in customers]
+        )
 
-    def _decide(self, submissions: Sequence[tuple[Customer, str]]) -> list[Decision]:
+    def _decide(self, submissions: Sequence[tuple[Customer, str, Provenance]]) -> list[Decision]:
         """Score and record customers with their submissions' digests.
 
         A single submission that was recorded before is returned even where no model can score any more.
         """
         try:
-            outcomes = self.score_all([customer for customer, _ in submissions])
+            outcomes = self.score_all([customer for customer, _, _ in submissions])
         except PortalError:
             if len(submissions) == 1 and (recorded := self.decisions.find(submissions[0][1])):
                 return [recorded]
             raise
         return self.decisions.record_all(
-            [(customer, outcome, digest) for (customer, digest), outcome in zip(submissions, outcomes, strict=True)]
+            [
+                (customer, outcome, digest, provenance)
+                for (customer, digest, provenance), outcome in zip(submissions, outcomes, strict=True)
+            ]
         )
 
 

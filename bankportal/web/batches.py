@@ -10,6 +10,7 @@ from bankportal.domain.batch import REJECTS, Job, State
 from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, TooLarge
 from bankportal.domain.outcome import Decision, Outcome
 from bankportal.domain.products import PRODUCTS
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer
 from bankportal.web import forms, jobs, remembering
 from bankportal.web.comparing import recorded_values
@@ -49,7 +50,7 @@ def receive() -> ResponseReturnValue:
         return _list_page({"file": ONE_FILE}), 422
     try:
         key = forms.valid_submission(request.form.get("submission", ""))
-        job = services().batches.receive(product, file.filename, file.stream, key)
+        job = services().batches.receive(product, file.filename, file.stream, key, provenance=Provenance(Door.PAGE))
     except (DataRefused, TooLarge) as refused:
         return _list_page({"file": str(refused)}), 413 if isinstance(refused, TooLarge) else 422
     except Conflict:

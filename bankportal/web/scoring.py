@@ -11,6 +11,7 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel
 from bankportal.domain.outcome import Outcome
 from bankportal.domain.products import Product
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
 from bankportal.web.current import services, wants_json
@@ -76,7 +77,7 @@ class Pages:
         except InvalidInput as invalid:
             return self._refused(invalid)
         submission = forms.valid_submission(request.form.get("submission", ""))
-        decision = services().scoring.decide(customer, submission)
+        decision = services().scoring.decide(customer, submission, Provenance(Door.PAGE))
         return redirect(url_for("decisions.show", decision_id=decision.id), 303)
 
     def preview(self) -> ResponseReturnValue:

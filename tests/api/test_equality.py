@@ -16,7 +16,7 @@ from bankportal.services.batches.chunks import REASONS
 from bankportal.services.scoring import outcome_of
 from bankportal.simulation.simulate import SIMULATORS
 from tests.conftest import write_csv
-from tests.shipped import PRODUCTS
+from tests.shipped import BY_PAGE, PRODUCTS
 
 ROWS = 2500  # of each product
 AT_ONCE = 1000
@@ -118,7 +118,7 @@ def test_the_api_one_by_one(engine, form, product, query) -> None:
 
 def test_a_file_through_the_worker(services, files, form, product) -> None:
     with files[product.key].open("rb") as file:
-        job = services.batches.receive(product, "customers.csv", file)
+        job = services.batches.receive(product, "customers.csv", file, provenance=BY_PAGE)
     services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
     while services.worker.step():
         pass

@@ -26,7 +26,7 @@ from bankportal.wiring import Services
 from tests.api.conftest import ENGINES, served
 from tests.browser.conftest import CHROMIUM
 from tests.conftest import PATIENCE, listening
-from tests.shipped import CHURN, PRODUCTS
+from tests.shipped import BY_PAGE, CHURN, PRODUCTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "api.md"
@@ -103,7 +103,7 @@ def live(request, instance) -> Iterator[Live]:
         worker = threading.Thread(target=found.services.worker.run, args=[stopping])
         worker.start()
         for number in range(3):
-            found.services.scoring.decide(validate(CHURN, example(CHURN), Source.TYPED), f"earlier-{number}")
+            found.services.scoring.decide(validate(CHURN, example(CHURN), Source.TYPED), f"earlier-{number}", BY_PAGE)
         yield found
         stopping.set()
         worker.join()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.test_pages import serious, whole
 from tests.conftest import REAL_DATA, config_for, listening, make_app
-from tests.shipped import PRODUCTS
+from tests.shipped import BY_PAGE, PRODUCTS
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 PUBLIC = REAL_DATA / "Churn.csv"
@@ -172,7 +172,7 @@ def pages(services, customers, applicants) -> dict[str, str]:
 
     def received(product, path, name):
         with path.open("rb") as file:
-            return batches.receive(product, name, file)
+            return batches.receive(product, name, file, provenance=BY_PAGE)
 
     def at_work(product, path, name, *, start=False):
         job = received(product, path, name)
@@ -188,7 +188,7 @@ def pages(services, customers, applicants) -> dict[str, str]:
     checking = at_work(CHURN, customers, "checking.csv")
     cancelled = batches.cancel(at_work(CHURN, customers, "cancelled.csv"))
     odd = io.BytesIO(b"id;name;Age;years;Geography\n1;<b>Bold</b>;42;3;France\n")
-    unclear = batches.receive(CHURN, "unclear.csv", odd)
+    unclear = batches.receive(CHURN, "unclear.csv", odd, provenance=BY_PAGE)
     jobs = {
         "done": done,
         "limits": limits,
@@ -253,7 +253,9 @@ def test_on_a_phone_the_result_shows_outcome_and_reason_and_can_be_sorted(
     portal, csrf_app, new_page, some_customers
 ) -> None:
     services = csrf_app.extensions["bankportal"]
-    job = services.batches.receive(PRODUCTS["churn"], "customers.csv", io.BytesIO(some_customers.read_bytes()))
+    job = services.batches.receive(
+        PRODUCTS["churn"], "customers.csv", io.BytesIO(some_customers.read_bytes()), provenance=BY_PAGE
+    )
     services.batches.check(job, services.batches.suggestion(job).mapping, start=True)
     work(services)
     page = new_page(viewport={"width": 390, "height": 844})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bankportal.web import forms
-from tests.shipped import PRODUCTS
+from tests.shipped import BY_PAGE, PRODUCTS
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 POOR = {"CreditScore": "420", "CardUtilisation": "190", "LatePayments": "8", "RequestedLimit": "6000"}
@@ -22,7 +22,7 @@ def decide(csrf_app, portal):
 
         product = PRODUCTS[key]
         customer = validate(product, {**forms.example_values(product), **changes}, Source.TEXT)
-        return f"{portal}/decisions/{services.scoring.decide(customer, repr(changes)).id}"
+        return f"{portal}/decisions/{services.scoring.decide(customer, repr(changes), BY_PAGE).id}"
 
     return record
 

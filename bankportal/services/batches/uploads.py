@@ -23,6 +23,7 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.errors import DataRefused, FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Outcome, Reason
 from bankportal.domain.products import Product
+from bankportal.domain.provenance import Provenance
 from bankportal.domain.schema import MAX_QUOTED, Customer, validate
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
@@ -100,7 +101,14 @@ class Batches:
         self.models = models
 
     def receive(
-        self, product: Product, name: str, stream: IO[bytes], key: str | None = None, mapped: Collection[str] = ()
+        self,
+        product: Product,
+        name: str,
+        stream: IO[bytes],
+        key: str | None = None,
+        mapped: Collection[str] = (),
+        *,
+        provenance: Provenance,
     ) -> Job:
         """Store an upload and return its job, UPLOADED.
 
@@ -110,7 +118,7 @@ class Batches:
         """
         stored = self.storage.receive(stream, self.config.upload_bytes, upload_limit(self.config))
         try:
-            job = self._record(product, _display_name(name), stored, key, mapped)
+            job = self._record(product, _display_name(name), stored, provenance, key, mapped)
         except BaseException:
             self.storage.remove(stored.id)
             raise
@@ -118,7 +126,15 @@ class Batches:
             self.storage.remove(stored.id)
         return job
 
-    def _record(self, product: Product, name: str, stored: Stored, key: str | None, mapped: Collection[str]) -> Job:
+    def _record(
+        self,
+        product: Product,
+        name: str,
+        stored: Stored,
+        provenance: Provenance,
+        key: str | None,
+        mapped: Collection[str],
+    ) -> Job:
         layout = read_layout(self.storage.input(stored.id), product, self.config.upload_columns, name, mapped)
         upload = Upload(
             id=stored.id,
@@ -128,6 +144,7 @@ class Batches:
             input_bytes=stored.size,
             header_digest=_digest(json.dumps(layout.header, ensure_ascii=False)),
             layout=layout.to_json(),
+            provenance=provenance,
         )
         return self.store.add(upload, _digest(key) if key else None)
 
