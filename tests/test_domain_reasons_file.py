@@ -1,9 +1,11 @@
 """The older file of a bank's own words for reasons."""
 
-from dataclasses import replace
+import json
 
 import pytest
 
+from bankportal.domain.canonical import canonical
+from bankportal.domain.declaration import policy_from, product_from
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.reasons import Attribution, reasons, sentence
@@ -33,20 +35,30 @@ def test_a_bank_edits_the_rules() -> None:
 
 
 def test_a_bank_words_a_factor_that_has_no_words() -> None:
-    wordless = tuple(replace(factor, phrase=None) if factor.name == "Age" else factor for factor in CHURN.required)
-    portfolio = Portfolio([replace(CHURN, required=wordless)])
+    content = json.loads(CHURN.text)
+    content["factors"]["Age"]["phrase"] = None
+    portfolio = Portfolio([product_from(canonical(content), None)])
     edited = with_words(portfolio, '[Age]\nmany = "{value} years"\nunknown = "No age"\n')
     assert sentence(edited["churn"], "Age", 41, raises=True) == "41 years raises the risk"
     with pytest.raises(SettingsRefused, match="needs under Age an unknown, for a blank value"):
         with_words(portfolio, '[Age]\nmany = "{value} years"\n')
 
 
-def test_a_product_that_it_leaves_alone_is_the_same_object() -> None:
-    edited = with_words(PRODUCTS, '[LatePayments]\nzero = "No late payments in 12 months"\n')
-    assert all(edited[key] is product for key, product in PRODUCTS.items())
-    edited = with_words(PRODUCTS, '[CardUtilisation]\nunknown = "A card never seen"\n')
-    assert edited["churn"] is CHURN
-    assert edited["allowance"] is not ALLOWANCE
+def test_the_text_of_the_declaration_has_the_words() -> None:
+    words = '[CardUtilisation]\nunknown = "A card never seen"\n[rules]\nband = "At most {amount}"\n'
+    edited = with_words(PRODUCTS, words)
+    assert edited["churn"] is CHURN, "it scores no CardUtilisation and has no policy"
+    product = edited["allowance"]
+    assert product is product_from(product.text, policy_from(product.policy.text))
+    assert "A card never seen" in product.text
+    assert "At most {amount}" in product.policy.text
+    assert product.digest != ALLOWANCE.digest
+    assert product.policy.digest != ALLOWANCE.policy.digest
+
+
+def test_without_own_words_the_products_are_the_same_and_withdrawn_ones_stay_so() -> None:
+    edited = with_words(Portfolio([ALLOWANCE], withdrawn=[CHURN]), "")
+    assert (edited["allowance"], edited.withdrawn) == (ALLOWANCE, (CHURN,))
 
 
 def test_all_words_can_be_written_and_read() -> None:

@@ -3,15 +3,18 @@
 Declarations hold these words now. The file is still read, and its words go over the declared ones.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from types import MappingProxyType
+from dataclasses import fields
 from typing import Any
 
+from bankportal.domain.canonical import canonical
+from bankportal.domain.declaration import policy_from, product_from
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import Factor, Phrase
+from bankportal.domain.policy import LimitPolicy
 from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.products import Product
 
@@ -23,8 +26,8 @@ def with_words(portfolio: Portfolio, text: str) -> Portfolio:
     """Return the products with a bank's own words in place of the declared ones.
 
     `text` is TOML: a table for each factor with any of `many`, `one`, `zero`, `unknown`, `plural`, and a table `rules`.
-    A product whose words it leaves alone is returned as it is. Raises `SettingsRefused`, which names what cannot be
-    used.
+    Each product has the canonical text of a declaration with these words. Raises `SettingsRefused`, which names what
+    cannot be used.
     """
     try:
         tables = tomllib.loads(text)
@@ -80,27 +83,23 @@ def _rules(portfolio: Portfolio, sentences: object) -> Mapping[str, str]:
 
 
 def _reworded(product: Product, tables: Mapping[str, dict[str, Any]], rules: Mapping[str, str]) -> Product:
-    policy = product.policy
-    if policy:
-        own = {rule: words for rule, words in rules.items() if rule in policy.sentences}
-        sentences = {**policy.sentences, **own}
-        policy = replace(policy, sentences=MappingProxyType(sentences)) if sentences != policy.sentences else policy
-    required, optional = (
-        tuple(_with_phrase(factor, tables.get(factor.name, {})) for factor in factors)
-        for factors in (product.required, product.optional)
-    )
-    if policy is product.policy and (required, optional) == (product.required, product.optional):
-        return product
-    return replace(product, required=required, optional=optional, policy=policy)
+    content = json.loads(product.text)
+    for name, factor in content["factors"].items():
+        if words := tables.get(name):
+            factor["phrase"] = _words_of(Phrase(unknown="")) | (factor["phrase"] or {}) | words
+    return product_from(canonical(content), product.policy and _with_rules(product.policy, rules))
 
 
-def _with_phrase(factor: Factor, words: dict[str, Any]) -> Factor:
-    if not words:
-        return factor
-    return replace(factor, phrase=replace(factor.phrase, **words) if factor.phrase else Phrase(**words))
+def _with_rules(policy: LimitPolicy, rules: Mapping[str, str]) -> LimitPolicy:
+    content = json.loads(policy.text)
+    content["sentences"] |= {rule: words for rule, words in rules.items() if rule in content["sentences"]}
+    return policy_from(canonical(content))
+
+
+def _words_of(phrase: Phrase) -> dict[str, Any]:
+    return {field.name: getattr(phrase, field.name) for field in fields(phrase)}
 
 
 def _table(name: str, phrase: Phrase) -> str:
-    words: dict[str, Any] = {field.name: getattr(phrase, field.name) for field in fields(phrase)}
-    lines = [f'{key} = "{word}"' for key, word in words.items() if isinstance(word, str) and word]
+    lines = [f'{key} = "{word}"' for key, word in _words_of(phrase).items() if isinstance(word, str) and word]
     return "\n".join([f"[{name}]", *lines, f"plural = {str(phrase.plural).lower()}", ""])

@@ -20,8 +20,9 @@ from bankportal.config import HOST
 from bankportal.data.blocks import Layout
 from bankportal.data.locations import EXTRA, AnyInput, Input, file_name
 from bankportal.domain.batch import Span
+from bankportal.domain.declaration import policy_from, product_from
 from bankportal.domain.errors import PortalError
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.products import Product
 from bankportal.registry.registry import FILES, MANIFEST, LoadedModel, Registry, digest
 from bankportal.services.batches.chunks import Part, Work, score_block
 from bankportal.version import __version__
@@ -39,10 +40,15 @@ class ClusterFailed(PortalError):
 
 @dataclass(frozen=True, eq=False)
 class SerializedWork:
-    """A `Work` that can be sent: the model version as the bytes of its files, everything else as plain values."""
+    """A `Work` that can be sent to a machine that knows nothing of the product.
+
+    `declaration` and `policy` are the canonical texts of the product and its policy, `files` the bytes of the model
+    version's files by name.
+    """
 
     portal: str
-    product: str
+    declaration: str
+    policy: str | None
     version: str
     manifest_digest: str
     files: dict[str, bytes]
@@ -55,7 +61,8 @@ class SerializedWork:
         folder = models / work.product.key / work.model.version
         return cls(
             portal=__version__,
-            product=work.product.key,
+            declaration=work.product.text,
+            policy=work.product.policy.text if work.product.policy else None,
             version=work.model.version,
             manifest_digest=work.model.manifest_digest,
             files={name: (folder / name).read_bytes() for name in (MANIFEST, *FILES)},
@@ -66,7 +73,7 @@ class SerializedWork:
     @property
     def key(self) -> str:
         """A digest that differs between works; the manifest's digest covers the files."""
-        return digest(repr((self.manifest_digest, self.layout, self.mapping)).encode())
+        return digest(repr((self.manifest_digest, self.declaration, self.policy, self.layout, self.mapping)).encode())
 
     def deserialize(self) -> Work:
         """Return the work.
@@ -76,20 +83,16 @@ class SerializedWork:
         """
         if self.portal != __version__:
             raise ClusterFailed(f"The cluster's workers have bankportal {__version__}, this is {self.portal}.")
-        return Work(
-            product=PRODUCTS[self.product],
-            layout=self.layout,
-            mapping=self.mapping,
-            model=self._model(),
-        )
+        product = product_from(self.declaration, policy_from(self.policy) if self.policy else None)
+        return Work(product=product, layout=self.layout, mapping=self.mapping, model=self._model(product))
 
-    def _model(self) -> LoadedModel:
+    def _model(self, product: Product) -> LoadedModel:
         with TemporaryDirectory() as folder:
-            home = Path(folder) / self.product / self.version
+            home = Path(folder) / product.key / self.version
             home.mkdir(parents=True)
             for name, content in self.files.items():
                 (home / name).write_bytes(content)
-            return Registry(Path(folder)).model(PRODUCTS[self.product], self.version, self.manifest_digest)
+            return Registry(Path(folder)).model(product, self.version, self.manifest_digest)
 
 
 _deserialized: dict[str, Work] = {}

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from bankportal.data.blocks import Layout, blocks
 from bankportal.domain.batch import Job, Span
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.declaration import policy_from, product_from
 from bankportal.registry.registry import Registry
 from bankportal.services.batches.checking import BLOCK_ROWS
 from bankportal.services.batches.chunks import Work, score_block
@@ -45,7 +45,8 @@ def crashes_the_worker(
         "source": str(source),
         "span": asdict(span) if span else None,
         "max_seconds": max_seconds,
-        "product": job.product.key,
+        "declaration": job.product.text,
+        "policy": job.product.policy.text if job.product.policy else None,
         "version": job.model_version,
         "digest": job.model_digest,
         "layout": job.layout,
@@ -103,7 +104,7 @@ def _be_killed_first() -> None:
 
 
 def _score(payload: dict[str, Any]) -> None:
-    product = PRODUCTS[payload["product"]]
+    product = product_from(payload["declaration"], payload["policy"] and policy_from(payload["policy"]))
     work = Work(
         product=product,
         layout=Layout.from_json(payload["layout"]),
