@@ -16,12 +16,12 @@ from bankportal.domain.errors import PortalError, VersionRefused
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Product
 from bankportal.domain.receipt import Record
+from bankportal.domain.schema import Customer
 from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.models import Models
 from bankportal.services.scoring import NO_REASON, OutcomeColumns, outcome_columns, outcome_of
 from bankportal.store.chain import UNREADABLE
-from bankportal.store.decisions import decision_from
 from bankportal.store.declarations import DeclarationStore
 
 # The columns of a decision with its versions.
@@ -35,9 +35,9 @@ NOTHING = (None, None, 0.0)  # the reason where no single value stands out
 def replay_decisions(models: Models, declarations: DeclarationStore, records: Sequence[Record]) -> None:
     """Compute stored decisions again from their input and model version; `ReplayDiffers` names the first that differs.
 
-    Decisions of the same model version and policy are computed together. Only where some are not equal, each is
-    computed by itself, in order, to find the first. Sentences are not compared, since the bank may have edited its
-    words.
+    Each is computed under the declarations that it stands on; those of the same declarations and model version are
+    computed together. Only where some are not equal, each is computed by itself, in order, to find the first. Sentences
+    are not compared: before there were declarations, a bank edited its words without a trace.
     """
     if not _all_equal(models, declarations, records):
         for record in records:
@@ -50,7 +50,8 @@ def replay_decision(models: Models, declarations: DeclarationStore, record: Reco
     try:
         product = declarations.product_of(record)
         model = _model(models, product, record)
-        recomputed = outcome_of(decision_from(record, product).customer, model).to_record()
+        customer = Customer(product, record["carried"], record["scored"], record["policy"], {})
+        recomputed = outcome_of(customer, model).to_record()
         differing = [field for field in recomputed if _text(field, record) != _text(field, recomputed)]
     except VersionRefused as error:
         raise ReplayDiffers(f"{name} cannot be recomputed: {error}") from error

@@ -33,7 +33,8 @@ from bankportal.store.storage import Storage, file_digest
 Spans = Iterable[tuple[Span, bool]]
 # The fields of a row's record that are compared; where its line is depends on the length of its sentences.
 COMPARED = tuple(name for name in RESULT.names or () if name not in {"at", "length"})
-# The last columns that are not compared: the bank may have edited its sentences since, a later release its messages.
+# The last columns that are not compared: before there were declarations a bank edited its sentences without a trace;
+# a later release may have edited its messages.
 SENTENCES = slice(-2 - len(REASONS), -2)  # of the scored file: flags and model version follow
 MESSAGE = slice(-2, -1)  # of the rejects: the raw row follows
 
