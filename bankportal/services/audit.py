@@ -80,8 +80,9 @@ class Audit:
         """Verify the whole chain in the database; the files of batches are not read.
 
         With `since`, a head that was verified before, only the entries after it are verified, and those without a
-        receipt. Raises `ChainBroken`, which names the first decision or batch that was edited, deleted, moved or
-        inserted. With a `head` exported earlier, it also notices that the end of the chain was cut off.
+        receipt. Raises `ChainBroken`, which names the first decision, batch or event that was edited, deleted, moved or
+        inserted, or the first row of another table that is not what its event says. With a `head` exported earlier, it
+        also notices that the end of the chain was cut off.
         """
         counts = Counter[Kind]()
         begin = last = self._verified_before(since) if since else None
@@ -92,7 +93,17 @@ class Audit:
         end = last.number if last else 0
         if head and end < head.number:
             raise ChainBroken(f"The chain ends at {end}, before the exported head {head.number}.")
+        self._verify_tables()
         return Verified(counts[Kind.DECISION], counts[Kind.BATCH], counts[Kind.EVENT], last)
+
+    def _verify_tables(self) -> None:
+        """Raise `ChainBroken` where versions, activations or declarations are not what the events in the chain say."""
+        try:
+            found = self.chain.differences()
+        except UNREADABLE as error:
+            raise ChainBroken("The tables that events prove cannot be read: they were edited.") from error
+        if found:
+            raise ChainBroken(found[0])
 
     def _verified_before(self, since: Head) -> Receipt:
         """Return the receipt at which an earlier verification ended; `ChainBroken` where it is not in the chain."""
@@ -220,4 +231,9 @@ def _is_recorded(kind: Kind, record: Record, own: Receipt) -> bool:
 
 
 def _name(link: Link) -> str:
-    return f"{link.kind.value.capitalize()} {link.record['id'] if link.record else '?'}"
+    """Name an entry as messages do: by its id, an event by what was done to what."""
+    if link.record is None:
+        return f"{link.kind.value.capitalize()} ?"
+    if link.kind is Kind.EVENT:
+        return f"Event {link.record['kind']} of {link.record['subject']}"
+    return f"{link.kind.value.capitalize()} {link.record['id']}"

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.receipt import Kind, Receipt, Record
+from bankportal.store.adopting import differences
 from bankportal.store.receipts import PLACE, declared_digests, head, numbered, with_digests
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, events, jobs, protected_values, receipts
@@ -67,6 +68,11 @@ class Chain:
                 following = link.receipt.number
         for outside in (_DECISIONS_OUTSIDE, _BATCHES_OUTSIDE, _EVENTS_OUTSIDE):
             yield from self._read(outside.limit(1), digests)
+
+    def differences(self) -> list[str]:
+        """Return, in sentences, where model versions, activations and declarations are not what their events say."""
+        with self.database.read() as connection:
+            return list(differences(connection))
 
     def of_decision(self, id: str) -> tuple[Link, Receipt | None]:  # noqa: A002  # the field's name
         """Return a decision's link and the receipt before its own; `NotFound` where there is no such decision.

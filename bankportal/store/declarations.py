@@ -17,11 +17,10 @@ from sqlalchemy import Connection, Select, func, insert, select
 from bankportal.domain.canonical import sha256
 from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
 from bankportal.domain.errors import Conflict, NotFound, VersionRefused
-from bankportal.domain.policy import LimitPolicy
-from bankportal.domain.portfolio import shipped_portfolio
 from bankportal.domain.products import Product
 from bankportal.domain.receipt import Record
-from bankportal.store.events import DECLARATION_APPLIED, DECLARATION_WITHDRAWN, add_event
+from bankportal.store.adopting import row_content
+from bankportal.store.events import DECLARATION_APPLIED, DECLARATION_RECORDED, DECLARATION_WITHDRAWN, add_event
 from bankportal.store.sessions import Database
 from bankportal.store.tables import declarations, events
 from bankportal.version import __version__
@@ -119,7 +118,7 @@ class DeclarationStore:
             policy = (
                 None if policy_number is None else policy_from(_one(connection, Kind.POLICY, None, policy_number).text)
             )
-            self._products[exact] = _product_from(recorded, policy)
+            self._products[exact] = product_from(recorded.text, policy)
         if product_number is None:
             self._products[key, None, None] = self._products[exact]
         return self._products[exact]
@@ -141,8 +140,6 @@ class DeclarationStore:
         }
 
     def _number(self, kind: Kind, key: str, digest: str) -> int:
-        if digest == sha256(""):  # as long as the shipped products are constants without a text
-            return {"churn": 1, "allowance": 2, "card-limit": 3}[key]
         if (number := self._numbers.get((kind, key, digest))) is None:
             with self.database.read() as connection:
                 number = connection.scalar(select(declarations.c.number).where(*_is(kind, key, digest)))
@@ -204,7 +201,7 @@ class DeclarationStore:
         `connection` comes from `changing`. A text that was recorded before keeps its number.
         """
         kind, key, now = declaration.kind, declaration.key, datetime.now(UTC)
-        number = self._record(connection, declaration, now)
+        number = self.record(connection, declaration, actor, now)
         before = _now_in_force(connection, kind, key)
         content = _content(number, kind, key, declaration.digest, origin)
         content["replaces"] = before.digest if before else None
@@ -219,15 +216,21 @@ class DeclarationStore:
         content = _content(before.number, kind, key, before.digest, before.origin)
         add_event(connection, self.database, DECLARATION_WITHDRAWN, f"{kind.value} {key}", actor, content)
 
-    def _record(self, connection: Connection, declaration: Declaration, at: datetime) -> int:
-        """Return the number of a declaration's version, which is recorded where it was not yet."""
+    def record(self, connection: Connection, declaration: Declaration, actor: str, at: datetime | None = None) -> int:
+        """Return the number of a declaration's version, which is recorded with its event where it was not yet.
+
+        It is not in force by that. `connection` comes from `changing`.
+        """
+        at = at or datetime.now(UTC)
         kind, key, digest = declaration.kind, declaration.key, declaration.digest
         number: int | None = connection.scalar(select(declarations.c.number).where(*_is(kind, key, digest)))
         if number is not None:
             return number
         values = {"kind": kind.value, "key": key, "digest": digest, "text": declaration.text, "at": at}
-        new = insert(declarations).values(values).returning(declarations.c.number)
-        return int(connection.execute(new).scalar_one())
+        row = connection.execute(insert(declarations).values(values).returning(*declarations.c)).mappings().one()
+        content = row_content(declarations, row)
+        add_event(connection, self.database, DECLARATION_RECORDED, f"{kind.value} {key}", actor, content, at)
+        return int(row["number"])
 
 
 def _content(number: int, kind: Kind, key: str, digest: str, origin: Origin) -> dict[str, Any]:
@@ -299,10 +302,3 @@ def _now_in_force(connection: Connection, kind: Kind, key: str) -> Change | None
 def _policy_key(recorded: Recorded) -> str | None:
     """Return the key of the policy that a product's declaration names."""
     return json.loads(recorded.text).get("policy")  # type: ignore[no-any-return]
-
-
-def _product_from(recorded: Recorded, policy: LimitPolicy | None) -> Product:
-    """Return the product of a text; the shipped one itself as long as that is a constant without a text."""
-    if recorded.number <= 3:
-        return shipped_portfolio()[recorded.key]
-    return product_from(recorded.text, policy)

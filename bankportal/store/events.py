@@ -16,6 +16,7 @@ from bankportal.store.tables import events
 
 MODEL_REGISTERED = "model-registered"
 MODEL_ACTIVATED = "model-activated"
+DECLARATION_RECORDED = "declaration-recorded"
 DECLARATION_APPLIED = "declaration-applied"
 DECLARATION_WITHDRAWN = "declaration-withdrawn"
 # Fixes the rows that stood in tables before their events were recorded (bankportal.store.adopting).

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select
+from sqlalchemy import Connection, RowMapping, Select, insert, select
 
 from bankportal.domain.errors import NotFound
+from bankportal.domain.provenance import SYSTEM
+from bankportal.store.adopting import row_content
+from bankportal.store.events import MODEL_ACTIVATED, MODEL_REGISTERED, add_event
 from bankportal.store.sessions import Database
 from bankportal.store.tables import activations, model_versions
 
@@ -36,27 +39,53 @@ class Versions:
         self._changes = 0
         self._lock = threading.Lock()
 
-    def register(self, product: str, version: str, manifest_digest: str, *, activate: bool) -> None:
-        """Add a version, and with `activate` make it the active one in the same transaction."""
+    def register(
+        self, product: str, version: str, manifest_digest: str, *, activate: bool, actor: str = SYSTEM
+    ) -> None:
+        """Add a version, and with `activate` make it the active one in the same transaction, with their events."""
         now = datetime.now(UTC)
         values = {"product": product, "version": version, "manifest_digest": manifest_digest, "registered_at": now}
         with self.database.write() as connection:
-            new = insert(model_versions).values(values).returning(model_versions.c.number)
-            number = connection.execute(new).scalar_one()
+            self.database.lock_chain(connection)
+            new = insert(model_versions).values(values).returning(*model_versions.c)
+            row = connection.execute(new).mappings().one()
+            self._add_event(connection, MODEL_REGISTERED, row, row_content(model_versions, row), actor, now)
             if activate:
-                connection.execute(insert(activations).values(model_version_number=number, at=now))
+                self._activate(connection, row, actor)
         self._forget()
 
-    def activate(self, product: str, version: str) -> None:
-        """Make a registered version the active one; `NotFound` if it is not registered."""
+    def activate(self, product: str, version: str, actor: str = SYSTEM) -> None:
+        """Make a registered version the active one, with its event; `NotFound` if it is not registered."""
         with self.database.write() as connection:
-            number = connection.execute(
-                select(model_versions.c.number).where(*_is(product, version))
-            ).scalar_one_or_none()
-            if number is None:
-                raise NotFound(f"There is no {product} model version {version[:20]}.")
-            connection.execute(insert(activations).values(model_version_number=number, at=datetime.now(UTC)))
+            self.activate_within(connection, product, version, actor)
         self._forget()
+
+    def activate_within(self, connection: Connection, product: str, version: str, actor: str = SYSTEM) -> None:
+        """Do as `activate` in the caller's write transaction; other threads notice it within `NOTICED_WITHIN`."""
+        self.database.lock_chain(connection)
+        row = connection.execute(select(model_versions).where(*_is(product, version))).mappings().first()
+        if row is None:
+            raise NotFound(f"There is no {product} model version {version[:20]}.")
+        self._activate(connection, row, actor)
+
+    def _activate(self, connection: Connection, version: RowMapping, actor: str) -> None:
+        values = {"model_version_number": version["number"], "at": datetime.now(UTC)}
+        row = connection.execute(insert(activations).values(values).returning(*activations.c)).mappings().one()
+        content = row_content(activations, row)
+        content |= {name: version[name] for name in ("product", "version", "manifest_digest")}
+        self._add_event(connection, MODEL_ACTIVATED, version, content, actor, row["at"])
+
+    def _add_event(
+        self,
+        connection: Connection,
+        kind: str,
+        version: RowMapping,
+        content: dict[str, Any],
+        actor: str,
+        at: datetime,
+    ) -> None:
+        subject = f"model {version['product']} {version['version']}"
+        add_event(connection, self.database, kind, subject, actor, content, at)
 
     def activated(self, product: str) -> list[Registered]:
         """Return the versions activated last, the active one first; cached for `NOTICED_WITHIN` seconds."""
