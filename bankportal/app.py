@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,13 +29,14 @@ from bankportal.domain.errors import (
     TooLarge,
     VersionRefused,
 )
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.portfolio import Portfolio
 from bankportal.origins import is_foreign, origin_of
 from bankportal.outages import DATABASE, DISK_FULL, OUTAGE_ERRORS, STORAGE, Outage, outage_of
 from bankportal.resources import resource
 from bankportal.services.batches.replaying import FilesGone, ReplayDiffers
 from bankportal.services.batches.uploads import upload_limit
 from bankportal.version import __version__
+from bankportal.web import live, streams
 
 MAX_REQUEST_BYTES = 1_000_000  # bytes: a form has a few thousand; uploads have a limit of their own
 UPLOAD = "batches.receive"
@@ -75,35 +76,56 @@ log = structlog.get_logger()
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """Make the portal's app; `SettingsRefused` where the settings do not allow it to start."""
+    """Make the portal's app; `SettingsRefused` where the settings do not allow it to start.
+
+    Its pages follow the portfolio that is in force: another one makes another app, to which new requests go.
+    """
     config = config or load()
+    settings = {
+        "SECRET_KEY": require_secret(config),
+        "TRUSTED_HOSTS": list(config.trusted_hosts),
+        "MAX_CONTENT_LENGTH": MAX_REQUEST_BYTES,
+        "SEND_FILE_MAX_AGE_DEFAULT": YEAR,
+        "SESSION_COOKIE_NAME": "bankportal",
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "WTF_CSRF_TIME_LIMIT": None,  # as long as the session: forms stay open over lunch
+    }
+    services = wiring.build(config)
+    logs.configure(config)
+    shared = {"bankportal": services, streams.SLOTS: streams.slots(config)}
+    app = _app_for(services.declarations.portfolio(), settings, shared)
+    app.jinja_env.bytecode_cache = live.CompiledTemplates()
+    cli.register(app)
+    live.follow(app, services.declarations, partial(_app_after, app, shared))
+    flask_adapter.register(app, HEADERS)
+    return app
+
+
+def _app_after(first: Flask, shared: Mapping[str, Any], portfolio: Portfolio) -> Flask:
+    """Make the app of another portfolio, with the settings and compiled templates of the first app."""
+    app = _app_for(portfolio, first.config, shared)
+    app.jinja_env.bytecode_cache = first.jinja_env.bytecode_cache
+    return app
+
+
+def _app_for(portfolio: Portfolio, settings: Mapping[str, Any], shared: Mapping[str, Any]) -> Flask:
+    """Make the app of a portfolio's pages; `shared` is what the apps of all portfolios have in common."""
+    services: wiring.Services = shared["bankportal"]
     app = Flask(
         "bankportal",
-        instance_path=str(config.instance),
+        instance_path=str(services.config.instance),
         template_folder=str(resource("templates")),
         static_folder=str(resource("static")),
     )
-    app.config.from_mapping(
-        SECRET_KEY=require_secret(config),
-        TRUSTED_HOSTS=list(config.trusted_hosts),
-        MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
-        SEND_FILE_MAX_AGE_DEFAULT=YEAR,
-        SESSION_COOKIE_NAME="bankportal",
-        SESSION_COOKIE_SAMESITE="Lax",
-        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: forms stay open over lunch
-    )
-    app.extensions["bankportal"] = wiring.build(config)
-    logs.configure(config)
+    app.config.from_mapping(settings)
+    app.extensions.update(shared)
     app.before_request(_begin)
     app.before_request(_refuse_other_origins)  # as the API does: see bankportal.origins
     app.before_request(_allow_upload)  # before anything reads the form
     CSRFProtect(app)
-    web.register(app)
-    flask_adapter.register(app, HEADERS)
-    cli.register(app)
+    web.register(app, portfolio)
     app.add_url_rule("/healthz", "healthz", healthz)
     app.url_defaults(_name_static_version)
-    app.context_processor(lambda: {"portal_version": __version__, "products": tuple(PRODUCTS.values())})
     app.after_request(_finish)
     _handle_errors(app)
     _handle_outages(app)

@@ -276,7 +276,7 @@ class CurveSlider {
     for (const name of ["x1", "x2"]) line.setAttribute(name, `${x}%`);
     dot.setAttribute("cx", `${x}%`);
     dot.setAttribute("cy", `${y}%`);
-    this.field.value = typed;
+    if (this.field) this.field.value = typed; // a withdrawn product has no field to take it
     this.describe();
   }
 

@@ -199,20 +199,9 @@ def make_app(config: Config, *, csrf: bool) -> Flask:
 @cache
 def compiled_templates() -> BytecodeCache:
     """Keep templates compiled from one app to the next."""
-    from jinja2 import BytecodeCache
+    from bankportal.web.live import CompiledTemplates
 
-    class InMemory(BytecodeCache):
-        def __init__(self) -> None:
-            self.compiled: dict[str, bytes] = {}
-
-        def load_bytecode(self, bucket) -> None:
-            if bucket.key in self.compiled:
-                bucket.bytecode_from_string(self.compiled[bucket.key])
-
-        def dump_bytecode(self, bucket) -> None:
-            self.compiled[bucket.key] = bucket.bytecode_to_string()
-
-    return InMemory()
+    return CompiledTemplates()
 
 
 @pytest.fixture

@@ -12,7 +12,15 @@ from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.services.explaining import Explaining
 from bankportal.web import decisions as pages
 from bankportal.web.words import as_typed, limit_facts, limit_sentences, problem_sentence, value_words
-from tests.shipped import CARD_LIMIT_POLICY, ESTIMATED_SALARY, LATE_PAYMENTS, PRODUCTS, REQUESTED_LIMIT, TENURE
+from tests.shipped import (
+    ALLOWANCE,
+    CARD_LIMIT_POLICY,
+    ESTIMATED_SALARY,
+    LATE_PAYMENTS,
+    PRODUCTS,
+    REQUESTED_LIMIT,
+    TENURE,
+)
 
 
 def text_of(page: str) -> str:
@@ -137,17 +145,17 @@ LIMITS = {
 
 @pytest.mark.parametrize(("limit", "said"), LIMITS.values(), ids=list(LIMITS))
 def test_what_is_said_of_a_limit(limit, said) -> None:
-    sentences = " ".join(" ".join(limit_sentences(limit, CARD_LIMIT_POLICY)).split())
+    sentences = " ".join(" ".join(limit_sentences(limit, ALLOWANCE)).split())
     assert all(words in sentences for words in said)
-    assert limit_facts(limit)[1][1] == f"up to EUR\u00a0{int(limit.ceiling):,}"
+    assert limit_facts(limit, "EUR")[1][1] == f"up to EUR\u00a0{int(limit.ceiling):,}"
 
 
 def test_words() -> None:
-    assert value_words(TENURE, None) == "unknown"
-    assert [value_words(TENURE, years) for years in (1.0, 2.0)] == ["1 year", "2 years"]
-    assert value_words(LATE_PAYMENTS, 1) == "1 in 12 months"
-    assert value_words(ESTIMATED_SALARY, 62_000.5) == "62,000.50 EUR a year"
-    assert value_words(REQUESTED_LIMIT, 5000.0) == "5,000 EUR"
+    assert value_words(TENURE, None, "EUR") == "unknown"
+    assert [value_words(TENURE, years, "EUR") for years in (1.0, 2.0)] == ["1 year", "2 years"]
+    assert value_words(LATE_PAYMENTS, 1, "EUR") == "1 in 12 months"
+    assert value_words(ESTIMATED_SALARY, 62_000.5, "EUR") == "62,000.50 EUR a year"
+    assert value_words(REQUESTED_LIMIT, 5000.0, "EUR") == "5,000 EUR"
     assert [as_typed(value) for value in (None, 5.0, 0.1, 7, "France", 1e-7)] == [
         "",
         "5",

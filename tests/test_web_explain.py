@@ -15,7 +15,7 @@ from bankportal.services.explaining import Explaining
 from bankportal.web import explanations, forms
 from bankportal.web.drawings import bars
 from tests.conftest import make_app
-from tests.shipped import CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS, PRODUCTS
+from tests.shipped import ALLOWANCE, CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS, PRODUCTS
 from tests.test_web_decisions import decided_fixture, text_of  # noqa: F401  # the fixture `decided`
 
 EACH_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.key)
@@ -123,7 +123,7 @@ def test_the_best_band_has_nothing_to_change(app, client, decided, monkeypatch) 
     ],
 )
 def test_changes_in_words(change, words) -> None:
-    assert explanations.replacement_words(change) == words
+    assert explanations.replacement_words(change, ALLOWANCE) == words
 
 
 # --- the curve of a factor ------------------------------------------------------------------------------------------

@@ -20,12 +20,16 @@ def latest(app):
     return app.extensions["bankportal"].decisions.latest(1)[0]
 
 
+def spaced(amount: float) -> str:
+    return " ".join(money(amount, "EUR").split())
+
+
 def test_it_works(app, client, decided) -> None:
     location = decided("allowance", **POOR)
     decision, text = latest(app), text_of(client.get(f"{location}/letter").text)
     assert f'href="{location}/letter"' in client.get(location).text
     assert decision.outcome.limit.amount == 0
-    assert f"You asked for a credit-card limit of {' '.join(money(6000).split())}." in text
+    assert f"You asked for a credit-card limit of {spaced(6000)}." in text
     assert "We cannot grant a limit." in text
     assert all(f"{reason.sentence}." in text for reason in decision.outcome.reasons)
     assert "those of applicants who just passed" in text
@@ -48,7 +52,7 @@ def test_a_counteroffer(app, client, decided) -> None:
     location = decided("allowance", RequestedLimit="90000")
     limit, text = latest(app).outcome.limit, text_of(client.get(f"{location}/letter").text)
     assert limit.counteroffer
-    assert f"We can offer {' '.join(money(limit.amount).split())}." in text
+    assert f"We can offer {spaced(limit.amount)}." in text
     assert "Our offer of a different card limit" in text
 
 

@@ -37,7 +37,7 @@ class Portfolio(Mapping[str, Product]):
             return self._products[key]
         for product in self.withdrawn:
             if product.key == key:
-                raise NotFound(f"{product.title} was withdrawn, so nothing new is scored for it.")
+                raise NotFound(withdrawn_words(product))
         raise NotFound("There is no such product.")
 
     def ever(self, key: str) -> Product:
@@ -62,6 +62,11 @@ def portfolio_from(declarations: Iterable[Declaration], withdrawn: Iterable[Prod
 
 def _place(key: str) -> tuple[int, str]:
     return (FIRST.index(key) if key in FIRST else len(FIRST), key)
+
+
+def withdrawn_words(product: Product) -> str:
+    """Say that a product was withdrawn, to whoever asks for something new of it."""
+    return f"{product.title} was withdrawn, so nothing new is scored for it."
 
 
 @cache

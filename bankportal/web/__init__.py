@@ -1,28 +1,35 @@
-"""The pages: one blueprint a subject, the scoring blueprint once for each product."""
+"""The pages of a portfolio: one blueprint a subject, the scoring blueprint once for each product."""
 
 from flask import Flask
 
 from bankportal.domain.outcome import percent
-from bankportal.domain.products import PRODUCTS
-from bankportal.version import BRAND
-from bankportal.web import batches, decisions, documentation, models, overview, scoring, streams, words
+from bankportal.domain.portfolio import Portfolio
+from bankportal.version import BRAND, __version__
+from bankportal.web import batches, decisions, documentation, models, overview, scoring, words
+from bankportal.web.current import PORTFOLIO
 from bankportal.web.drawings.bars import reason_mark
 from bankportal.web.drawings.charts import ICONS
 from bankportal.web.forms import range_of
 
 
-def register(app: Flask) -> None:
-    """Register the pages and what their templates use."""
+def register(app: Flask, portfolio: Portfolio) -> None:
+    """Register the pages of a portfolio and what their templates use."""
+    app.extensions[PORTFOLIO] = portfolio
     app.register_blueprint(overview.blueprint)
-    for product in PRODUCTS.values():
+    for product in portfolio.values():
         app.register_blueprint(scoring.blueprint(product))
+    for product in portfolio.withdrawn:
+        app.register_blueprint(scoring.withdrawn(product))
     app.register_blueprint(batches.blueprint)
     app.register_blueprint(decisions.blueprint)
     app.register_blueprint(models.blueprint)
     app.register_blueprint(documentation.blueprint)
-    streams.register(app)
     app.jinja_env.globals.update(
         brand=BRAND,
+        portal_version=__version__,
+        products=tuple(portfolio.values()),
+        withdrawn=portfolio.withdrawn,
+        is_scored=portfolio.__contains__,
         icons=ICONS,
         range_of=range_of,
         customer_name=words.customer_name,
@@ -32,10 +39,10 @@ def register(app: Flask) -> None:
     app.jinja_env.filters.update(
         number=words.number,
         capitalised=words.capitalised,
+        lowered=words.lowered,
         money=words.money,
         limit_words=words.limit_words,
         share=words.share,
         moment=words.moment,
         day=words.day,
-        value_words=words.value_words,
     )

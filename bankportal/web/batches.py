@@ -7,14 +7,13 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from bankportal.domain.batch import REJECTS, Job, State
-from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, TooLarge
+from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, NotFound, TooLarge
 from bankportal.domain.outcome import Decision, Outcome
-from bankportal.domain.products import PRODUCTS
 from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer
 from bankportal.web import forms, jobs, remembering
 from bankportal.web.comparing import recorded_values
-from bankportal.web.current import product_named, services
+from bankportal.web.current import product_ever_named, product_named, services
 from bankportal.web.decisions import explanation_context
 from bankportal.web.scoring import has_model
 from bankportal.web.streams import progress_stream
@@ -41,16 +40,18 @@ def index() -> str:
 @blueprint.post("/")
 def receive() -> ResponseReturnValue:
     """Store an uploaded file and go to its columns."""
-    product, file = PRODUCTS.get(request.form.get("product", "")), request.files.get("file")
-    if product is None:
-        return _list_page({"product": NO_PRODUCT}), 422
+    key, file = request.form.get("product", ""), request.files.get("file")
+    try:
+        product = product_named(key)
+    except NotFound as unknown:
+        return _list_page({"product": f"{unknown} {NO_PRODUCT}" if key else NO_PRODUCT}), 422
     if file is None or not file.filename:
         return _list_page({"file": NO_FILE}), 422
     if len(request.files.getlist("file")) > 1:
         return _list_page({"file": ONE_FILE}), 422
     try:
-        key = forms.valid_submission(request.form.get("submission", ""))
-        job = services().batches.receive(product, file.filename, file.stream, key, provenance=Provenance(Door.PAGE))
+        submission, page = forms.valid_submission(request.form.get("submission", "")), Provenance(Door.PAGE)
+        job = services().batches.receive(product, file.filename, file.stream, submission, provenance=page)
     except (DataRefused, TooLarge) as refused:
         return _list_page({"file": str(refused)}), 413 if isinstance(refused, TooLarge) else 422
     except Conflict:
@@ -154,7 +155,7 @@ def _redirect_to(job: Job) -> ResponseReturnValue:
 
 def _list_page(problems: Mapping[str, str] | None = None) -> str:
     product_key = request.args.get("product")
-    product = product_named(product_key) if product_key else None
+    product = product_ever_named(product_key) if product_key else None
     before = request.args.get("before") or None
     return render_template(
         "batches.html",

@@ -13,7 +13,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.receipt import Receipt
 from bankportal.web import forms, letters
 from bankportal.web.comparing import comparison, recorded_values
-from bankportal.web.current import product_named, services
+from bankportal.web.current import product_ever_named, product_named, services
 from bankportal.web.drawings.bars import bars, factors_by_name
 from bankportal.web.drawings.gauge import gauge
 from bankportal.web.explanations import explain_decision
@@ -29,7 +29,7 @@ blueprint = Blueprint("decisions", __name__, url_prefix="/decisions")
 @blueprint.get("/")
 def index() -> str:
     """List decisions, of all products or one, a page at a time."""
-    product = product_named(request.args["product"]) if request.args.get("product") else None
+    product = product_ever_named(request.args["product"]) if request.args.get("product") else None
     key = product.key if product else None
     page = services().decisions.page(key, request.args.get("before") or None, PAGE_SIZE)
     return render_template("decisions.html", page=page, product=product, before=request.args.get("before"))
@@ -50,10 +50,11 @@ def show(decision_id: str) -> str:
 
 @blueprint.get("/<decision_id>/compare")
 def compare(decision_id: str) -> ResponseReturnValue:
-    """Show a decision beside the same customer with changed values; nothing is recorded."""
+    """Show a decision beside what the same customer with changed values would get now; nothing is recorded."""
     decision = services().decisions.get(decision_id)
-    product = decision.outcome.product
-    compared = comparison(decision, forms.decisive_values(product, request.args))
+    product = product_named(decision.outcome.product.key)
+    changes = [forms.decisive_values(each, request.args) for each in (decision.outcome.product, product)]
+    compared = comparison(decision, product, changes[0] | changes[1])
     form = forms.make_form(product, compared.raw)
     form.show(product, compared.problems)
     page = render_template(
@@ -116,6 +117,8 @@ def rows(product: Product, values: Mapping[str, Value]) -> Rows:
     """Return values with their labels; a factor that is no longer declared keeps its name."""
     factors = factors_by_name(product)
     return [
-        (factors[name].label, value_words(factors[name], value)) if name in factors else (name, str(value))
+        (factors[name].label, value_words(factors[name], value, product.currency))
+        if name in factors
+        else (name, str(value))
         for name, value in values.items()
     ]

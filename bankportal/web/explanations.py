@@ -90,27 +90,27 @@ def weightiest_factor(decision: Decision) -> str:
 def advice(product: Product, suggestion: Suggestion, limit: Limit | None = None) -> Advice:
     """Put a suggestion in words, with the limit it leads to where the product has limits."""
     return Advice(
-        words=capitalised(" and ".join(replacement_words(change) for change in suggestion.changes)),
+        words=capitalised(" and ".join(replacement_words(change, product) for change in suggestion.changes)),
         score=percent(product, suggestion.score),
         verdict=product.verdict(suggestion.band, limit.amount if limit else None),
-        limit=limit_after_words(limit) if limit else "",
+        limit=limit_after_words(limit, product.currency) if limit else "",
         typed={change.factor.name: as_typed(change.new) for change in suggestion.changes},
     )
 
 
-def limit_after_words(limit: Limit) -> str:
+def limit_after_words(limit: Limit, currency: str) -> str:
     """Say what limit a change leads to."""
     if limit.declined:
         return "still no limit: what is left of the salary carries too little"
-    return f"limit {money(limit.amount)}{' (a counteroffer)' if limit.counteroffer else ''}"
+    return f"limit {money(limit.amount, currency)}{' (a counteroffer)' if limit.counteroffer else ''}"
 
 
-def replacement_words(change: Replacement) -> str:
+def replacement_words(change: Replacement, product: Product) -> str:
     """Say one change: "card utilisation from 85% to 60%"."""
     factor = change.factor
     label = f"{factor.label[:1].lower()}{factor.label[1:]}"
     if isinstance(factor.constraint, YesNo):
-        old, new = (value_words(factor, value).lower() for value in (change.old, change.new))
+        old, new = (value_words(factor, value, product.currency).lower() for value in (change.old, change.new))
         return f"{label} from {old} to {new}"
     old, new = number(change.old), number(change.new)
     if factor.unit == "percent":

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from flask_wtf import FlaskForm
 from markupsafe import Markup
@@ -19,9 +19,12 @@ from bankportal.domain.errors import FieldProblem
 from bankportal.domain.factors import Group
 from bankportal.domain.policy import Value
 from bankportal.domain.products import Product, ProductFactor, Role
+from bankportal.web.declared import mark_of
 from bankportal.web.words import as_typed, number, problem_sentence
 
 SUBMISSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
+HIDDEN = frozenset({"csrf_token", "submission", "declaration"})  # the fields of a form that nobody types into
+MAX_PRODUCTS = 64  # of which forms are kept; each declaration makes another product
 BLANK_REQUIRED, BLANK_OPTIONAL = "Choose…", "Unknown"
 # The roles of factors that decide: the others identify the customer, or are kept for the fairness audit.
 DECISIVE = frozenset({Role.SCORED, Role.POLICY})
@@ -50,9 +53,13 @@ def _option(value: str, text: str, chosen: str) -> Markup:
 
 
 class ProductForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
-    """Base of all generated forms; the token `submission` lets a form that is sent twice be recorded once."""
+    """Base of all generated forms.
+
+    The token `submission` lets a form that is sent twice be recorded once; `declaration` says which one it was made of.
+    """
 
     submission = HiddenField()
+    declaration = HiddenField()
 
     def show(self, product: Product, problems: Iterable[FieldProblem]) -> None:
         """Put the problems on their fields."""
@@ -70,14 +77,14 @@ class Section:
     factors: tuple[ProductFactor, ...]
 
 
-@cache
+@lru_cache(MAX_PRODUCTS)
 def form_class(product: Product) -> type[ProductForm]:
     """Return the form of a product, with a field for each factor."""
     fields = {entry.factor.name: field_of(entry) for entry in product.factors}
     return type(f"{product.title}Form", (ProductForm,), fields)
 
 
-@cache
+@lru_cache(MAX_PRODUCTS)
 def sections(product: Product) -> tuple[Section, ...]:
     """Return the form's fieldsets: one for each group of factors, then the protected factors."""
     protected = tuple(each for each in product.factors if each.role is Role.PROTECTED)
@@ -154,7 +161,7 @@ def decisive_values(product: Product, query: Mapping[str, str]) -> dict[str, str
     return {name: query[name] for name in names if name in query}
 
 
-@cache
+@lru_cache(MAX_PRODUCTS)
 def decisive_sections(product: Product) -> tuple[Section, ...]:
     """Return the form's fieldsets with only the factors that decide."""
     decisive = [
@@ -166,7 +173,26 @@ def decisive_sections(product: Product) -> tuple[Section, ...]:
 
 def make_form(product: Product, raw: Mapping[str, str | None], submission: str = "") -> ProductForm:
     """Return the product's form with raw values and a submission token; a new one where `submission` is not valid."""
-    return form_class(product)(formdata=None, data={**raw, "submission": valid_submission(submission)})
+    hidden = {"submission": valid_submission(submission), "declaration": mark_of(product)}
+    return form_class(product)(formdata=None, data={**raw, **hidden})
+
+
+def is_outdated(product: Product, sent: Mapping[str, str]) -> bool:
+    """Say whether a form was made of another declaration than the product's; one that does not say so is not."""
+    return sent.get("declaration", mark_of(product)) != mark_of(product)
+
+
+def typed_rows(product: Product, sent: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what was typed into a form, each with its label."""
+    names = {entry.factor.name: entry.factor.label for entry in product.factors}
+    values = {name: text for name, text in sent.items() if name not in HIDDEN and text.strip()}
+    return [(names.get(name, name), text) for name, text in values.items()]
+
+
+def other_values(product: Product, sent: Mapping[str, str]) -> dict[str, str]:
+    """Return what was typed into fields that a product's form does not have."""
+    known = {*raw_values(product, {}), *HIDDEN}
+    return {name: text for name, text in sent.items() if name not in known}
 
 
 def valid_submission(token: str) -> str:

@@ -13,9 +13,10 @@ RULE = "12 CFR 1002.9"
 
 @dataclass(frozen=True)
 class Letter:
-    """What the letter says. `requested` and `offered` are in EUR, `None` and 0 where there is nothing."""
+    """What the letter says. `requested` and `offered` are in `currency`, `None` and 0 where there is nothing."""
 
     decision: Decision
+    currency: str
     requested: float | None
     offered: float
     reasons: tuple[str, ...]
@@ -40,6 +41,7 @@ def letter(decision: Decision) -> Letter:
     outcome, day = decision.outcome, decision.at.astimezone(UTC).date()
     return Letter(
         decision=decision,
+        currency=outcome.product.currency,
         requested=outcome.limit.requested if outcome.limit else None,
         offered=outcome.limit.amount if outcome.limit else 0.0,
         reasons=tuple(reason.sentence for reason in outcome.reasons),

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from flask import Blueprint, render_template
 
 from bankportal.domain.errors import NoActiveModel
-from bankportal.domain.products import PRODUCTS, Product
-from bankportal.web.current import services
+from bankportal.domain.products import Product
+from bankportal.web.current import portfolio, services
 from bankportal.web.drawings.charts import Slice, slices
 from bankportal.web.figures import Figures, figures
 
@@ -41,7 +41,7 @@ def index() -> str:
             figures=active_figures(product),
             refusal=services().models.refusal(product),
         )
-        for product in PRODUCTS.values()
+        for product in portfolio().values()
     ]
     return render_template("overview.html", holdings=holdings, decisions=services().decisions.latest(RECENT))
 

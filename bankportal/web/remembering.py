@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from flask import session
 
 from bankportal.domain.batch import Job
+from bankportal.web.drawings.bars import factors_by_name
 from bankportal.web.jobs import header
 
 KEY = "columns"
@@ -16,9 +17,10 @@ MAX_CHARACTERS = 2_000  # browsers keep cookies of up to 4,096 bytes
 
 
 def remembered(job: Job) -> dict[str, str]:
-    """Return what was chosen in this session for a job's header, column to factor."""
+    """Return what was chosen in this session for a job's header, column to factor, as far as its product has it."""
     places: Mapping[str, str] = dict(session.get(KEY, ())).get(_name(job), {})
-    return {column: places[str(place)] for place, column in enumerate(header(job)) if str(place) in places}
+    chosen = {column: places[str(place)] for place, column in enumerate(header(job)) if str(place) in places}
+    return {column: factor for column, factor in chosen.items() if factor in factors_by_name(job.product)}
 
 
 def remember(job: Job, mapping: Mapping[str, str], by_names: Mapping[str, str]) -> None:

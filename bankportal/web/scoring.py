@@ -1,7 +1,7 @@
 """The form of one product: fill it, see the gauge follow, record a decision. One factory serves every product."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -10,16 +10,24 @@ from flask_wtf.csrf import CSRFError
 from bankportal.domain.constraints import Source
 from bankportal.domain.errors import FieldProblem, InvalidInput, NoActiveModel
 from bankportal.domain.outcome import Outcome
+from bankportal.domain.portfolio import withdrawn_words
 from bankportal.domain.products import Product
 from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer, validate
 from bankportal.web import forms
 from bankportal.web.current import services, wants_json
+from bankportal.web.declared import is_in_force, labels, no_longer_asked
 from bankportal.web.drawings.gauge import Gauge, gauge, neutral_gauge
 from bankportal.web.words import problem_sentence
 
 NO_MODEL = "There is no model yet, so nothing can be scored."
 EXPIRED = "The form had expired. Nothing was scored or recorded; what you typed is kept. Send it again."
+CHANGED = "What is asked or answered here has changed since you opened the form."
+CHANGED_SENT = "Nothing was recorded; what you typed is kept. Look at it again and send it."
+CHANGED_PREVIEW = "What you typed is kept when you send it, and is shown in the new form first."
+EARLIER = (
+    "The decision that these values come from stands on an earlier declaration. Look at them before you send them."
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Preview:
     gauge: Gauge
     outcome: Outcome | None = None
     problems: tuple[FieldProblem, ...] = ()
+    notice: str = ""
 
     @property
     def wrong(self) -> tuple[FieldProblem, ...]:
@@ -44,7 +53,8 @@ class Preview:
     def announcement(self) -> str:
         """What a screen reader says once typing rests."""
         verdict = self.gauge.verdict
-        return f"{self.gauge.label} {self.gauge.text}, {verdict.name}." if verdict else self.gauge.note
+        score = f"{self.gauge.label} {self.gauge.text}, {verdict.name}." if verdict else self.gauge.note
+        return f"{self.notice} {score}".strip()
 
 
 def blueprint(product: Product) -> Blueprint:
@@ -59,6 +69,22 @@ def blueprint(product: Product) -> Blueprint:
     return scoring
 
 
+def withdrawn(product: Product) -> Blueprint:
+    """Return the blueprint that stands where the form of a withdrawn product was."""
+
+    def gone() -> ResponseReturnValue:
+        message = withdrawn_words(product)
+        if wants_json():
+            return {"error": message}, 404
+        typed = forms.typed_rows(product, request.form)
+        return render_template("withdrawn.html", product=product, message=message, typed=typed), 404
+
+    scoring = Blueprint(product.key, __name__, url_prefix=f"/{product.key}")
+    scoring.add_url_rule("/", "form", gone, methods=["GET", "POST"])
+    scoring.add_url_rule("/preview", "preview", gone, methods=["POST"])
+    return scoring
+
+
 class Pages:
     """The views of one product."""
 
@@ -67,11 +93,13 @@ class Pages:
 
     def form(self) -> ResponseReturnValue:
         """Show the form: blank, with the example, or with an earlier decision's values."""
-        raw = self._prefilled()
-        return self._page(raw, self._preview(raw))
+        raw, notice = self._prefilled()
+        return self._page(raw, self._preview(raw), notice=notice)
 
     def record(self) -> ResponseReturnValue:
-        """Score and record the form's values, and go to the decision."""
+        """Score and record the form's values, and go to the decision; an outdated form is shown anew instead."""
+        if forms.is_outdated(self.product, request.form):
+            return self._anew()
         try:
             customer = self._customer(self._sent())
         except InvalidInput as invalid:
@@ -84,7 +112,9 @@ class Pages:
         """Score the form's values and record nothing: for the script the preview alone, without it the whole page."""
         preview = self._preview(self._sent())
         if wants_json():
-            return self._fragment(preview)
+            return self._fragment(replace(preview, notice=self._outdated_notice(f"{CHANGED} {CHANGED_PREVIEW}")))
+        if forms.is_outdated(self.product, request.form):
+            return self._anew()
         if preview.problems:
             return self._refused(InvalidInput(preview.problems))
         return self._page(self._sent(), preview)
@@ -93,26 +123,33 @@ class Pages:
         """Show the form again, with a fresh token, where the old one is missing or has expired."""
         if wants_json():
             return {"error": EXPIRED}, 400
-        return self._page(self._sent(), self._neutral(()), notice=EXPIRED), 400
+        changed = self._outdated_notice(CHANGED)
+        return self._page(self._sent(), self._neutral(()), notice=f"{EXPIRED} {changed}".strip()), 400
 
     def no_model(self, error: NoActiveModel) -> ResponseReturnValue:
         """Show the form with a notice that there is no model yet; what was typed is kept."""
         if wants_json():
             return {"error": NO_MODEL}, 503
-        raw = self._sent() if request.method == "POST" else self._prefilled()
-        return self._page(raw, self._neutral(())), 503
+        raw = self._sent() if request.method == "POST" else self._prefilled()[0]
+        notice = self._outdated_notice(f"{CHANGED} {CHANGED_SENT}") if request.method == "POST" else ""
+        return self._page(raw, self._neutral(()), notice=notice), 503
 
     def _sent(self) -> dict[str, str | None]:
         return forms.raw_values(self.product, request.form)
 
-    def _prefilled(self) -> Mapping[str, str | None]:
-        return {**self._initial_values(), **forms.decisive_values(self.product, request.args)}
+    def _prefilled(self) -> tuple[Mapping[str, str | None], str]:
+        """Return what the form begins with, and what is to be said about it."""
+        initial, notice = self._initial_values()
+        return {**initial, **forms.decisive_values(self.product, request.args)}, notice
 
-    def _initial_values(self) -> Mapping[str, str | None]:
+    def _initial_values(self) -> tuple[Mapping[str, str | None], str]:
         if earlier := request.args.get("from"):
             customer = services().decisions.get(earlier).customer
-            return forms.raw_values(self.product, forms.typed_values(customer.all_values()))
-        return forms.example_values(self.product) if request.args.get("example") else {}
+            values = forms.typed_values(customer.all_values())
+            is_other = customer.product.key == self.product.key and not is_in_force(customer.product)
+            notice = with_left_out(EARLIER, no_longer_asked(self.product, values, labels(customer.product, values)))
+            return forms.raw_values(self.product, values), notice if is_other else ""
+        return forms.example_values(self.product) if request.args.get("example") else {}, ""
 
     def _customer(self, raw: Mapping[str, str | None]) -> Customer:
         return validate(self.product, raw, Source.TEXT)
@@ -123,6 +160,19 @@ class Pages:
         except InvalidInput as invalid:
             return self._neutral(invalid.problems)
         return Preview(gauge(outcome), outcome)
+
+    def _anew(self) -> ResponseReturnValue:
+        """Show the form as it is declared now, with what was typed into another one and what is wrong with that."""
+        preview = self._preview(self._sent())
+        notice = self._outdated_notice(f"{CHANGED} {CHANGED_SENT}")
+        return self._page(self._sent(), preview, self._sentences(preview.problems), notice), 409
+
+    def _outdated_notice(self, words: str) -> str:
+        """Return the words with what has no field any more; blank where the form is not outdated."""
+        if not forms.is_outdated(self.product, request.form):
+            return ""
+        others = forms.other_values(self.product, request.form)
+        return with_left_out(words, no_longer_asked(self.product, others, {}))
 
     def _neutral(self, problems: tuple[FieldProblem, ...]) -> Preview:
         return Preview(neutral_gauge(self.product, waiting_for(self.product, problems)), problems=problems)
@@ -162,6 +212,11 @@ class Pages:
             notice=notice,
             missing_model=not has_model(self.product),
         )
+
+
+def with_left_out(words: str, left_out: Sequence[str]) -> str:
+    """Put behind a notice which values have no place in the form."""
+    return f"{words} No longer asked for: {', '.join(left_out)}." if left_out else words
 
 
 def has_model(product: Product) -> bool:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 from threading import BoundedSemaphore
 
-from flask import Flask, Response, current_app
+from flask import Response, current_app
 
+from bankportal.config import Config
 from bankportal.domain.batch import Job, State
 from bankportal.services.batches.uploads import Batches
 from bankportal.web.jobs import progress_facts
@@ -14,12 +15,12 @@ from bankportal.web.jobs import progress_facts
 INTERVAL = 0.5  # seconds between two events
 MAX_DURATION = 25.0  # seconds; the browser connects again by itself
 RETRY = 300  # milliseconds until it does
-SLOTS = "bankportal.streams"
+SLOTS = "bankportal.streams"  # under which an app keeps the slots that are left
 
 
-def register(app: Flask) -> None:
+def slots(config: Config) -> BoundedSemaphore:
     """Allow streams on half of a process's threads; a process with one thread has none, to answer other requests."""
-    app.extensions[SLOTS] = BoundedSemaphore(app.extensions["bankportal"].config.threads // 2)
+    return BoundedSemaphore(config.threads // 2)
 
 
 def progress_stream(batches: Batches, job: Job, shown_state: State) -> Response:

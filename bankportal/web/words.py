@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime
 
 from bankportal.domain.constraints import YesNo
 from bankportal.domain.errors import FieldProblem
-from bankportal.domain.factors import CURRENCY, Factor
-from bankportal.domain.policy import RULES, Limit, LimitPolicy, Value
+from bankportal.domain.factors import Factor
+from bankportal.domain.policy import Limit, LimitPolicy, Value
 from bankportal.domain.products import NO_LIMIT, Product
 
 UNKNOWN = "unknown"
@@ -23,23 +23,32 @@ def number(value: float, decimals: int | None = None) -> str:
     return "0" if text == "-0" else text
 
 
-def money(amount: float) -> str:
+def money(amount: float, currency: str) -> str:
     r"""Write an amount on one line: whole, or with cents where it has any.
 
-    >>> money(7750.0), money(48200.5)
-    ('EUR\xa07,750', 'EUR\xa048,200.50')
+    >>> money(7750.0, "EUR"), money(48200.5, "PLN")
+    ('EUR\xa07,750', 'PLN\xa048,200.50')
     """
-    return f"{CURRENCY}\u00a0{number(amount, 0 if amount == int(amount) else 2)}"
+    return f"{currency}\u00a0{number(amount, 0 if amount == int(amount) else 2)}"
 
 
-def limit_words(amount: float) -> str:
+def limit_words(amount: float, currency: str) -> str:
     """Write a limit with its currency; a limit of 0 is "No limit"."""
-    return money(amount) if amount else NO_LIMIT
+    return money(amount, currency) if amount else NO_LIMIT
 
 
 def capitalised(text: str) -> str:
     """Write the first letter large and leave the rest."""
     return text[:1].upper() + text[1:]
+
+
+def lowered(title: str) -> str:
+    """Write a title inside a sentence: with a small letter, but for abbreviations.
+
+    >>> lowered("Churn"), lowered("SME loan")
+    ('churn', 'SME loan')
+    """
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def share(value: float, decimals: int = 1) -> str:
@@ -51,15 +60,15 @@ def share(value: float, decimals: int = 1) -> str:
     return f"{number(round(value * 100, decimals))}%"
 
 
-def value_words(factor: Factor, value: Value) -> str:
-    """Write a customer's value with its unit, as a table shows it."""
+def value_words(factor: Factor, value: Value, currency: str) -> str:
+    """Write a customer's value with its unit, as a table shows it; `currency` is the product's."""
     if value is None:
         return UNKNOWN
     if isinstance(factor.constraint, YesNo):
         return "Yes" if value else "No"
     if isinstance(value, str):
         return value
-    return with_unit(factor, _amount(factor, value))
+    return with_unit(factor, _amount(factor, value, currency))
 
 
 def with_unit(factor: Factor, amount: str) -> str:
@@ -70,11 +79,11 @@ def with_unit(factor: Factor, amount: str) -> str:
     return f"{amount} {factor.unit.removesuffix('s') if counted else factor.unit}".strip()
 
 
-def _amount(factor: Factor, value: float) -> str:
+def _amount(factor: Factor, value: float, currency: str) -> str:
     """Write a number in full, with both digits of its cents where it counts money and has any."""
     text = number(value)
     one_decimal = text[-2:-1] == "."
-    return f"{text}0" if one_decimal and factor.unit.startswith(CURRENCY) else text
+    return f"{text}0" if one_decimal and factor.unit.startswith(currency) else text
 
 
 def as_typed(value: Value) -> str:
@@ -106,28 +115,33 @@ def customer_name(identifiers: dict[str, Value]) -> str:
     return ", ".join(str(value) for value in reversed(identifiers.values()) if value)
 
 
-def limit_facts(limit: Limit) -> tuple[tuple[str, str], ...]:
+def limit_facts(limit: Limit, currency: str) -> tuple[tuple[str, str], ...]:
     """Return the request and the ability to pay, between which a limit lies, each with its label."""
-    requested = money(limit.requested) if limit.requested is not None else "nothing in particular"
-    ceiling = f"up to {money(int(limit.ceiling))}"
+    requested = money(limit.requested, currency) if limit.requested is not None else "nothing in particular"
+    ceiling = f"up to {money(int(limit.ceiling), currency)}"
     return ("Requested", requested), ("Ability to pay, after living costs and obligations", ceiling)
 
 
-def limit_sentences(limit: Limit, policy: LimitPolicy) -> tuple[str, ...]:
-    """Explain a suggested limit: the counteroffer, the rule that decided, what was assumed."""
-    sentences = (_counteroffer(limit), RULES[limit.rule], _smallest(limit, policy), _assumed(limit, policy))
+def limit_sentences(limit: Limit, product: Product) -> tuple[str, ...]:
+    """Explain a limit that a product's policy suggested: the counteroffer, the rule that decided, what was assumed."""
+    policy = product.policy
+    if policy is None:
+        return ()
+    rule, smallest = policy.rules.get(limit.rule, ""), _smallest(limit, policy.smallest, product.currency)
+    sentences = (_counteroffer(limit, product.currency), rule, smallest, _assumed(limit, policy))
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _counteroffer(limit: Limit) -> str:
+def _counteroffer(limit: Limit, currency: str) -> str:
     if not limit.counteroffer or limit.requested is None:
         return ""
-    return f"This is a counteroffer: {money(limit.requested)} was requested, {money(limit.amount)} can be offered."
+    requested, offered = money(limit.requested, currency), money(limit.amount, currency)
+    return f"This is a counteroffer: {requested} was requested, {offered} can be offered."
 
 
-def _smallest(limit: Limit, policy: LimitPolicy) -> str:
+def _smallest(limit: Limit, smallest: float, currency: str) -> str:
     too_small = limit.amount == 0 and limit.rule != "ineligible"
-    return f"Limits below {money(policy.smallest)} are not granted." if too_small else ""
+    return f"Limits below {money(smallest, currency)} are not granted." if too_small else ""
 
 
 def _assumed(limit: Limit, policy: LimitPolicy) -> str:

@@ -127,7 +127,7 @@ def bars(outcome: Outcome, values: Mapping[str, Value], histograms: Mapping[str,
         width = MAX_BAR_LENGTH * abs(part) / most if most else 0.0
         return Bar(
             label=factor.label if factor else name,
-            value=value_words(factor, value) if factor else str(value),
+            value=value_words(factor, value, outcome.product.currency) if factor else str(value),
             contribution=part,
             points=points(part),
             mark=direction(outcome.product, part if abs(part) >= NEGLIGIBLE else 0.0),

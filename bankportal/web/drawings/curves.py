@@ -244,7 +244,12 @@ def _of_options(product: Product, curve: Curve, verdict_at: VerdictAt) -> Drawin
         own=next((place for place, step in enumerate(curve.steps) if step.end == curve.own), None),
         rows=(
             *(
-                _row(product, step.score, value_words(curve.factor, step.end), own=step.end == curve.own)
+                _row(
+                    product,
+                    step.score,
+                    value_words(curve.factor, step.end, product.currency),
+                    own=step.end == curve.own,
+                )
                 for step in curve.steps
             ),
             *_unknown_row(product, curve),
@@ -265,7 +270,9 @@ def _row(product: Product, score: float, words: str, *, own: bool) -> StepRow:
 
 def _unknown_row(product: Product, curve: Curve) -> Iterator[StepRow]:
     if curve.score_unknown is not None:
-        yield _row(product, curve.score_unknown, value_words(curve.factor, None), own=curve.own is None)
+        yield _row(
+            product, curve.score_unknown, value_words(curve.factor, None, product.currency), own=curve.own is None
+        )
 
 
 def _stop_on(product: Product, curve: Curve, value: float, shown: Window, verdict_at: VerdictAt) -> Stop:
@@ -274,7 +281,7 @@ def _stop_on(product: Product, curve: Curve, value: float, shown: Window, verdic
 
 
 def _stop(product: Product, curve: Curve, x: float, value: Value, score: float, verdict_at: VerdictAt) -> Stop:
-    words = value_words(curve.factor, value)
+    words = value_words(curve.factor, value, product.currency)
     return Stop(x, height(score), as_typed(value), words, percent(product, score), verdict_at(value, score))
 
 

@@ -1,0 +1,177 @@
+"""The pages follow the declarations: another portfolio makes other pages, without a restart."""
+
+import re
+import threading
+from dataclasses import replace
+
+import pytest
+
+from bankportal.domain.portfolio import Portfolio
+from bankportal.services.declarations import Declarations
+from bankportal.web import live
+from tests.conftest import make_app
+from tests.shipped import ALLOWANCE, CHURN
+from tests.test_web_decisions import text_of
+
+LOYALTY = replace(CHURN, key="loyalty", title="Loyalty", question="Does this customer stay?", text="loyalty")
+FEWER = replace(
+    CHURN,
+    title="Leaving",
+    identifiers=CHURN.identifiers[:1],
+    text="churn without a surname",
+)
+
+
+@pytest.fixture
+def in_force(monkeypatch):
+    """Put a portfolio in force."""
+    present = [Portfolio([CHURN, ALLOWANCE])]
+    monkeypatch.setattr(Declarations, "portfolio", lambda _self: present[0])
+
+    def declare(*products, withdrawn=()) -> None:
+        present[0] = Portfolio(products, withdrawn)
+
+    return declare
+
+
+@pytest.fixture
+def client(in_force, app):
+    return app.test_client()
+
+
+def hidden(page: str, name: str) -> str:
+    return re.search(rf'name="{name}"[^>]* value="([^"]*)"', page)[1]
+
+
+def test_it_works(client, in_force) -> None:
+    assert client.get("/loyalty/").status_code == 404
+    in_force(CHURN, ALLOWANCE, LOYALTY)
+    assert "Does this customer stay?" in client.get("/loyalty/").text
+    for page in ("/", "/batches/", "/decisions/", "/models/"):
+        assert "Loyalty" in client.get(page).text
+    assert client.get("/batches/template/loyalty.csv").text.startswith("CustomerId,")
+
+
+def test_two_apps_answer_each_by_its_own_portfolio(config, monkeypatch) -> None:
+    apps = []
+    for own in (Portfolio([CHURN]), Portfolio([ALLOWANCE, LOYALTY])):
+        monkeypatch.setattr(Declarations, "portfolio", lambda _self, own=own: own)
+        apps.append(make_app(config, csrf=False))
+    monkeypatch.setattr(Declarations, "portfolio", lambda self: own_portfolio[self])
+    own_portfolio = {app.extensions["bankportal"].declarations: live.portfolio_of(app) for app in apps}
+    statuses = [
+        [app.test_client().get(f"/{key}/").status_code for key in ("churn", "allowance", "loyalty")] for app in apps
+    ]
+    assert statuses == [[200, 404, 404], [404, 200, 200]]
+    for app in apps:
+        app.extensions["bankportal"].database.close()
+
+
+def test_a_withdrawn_product_says_so(client, in_force, examples) -> None:
+    in_force(CHURN, withdrawn=[ALLOWANCE])
+    page = client.get("/allowance/")
+    assert page.status_code == 404
+    assert "Allowance was withdrawn, so nothing new is scored for it." in text_of(page.text)
+    assert 'href="/allowance/"' not in client.get("/").text
+    sent = client.post("/allowance/", data=examples["allowance"])
+    assert sent.status_code == 404
+    assert f"Balance {examples['allowance']['Balance']}" in text_of(sent.text)
+    preview = client.post("/allowance/preview", data=examples["allowance"], headers={"Accept": "application/json"})
+    assert preview.status_code == 404
+    assert "withdrawn" in preview.json["error"]
+
+
+def test_what_was_recorded_of_a_withdrawn_product_stays(client, in_force, examples) -> None:
+    location = client.post("/allowance/", data={**examples["allowance"], "RequestedLimit": "90000"}).headers["Location"]
+    in_force(CHURN, withdrawn=[ALLOWANCE])
+    for page in (location, f"{location}/letter", "/decisions/?product=allowance", "/batches/?product=allowance"):
+        answer = client.get(page)
+        assert answer.status_code == 200
+        assert "/allowance/" not in re.findall(r'(?:href|action)="([^"?]*)', answer.text)
+    assert "Allowance" in client.get("/decisions/").text
+    assert client.get("/models/allowance/v1").status_code == 200
+    assert "withdrawn" in client.get("/models/").text
+    compared = client.get(f"{location}/compare")
+    assert compared.status_code == 404
+    assert "Allowance was withdrawn" in compared.text
+
+
+def test_a_form_that_was_open_during_a_change_is_shown_anew_with_all_that_was_typed(
+    app, client, in_force, examples
+) -> None:
+    opened = client.get("/churn/").text
+    typed = {**examples["churn"], "Surname": "Hargrave", "declaration": hidden(opened, "declaration")}
+    in_force(FEWER, ALLOWANCE)
+    answer = client.post("/churn/", data=typed)
+    page = text_of(answer.text)
+    assert answer.status_code == 409
+    assert "has changed since you opened the form. Nothing was recorded; what you typed is kept." in page
+    assert "No longer asked for: Surname: Hargrave." in page
+    assert f'value="{examples["churn"]["Balance"]}"' in answer.text
+    assert app.extensions["bankportal"].decisions.latest(1) == []
+    again = {**typed, "declaration": hidden(answer.text, "declaration")}
+    assert client.post("/churn/", data=again).status_code == 303
+
+
+def test_a_changed_form_is_validated_by_the_new_declaration(client, in_force, examples) -> None:
+    opened = client.get("/churn/").text
+    typed = {**examples["churn"], "Geography": "", "declaration": hidden(opened, "declaration")}
+    geography = next(factor for factor in CHURN.optional if factor.name == "Geography")
+    others = tuple(factor for factor in CHURN.optional if factor is not geography)
+    in_force(replace(CHURN, required=(*CHURN.required, geography), optional=others, text="a required country"))
+    answer = client.post("/churn/", data=typed)
+    assert answer.status_code == 409
+    assert "There is a problem" in answer.text
+    assert 'href="#Geography"' in answer.text
+
+
+def test_a_preview_of_a_changed_form_says_so(client, in_force, examples) -> None:
+    opened = client.get("/churn/").text
+    typed = {**examples["churn"], "declaration": hidden(opened, "declaration")}
+    in_force(FEWER, ALLOWANCE)
+    preview = client.post("/churn/preview", data=typed, headers={"Accept": "application/json"})
+    assert preview.status_code == 200
+    assert "has changed since you opened the form" in preview.json["html"]
+    assert "has changed since you opened the form" in preview.json["announcement"]
+
+
+def test_sessions_and_form_tokens_outlive_a_change(config, in_force, examples) -> None:
+    app = make_app(config, csrf=True)
+    client = app.test_client()
+    token = hidden(client.get("/churn/").text, "csrf_token")
+    in_force(CHURN, ALLOWANCE, LOYALTY)
+    assert client.post("/churn/", data={**examples["churn"], "csrf_token": token}).status_code == 303
+    assert (
+        client.post("/loyalty/preview", data={**examples["churn"], "csrf_token": token}).status_code == 503
+    )  # no model
+    app.extensions["bankportal"].database.close()
+
+
+def test_pages_that_cannot_be_made_leave_the_present_ones(client, in_force, monkeypatch, capsys) -> None:
+    in_force(CHURN, replace(LOYALTY, key="churn/of:all"), replace(LOYALTY, key="batches"))
+    assert client.get("/churn/").status_code == client.get("/allowance/").status_code == 200
+    assert capsys.readouterr().out.count("pages of the new declarations cannot be made") == 1
+    in_force(CHURN, ALLOWANCE, LOYALTY)
+    assert client.get("/loyalty/").status_code == 200
+
+
+def test_many_requests_during_many_changes(app, in_force) -> None:
+    stop, statuses = threading.Event(), []
+
+    def ask(path: str) -> None:
+        client = app.test_client()
+        while not stop.is_set():
+            statuses.append((path, client.get(path).status_code))
+
+    threads = [threading.Thread(target=ask, args=(path,)) for path in ("/", "/churn/", "/loyalty/", "/decisions/")]
+    for thread in threads:
+        thread.start()
+    for change in range(40):
+        in_force(CHURN, *([LOYALTY] if change % 2 else [ALLOWANCE]), withdrawn=[] if change % 2 else [LOYALTY])
+        app.test_client().get("/")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {status for path, status in statuses if path != "/loyalty/"} == {200}
+    assert {status for path, status in statuses if path == "/loyalty/"} <= {200, 404}
+    assert app.test_client().get("/loyalty/").status_code == 200
