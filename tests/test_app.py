@@ -25,6 +25,7 @@ def test_an_older_model_in_service_is_said(app, client, trained) -> None:
     services.models.add(trained["churn"], activate=True)
     (services.config.models / "churn" / "v2" / "forest.npz").write_bytes(b"")
     services.models.registry._models.clear()
+    services.models.registry._manifests.clear()
     response = client.get("/healthz")
     assert response.status_code == 200
     assert response.json["status"] == "an older model serves"

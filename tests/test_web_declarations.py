@@ -1,25 +1,45 @@
 """The pages follow the declarations: another portfolio makes other pages, without a restart."""
 
+import json
 import re
 import threading
 from dataclasses import replace
 
 import pytest
 
+from bankportal.domain.canonical import canonical
+from bankportal.domain.declaration import Declaration, Kind, product_from
 from bankportal.domain.portfolio import Portfolio
 from bankportal.services.declarations import Declarations
+from bankportal.store.declarations import Origin
 from bankportal.web import live
 from tests.conftest import make_app
 from tests.shipped import ALLOWANCE, CHURN
 from tests.test_web_decisions import text_of
 
-LOYALTY = replace(CHURN, key="loyalty", title="Loyalty", question="Does this customer stay?", text="loyalty")
-FEWER = replace(
-    CHURN,
-    title="Leaving",
-    identifiers=CHURN.identifiers[:1],
-    text="churn without a surname",
-)
+
+def declared_otherwise(product, policy=None, **changes):
+    """Return a product with other entries in its declaration."""
+    return product_from(canonical(json.loads(product.text) | changes), policy or product.policy)
+
+
+def with_roles(product, **roles):
+    """Return a product with other factors in some roles."""
+    content = json.loads(product.text)
+    declared = {name: [each for each in names if each in content["factors"]] for name, names in roles.items()}
+    return declared_otherwise(product, roles=content["roles"] | declared)
+
+
+LOYALTY = declared_otherwise(CHURN, key="loyalty", title="Loyalty", question="Does this customer stay?")
+FEWER = with_roles(CHURN, identifiers=["CustomerId"])
+
+
+def record(app, *products) -> None:
+    """Record the declarations of products, as `flask declarations apply` does, so that decisions may stand on them."""
+    store = app.extensions["bankportal"].decisions.declarations
+    with store.changing() as connection:
+        for product in products:
+            store.apply(connection, Declaration(Kind.PRODUCT, product.key, product.text), Origin.BANK, "system")
 
 
 @pytest.fixture
@@ -101,6 +121,7 @@ def test_a_form_that_was_open_during_a_change_is_shown_anew_with_all_that_was_ty
 ) -> None:
     opened = client.get("/churn/").text
     typed = {**examples["churn"], "Surname": "Hargrave", "declaration": hidden(opened, "declaration")}
+    record(app, FEWER)
     in_force(FEWER, ALLOWANCE)
     answer = client.post("/churn/", data=typed)
     page = text_of(answer.text)
@@ -116,9 +137,8 @@ def test_a_form_that_was_open_during_a_change_is_shown_anew_with_all_that_was_ty
 def test_a_changed_form_is_validated_by_the_new_declaration(client, in_force, examples) -> None:
     opened = client.get("/churn/").text
     typed = {**examples["churn"], "Geography": "", "declaration": hidden(opened, "declaration")}
-    geography = next(factor for factor in CHURN.optional if factor.name == "Geography")
-    others = tuple(factor for factor in CHURN.optional if factor is not geography)
-    in_force(replace(CHURN, required=(*CHURN.required, geography), optional=others, text="a required country"))
+    optional = [factor.name for factor in CHURN.optional if factor.name != "Geography"]
+    in_force(with_roles(CHURN, required=[*(factor.name for factor in CHURN.required), "Geography"], optional=optional))
     answer = client.post("/churn/", data=typed)
     assert answer.status_code == 409
     assert "There is a problem" in answer.text
@@ -148,7 +168,7 @@ def test_sessions_and_form_tokens_outlive_a_change(config, in_force, examples) -
 
 
 def test_pages_that_cannot_be_made_leave_the_present_ones(client, in_force, monkeypatch, capsys) -> None:
-    in_force(CHURN, replace(LOYALTY, key="churn/of:all"), replace(LOYALTY, key="batches"))
+    in_force(CHURN, replace(LOYALTY, key="batches"))
     assert client.get("/churn/").status_code == client.get("/allowance/").status_code == 200
     assert capsys.readouterr().out.count("pages of the new declarations cannot be made") == 1
     in_force(CHURN, ALLOWANCE, LOYALTY)
