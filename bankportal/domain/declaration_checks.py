@@ -9,8 +9,6 @@ from difflib import get_close_matches
 from string import Formatter
 from typing import Any
 
-from pydantic import BaseModel
-
 from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.declaration import constraint_from
 from bankportal.domain.declaration_shape import Content, header, stands
@@ -38,14 +36,10 @@ RESERVED_KEYS = frozenset(
     }
 )
 RESERVED_KEY_PREFIX = "many-"  # the API's operation score-many-churn is churn's, never that of a product many-churn
-# Names of factors are fields of forms and of pydantic models: these are taken there.
+# Names of factors are fields of forms: these are taken there.
 RESERVED_NAMES = frozenset(
-    (
-        *("Meta", "csrf_token", "data", "errors", "form_errors", "meta", "populate_obj", "process", "submission"),
-        *(name for name in dir(BaseModel) if not name.startswith("_")),
-    )
+    ("Meta", "csrf_token", "data", "errors", "form_errors", "meta", "populate_obj", "process", "submission", "validate")
 )
-RESERVED_PREFIX = "model_"  # of pydantic
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 CURRENCY = "{currency}"
 AMOUNTS = ("ceiling", "amount", "smallest")
@@ -98,10 +92,8 @@ def _unknown_amounts(sentence: str) -> str:
 def factor_problems(content: Content) -> Iterator[DeclarationProblem]:
     """Yield what is wrong with the factors that a file declares, each by itself."""
     for name, factor in (content.tables["factors"] or {}).items():
-        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
-            yield _problem(
-                content, ("factors",), name, name, "is a name that forms and schemas use themselves; take another"
-            )
+        if name in RESERVED_NAMES:
+            yield _problem(content, ("factors",), name, name, "is a name that forms use themselves; take another")
         if factor is not None:
             yield from _constraint_problems(content, name, factor)
             yield from _word_problems(content, name, factor)

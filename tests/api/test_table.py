@@ -148,12 +148,12 @@ def test_two_tables_know_nothing_of_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["model_config", "model_dump", "copy", "schema", "json", "model_validate_strings"])
-def test_no_factor_has_a_name_that_schemas_take(name) -> None:
-    """It would break the document of all products, so its file is refused."""
-    files = own_files()
-    files["home-equity.toml"] = files["home-equity.toml"].replace(b"HomeValue", name.encode())
-    with pytest.raises(DeclarationRefused, match=rf"{name}.*take another"):
-        read(files)
+def test_a_factor_may_be_named_as_pydantics_own_names_are(name) -> None:
+    factor = replace(CHURN.required[0], name=name, aliases=())
+    product = replace(CHURN, key="other", required=(factor, *CHURN.required[1:]))
+    schema = table(Portfolio([product])).document["components"]["schemas"]["OtherCustomer"]
+    assert name in schema["required"]
+    assert schema["properties"][name]["title"] == factor.label
 
 
 def test_no_product_has_a_key_by_which_operations_would_have_the_same_id() -> None:
