@@ -33,6 +33,7 @@ def register(app: Flask, portfolio: Portfolio) -> None:
         icons=ICONS,
         range_of=range_of,
         customer_name=words.customer_name,
+        limit_name=words.limit_name,
         percent=percent,
         reason_mark=reason_mark,
     )

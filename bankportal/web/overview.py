@@ -43,7 +43,12 @@ def index() -> str:
         )
         for product in portfolio().values()
     ]
-    return render_template("overview.html", holdings=holdings, decisions=services().decisions.latest(RECENT))
+    return render_template(
+        "overview.html",
+        holdings=holdings,
+        withdrawn_holdings=[(each, sum(counts.get(each.key, {}).values())) for each in portfolio().withdrawn],
+        decisions=services().decisions.latest(RECENT),
+    )
 
 
 def active_figures(product: Product) -> Figures | None:

@@ -37,6 +37,12 @@ def limit_words(amount: float, currency: str) -> str:
     return money(amount, currency) if amount else NO_LIMIT
 
 
+def limit_name(product: Product) -> str:
+    """Name what a product's policy suggests, after the policy's key: "card limit" for `card-limit`; else "limit"."""
+    words = product.policy.key.replace("-", " ") if product.policy else ""
+    return words if words.endswith(" limit") else "limit"
+
+
 def capitalised(text: str) -> str:
     """Write the first letter large and leave the rest."""
     return text[:1].upper() + text[1:]

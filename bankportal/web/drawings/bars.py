@@ -19,6 +19,7 @@ from bankportal.web.words import UNKNOWN, share, value_words
 NEGLIGIBLE = 0.00005
 CENTRE, MAX_BAR_LENGTH = 50.0, 48.0
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 72.0, 24.0
+RANKS = {Tone.BAD: 0, Tone.FAIR: 1, Tone.GOOD: 2}
 MIN_BAR_HEIGHT = 1.5  # a bar with at least one customer is visible
 
 
@@ -85,8 +86,9 @@ class Bars:
 
 
 def rising_is_good(product: Product) -> bool:
-    """Whether a higher score is good news for this product."""
-    return product.bands[-1].tone is Tone.GOOD
+    """Whether a higher score is good news for this product: its highest band is better than its lowest one."""
+    lowest, highest = (RANKS[band.tone] for band in (product.bands[0], product.bands[-1]))
+    return highest > lowest if highest != lowest else product.decides_credit
 
 
 def direction(product: Product, contribution: float) -> Mark:

@@ -15,22 +15,41 @@ CHART_WIDTH, CHART_HEIGHT = 290, 240
 
 @dataclass(frozen=True)
 class Slice:
-    """One verdict's part of a bar, in percent of its width, and how many decisions have it."""
+    """One verdict's part of a bar, in percent of its width, and how many decisions have it.
 
-    verdict: Verdict
+    `verdict` is `None` where only an earlier declaration of the product has it.
+    """
+
+    name: str
+    verdict: Verdict | None
     count: int
     start: float
     width: float
 
+    @property
+    def tone(self) -> str:
+        """Whether the verdict is good news: a word for the style sheet."""
+        return self.verdict.tone.value if self.verdict else "none"
+
+    @property
+    def icon(self) -> str:
+        """The name of its icon."""
+        return ICONS[self.verdict.tone] if self.verdict else "empty"
+
 
 def slices(product: Product, counts: Mapping[str, int]) -> tuple[Slice, ...]:
-    """Return the bar of a product's decisions by verdict; all widths are 0 where there is none."""
-    total = sum(counts.get(verdict.name, 0) for verdict in product.verdicts)
+    """Return the bar of a product's decisions by verdict; all widths are 0 where there is none.
+
+    Verdicts that only earlier declarations have come last, as far as there are decisions.
+    """
+    verdicts: dict[str, Verdict | None] = {verdict.name: verdict for verdict in product.verdicts}
+    verdicts |= {name: None for name, count in counts.items() if count and name not in verdicts}
+    total = sum(counts.get(name, 0) for name in verdicts)
     pieces, start = [], 0.0
-    for verdict in product.verdicts:
-        count = counts.get(verdict.name, 0)
+    for name, verdict in verdicts.items():
+        count = counts.get(name, 0)
         width = 100 * count / total if total else 0.0
-        pieces.append(Slice(verdict, count, round(start, 3), round(width, 3)))
+        pieces.append(Slice(name, verdict, count, round(start, 3), round(width, 3)))
         start += width
     return tuple(pieces)
 
