@@ -14,7 +14,7 @@ from bankportal.services.declarations import Declarations
 from bankportal.services.explaining import Explaining
 from bankportal.services.models import Models
 from bankportal.services.scoring import Scoring
-from bankportal.store import adopting, migrate
+from bankportal.store import migrate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
 from bankportal.store.declarations import DeclarationStore
@@ -82,7 +82,6 @@ def require_writable(services: Services) -> None:
 def upgrade(services: Services) -> None:
     """Bring the database to the tables of this release; nothing to do is fine."""
     migrate.upgrade(services.database)
-    adopting.adopt(services.database)
 
 
 def is_migrated(services: Services) -> bool:

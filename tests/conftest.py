@@ -307,6 +307,7 @@ def migrated_postgresql() -> Iterator[str]:
     address = server.url.set(database=name).render_as_string(hide_password=False)
     database = Database(address)
     upgrade(database)
+    WRITTEN_BY_MIGRATIONS.update(written_rows(database))
     database.close()
     yield address
     with server.connect() as connection:
@@ -327,8 +328,27 @@ def database(request, tmp_path):
     database.close()
 
 
+# The rows that a fresh database has, by table.
+WRITTEN_BY_MIGRATIONS: dict[str, list[dict]] = {}
+
+
+def written_rows(database: Database) -> dict[str, list[dict]]:
+    """Return all rows of a database; those that a sequence numbers without their numbers."""
+    from sqlalchemy import select
+
+    from bankportal.store.tables import metadata, receipts
+
+    written = {}
+    with database.read() as connection:
+        for table in metadata.sorted_tables:
+            columns = [column for column in table.c if column.name != "number" or table is receipts]
+            rows = connection.execute(select(*columns).order_by(*table.primary_key)).mappings()
+            written[table.name] = [dict(row) for row in rows]
+    return written
+
+
 def emptied(address: str) -> Database:
-    """Take all rows out of a PostgreSQL database, and the connections of whoever used it before."""
+    """Make a PostgreSQL database as fresh as after its migrations, and end the connections of its last users."""
     from sqlalchemy import text
 
     from bankportal.store.sessions import Database
@@ -339,6 +359,9 @@ def emptied(address: str) -> Database:
     with database.write() as connection:
         connection.execute(text(f"SELECT pg_terminate_backend(pid, 10000) {others}"))
         connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"))
+        for table in metadata.sorted_tables:
+            if rows := WRITTEN_BY_MIGRATIONS[table.name]:
+                connection.execute(table.insert(), rows)
     return database
 
 

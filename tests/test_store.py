@@ -45,7 +45,7 @@ def test_it_works(database, customer, outcome) -> None:
     decisions = Decisions(database, DeclarationStore(database))
     recorded = decisions.record(customer, outcome, "a" * 64)
     assert decisions.get(recorded.id) == without_protected(recorded)
-    (link,) = Chain(database).links()
+    link = list(Chain(database).links())[-1]
     assert decision_from(link.record, ALLOWANCE, link.record["protected"]) == recorded
 
 
@@ -187,7 +187,7 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         whole = connection.execute(
             text(f"SELECT count(*) FROM decisions d {protected} JOIN receipts r ON d.number = r.decision_number")
         ).scalar_one()
-        for table in ("decisions", "protected_values", "receipts"):
+        for table in ("decisions", "protected_values", "receipts WHERE decision_number IS NOT NULL"):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == whole >= len(answered)
         assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
     database.close()

@@ -6,16 +6,21 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bankportal.resources import resource
+from bankportal.store.adopting import adopt
 from bankportal.store.sessions import Database
 
 
 def upgrade(database: Database) -> None:
-    """Run the migrations that the database lacks, in one transaction; nothing to do is fine."""
+    """Run the migrations that the database lacks, in one transaction; nothing to do is fine.
+
+    Then the rows that were there before events proved them are adopted into the chain.
+    """
     database.prepare_folder()
     config = _config()
     with database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    adopt(database)
 
 
 def is_migrated(database: Database) -> bool:
