@@ -1,5 +1,6 @@
 """The pages follow the declarations: another portfolio makes other pages, without a restart."""
 
+import io
 import json
 import re
 import threading
@@ -13,7 +14,8 @@ from bankportal.domain.portfolio import Portfolio
 from bankportal.services.declarations import Declarations
 from bankportal.store.declarations import Origin
 from bankportal.web import live
-from tests.conftest import make_app
+from tests.conftest import make_app, write_csv
+from tests.home_equity import DECLARED, EXAMPLE, HOME_EQUITY, columns, train_home_equity
 from tests.shipped import ALLOWANCE, CHURN
 from tests.test_web_decisions import text_of
 
@@ -34,12 +36,16 @@ LOYALTY = declared_otherwise(CHURN, key="loyalty", title="Loyalty", question="Do
 FEWER = with_roles(CHURN, identifiers=["CustomerId"])
 
 
-def record(app, *products) -> None:
-    """Record the declarations of products, as `flask declarations apply` does, so that decisions may stand on them."""
+def product_declaration(product) -> Declaration:
+    return Declaration(Kind.PRODUCT, product.key, product.text)
+
+
+def record(app, *declarations) -> None:
+    """Record declarations, as `flask declarations apply` does, so that decisions may stand on them."""
     store = app.extensions["bankportal"].decisions.declarations
     with store.changing() as connection:
-        for product in products:
-            store.apply(connection, Declaration(Kind.PRODUCT, product.key, product.text), Origin.BANK, "system")
+        for declaration in declarations:
+            store.apply(connection, declaration, Origin.BANK, "system")
 
 
 @pytest.fixture
@@ -121,7 +127,7 @@ def test_a_form_that_was_open_during_a_change_is_shown_anew_with_all_that_was_ty
 ) -> None:
     opened = client.get("/churn/").text
     typed = {**examples["churn"], "Surname": "Hargrave", "declaration": hidden(opened, "declaration")}
-    record(app, FEWER)
+    record(app, product_declaration(FEWER))
     in_force(FEWER, ALLOWANCE)
     answer = client.post("/churn/", data=typed)
     page = text_of(answer.text)
@@ -195,3 +201,88 @@ def test_many_requests_during_many_changes(app, in_force) -> None:
     assert {status for path, status in statuses if path != "/loyalty/"} == {200}
     assert {status for path, status in statuses if path == "/loyalty/"} <= {200, 404}
     assert app.test_client().get("/loyalty/").status_code == 200
+
+
+# --- a bank's own product ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home_equity_model(tmp_path_factory):
+    return train_home_equity(tmp_path_factory.mktemp("home-equity"))
+
+
+@pytest.fixture
+def own(app, in_force, home_equity_model):
+    """A portal with a product of the bank's own in force, and a model for it."""
+    record(app, *DECLARED)
+    in_force(CHURN, ALLOWANCE, HOME_EQUITY)
+    app.extensions["bankportal"].models.add(home_equity_model)
+    return app.test_client()
+
+
+def test_the_form_of_an_own_product(own) -> None:
+    page = text_of(own.get("/home-equity/?example=1").text)
+    assert "Which loan on their home can this customer carry?" in page
+    assert "Value of the home USD" in page
+    assert "Suggested equity limit" in page
+    assert "never a loan-loss allowance" not in page
+    preview = own.post("/home-equity/preview", data=EXAMPLE, headers={"Accept": "application/json"})
+    assert preview.status_code == 200
+    assert "USD" in preview.json["html"]
+    assert "EUR" not in page + preview.json["html"]
+
+
+def test_the_decision_and_letter_of_an_own_product(app, own) -> None:
+    for values in (
+        EXAMPLE,
+        EXAMPLE | {"RequestedLoan": "9000000", "MonthlyObligations": ""},
+        EXAMPLE | {"CreditScore": "310"},
+    ):
+        answer = own.post("/home-equity/", data=values)
+        decision = app.extensions["bankportal"].decisions.latest(1)[0]
+        assert decision.outcome.product is HOME_EQUITY
+        pages = [
+            text_of(own.get(answer.headers["Location"] + path).text) for path in ("", "/compare", "?what-if=Occupation")
+        ]
+        if f'{answer.headers["Location"]}/letter"' in own.get(answer.headers["Location"]).text:
+            pages.append(text_of(own.get(answer.headers["Location"] + "/letter").text))
+            assert "You asked for an equity limit of USD" in pages[-1]
+            assert "credit-card" not in pages[-1]
+        for page in pages:
+            assert "USD" in page
+            assert "EUR" not in page
+            assert "card limit" not in page
+    assert "equity" in text_of(own.get("/decisions/?product=home-equity").text)
+
+
+def test_a_file_of_an_own_product(app, own, tmp_path) -> None:
+    template = own.get("/batches/template/home-equity.csv")
+    header = template.text.splitlines()[0].split(",")
+    assert header == [entry.factor.name for entry in HOME_EQUITY.factors]
+    named = {
+        {"HomeValue": "VALUE", "YearsOnJob": "YOJ"}.get(name, name): values for name, values in columns(40).items()
+    }
+    file = write_csv(tmp_path / "homes.csv", named)
+    sent = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(file.read_bytes()), "homes.csv")})
+    job = sent.headers["Location"]
+    assert "Value of the home" in own.get(job).text
+    chosen = re.findall(r'<select id="(column-\d+)".*?<option value="([\w-]+)" selected', own.get(job).text, re.S)
+    assert own.post(f"{job}/check", data=dict(chosen)).status_code == 303
+    worker = app.extensions["bankportal"].worker
+    while worker.step():
+        pass
+    own.post(f"{job}/start")
+    while worker.step():
+        pass
+    page = text_of(own.get(job).text)
+    assert "Largest limits" in page
+    assert "USD" in page
+    assert "EUR" not in page
+    row = text_of(own.get(f"{job}/rows/0").text)
+    assert "USD" in row
+    assert "EUR" not in row
+
+
+def test_models_of_an_own_product(own) -> None:
+    assert "Which loan on their home" in own.get("/models/").text
+    assert "the loan was paid back" in own.get("/models/home-equity/v1").text
