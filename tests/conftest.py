@@ -146,10 +146,9 @@ def ready_instance(request, made_once) -> Path:
 
     def make(folder: Path) -> None:
         from bankportal import wiring
-        from bankportal.store.migrate import upgrade
 
         built = wiring.build(config_for(folder / "instance"))
-        upgrade(built.database)
+        wiring.upgrade(built)
         for forest in request.getfixturevalue("trained").values():
             built.models.add(forest)
         built.explaining.warm_up()  # so that no test waits for compilers
@@ -179,10 +178,9 @@ def services(config):
 def empty_services(tmp_path):
     """The services of a portal that was migrated and never trained."""
     from bankportal import wiring
-    from bankportal.store.migrate import upgrade
 
     built = wiring.build(config_for(tmp_path / "empty"))
-    upgrade(built.database)
+    wiring.upgrade(built)
     yield built
     built.database.close()
 
@@ -223,10 +221,10 @@ def csrf_app(config):
 @pytest.fixture
 def empty_app(tmp_path):
     """A portal without any model."""
-    from bankportal.store.migrate import upgrade
+    from bankportal import wiring
 
     app = make_app(config_for(tmp_path / "empty"), csrf=False)
-    upgrade(app.extensions["bankportal"].database)
+    wiring.upgrade(app.extensions["bankportal"])
     yield app
     app.extensions["bankportal"].database.close()
 

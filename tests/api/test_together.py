@@ -58,7 +58,7 @@ def test_one_that_cannot_be_answered_takes_no_other_along(api, monkeypatch) -> N
     decide = api.services.scoring.decisions.record_all
 
     def record_all(answered):
-        if any(customer.scored["Age"] == 33 for customer, _, _ in answered):
+        if any(customer.scored["Age"] == 33 for customer, *_ in answered):
             raise TypeError("cannot be stored")
         return decide(answered)
 
