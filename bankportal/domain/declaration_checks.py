@@ -36,9 +36,25 @@ RESERVED_KEYS = frozenset(
     }
 )
 RESERVED_KEY_PREFIX = "many-"  # the API's operation score-many-churn is churn's, never that of a product many-churn
-# Names of factors are fields of forms: these are taken there.
+# Names of factors are fields of forms: these are taken there (tests/test_declaration_files.py).
 RESERVED_NAMES = frozenset(
-    ("Meta", "csrf_token", "data", "errors", "form_errors", "meta", "populate_obj", "process", "submission", "validate")
+    {
+        "Meta",
+        "csrf_token",
+        "data",
+        "errors",
+        "form_errors",
+        "hidden_tag",
+        "is_submitted",
+        "meta",
+        "populate_obj",
+        "post_process",
+        "process",
+        "show",
+        "submission",
+        "validate",
+        "validate_on_submit",
+    }
 )
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 CURRENCY = "{currency}"
