@@ -5,7 +5,6 @@ data is the canonical content of a declaration: numbers that are whole are writt
 file writes them.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,8 +82,9 @@ def _alias() -> Checked:
 
 def _number(words: str, allowed: Callable[[float], bool], *, whole: bool = False) -> Checked:
     def check(value: object) -> int | float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
+        # The bounds leave out infinity and what is no number as well.
         if not -MAX_NUMBER <= value <= MAX_NUMBER or not allowed(value) or (whole and value != int(value)):
             raise ValueError
         return int(value) if value == int(value) else value
