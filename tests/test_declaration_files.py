@@ -1,5 +1,6 @@
 """Declaration files that are wrong: each is refused with file, table, key, what stands there and what may."""
 
+import copy
 import json
 import random
 import re
@@ -475,11 +476,11 @@ def test_whatever_stands_in_a_file_it_makes_products_or_is_refused(seed, edits) 
         for key in path[:-1]:
             within = within[key]
         new = random_.choice([*JUNK, *(value for _, value in random_.sample(places, min(5, len(places))))])
+        new = copy.deepcopy(new)
         if new is None:
             del within[path[-1]]
         else:
             within[path[-1]] = new
-        contents = {name: json.loads(json.dumps(content)) for name, content in contents.items()}
     files = {
         name: "\n".join(f"{json.dumps(key)} = {to_toml(value)}" for key, value in content.items()).encode()
         for name, content in contents.items()

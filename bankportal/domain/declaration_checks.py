@@ -42,6 +42,7 @@ RESERVED_NAMES = frozenset(
         "Meta",
         "csrf_token",
         "data",
+        "declaration",
         "errors",
         "form_errors",
         "hidden_tag",
