@@ -49,15 +49,16 @@ def build(config: Config) -> Services:
     decisions = Decisions(database, recorded)
     jobs, storage = JobStore(database, recorded), Storage(config.storage)
     models = Models(Registry(config.models), Versions(database))
+    declarations = Declarations(portfolio(config))
     return Services(
         config=config,
         database=database,
-        declarations=Declarations(portfolio(config)),
+        declarations=declarations,
         decisions=decisions,
         keys=IdempotencyKeys(database),
         models=models,
         scoring=Scoring(models, decisions),
-        explaining=Explaining(models),
+        explaining=Explaining(models, declarations.portfolio),
         audit=Audit(Chain(database), models, recorded, jobs, storage),
         batches=Batches(config, jobs, storage, models),
         worker=Worker(config, jobs, storage, models),

@@ -215,9 +215,9 @@ def test_finished_jobs_of_the_same_file(store) -> None:
     assert store.finished_like(done[0]) == [done[1]]
     assert store.finished_like(store.add(upload("c"), None)) == []
     assert store.finished_like(store.add(replace(upload(), product=ALLOWANCE), None)) == []
-    assert store.products_at_work() == ["churn"]
+    assert store.at_work() == [store.get(other.id)]
     store.cancel(other)
-    assert store.products_at_work() == []
+    assert store.at_work() == []
 
 
 def finished(store: JobStore):

@@ -110,8 +110,9 @@ def percent(product: Product, score: float) -> str:
 
     It has one decimal, and more where rounding would cross a cut-off: 0.39999 is not 40.0%.
 
-    >>> from bankportal.domain.products import CHURN
-    >>> percent(CHURN, 0.634), percent(CHURN, 0.39999)
+    >>> from bankportal.domain.portfolio import shipped_portfolio
+    >>> churn = shipped_portfolio()["churn"]
+    >>> percent(churn, 0.634), percent(churn, 0.39999)
     ('63.4%', '39.999%')
     """
     for decimals in range(1, 18):

@@ -80,6 +80,11 @@ RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
 )
 
 
+def amount_of(value: Value) -> float | None:
+    """Return a validated value that a policy reads as an amount; `None` where it is unknown."""
+    return float(value) if isinstance(value, int | float) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LimitPolicy:
     """Suggests a limit from band, salary, obligations and request.
@@ -127,9 +132,8 @@ class LimitPolicy:
 
     def suggest(self, band: str, factors: Mapping[str, Value], requested: float | None) -> Limit:
         """Return the limit for a band, the scored values by factor, and the requested limit (`None`: none)."""
-        salary, obligations = factors[self.salary], factors[self.obligations]
-        assert isinstance(salary, float)
-        assert not isinstance(obligations, str)
+        salary, obligations = amount_of(factors[self.salary]), amount_of(factors[self.obligations])
+        assert salary is not None
         ceiling = self.ceiling(salary, obligations)
         by_band = self.band_months[band] * salary / 12
         offers = {ABILITY_TO_PAY: self._round(ceiling), "band": self._round(by_band)}

@@ -199,6 +199,11 @@ class Product:
         yield from (ProductFactor(factor, Role.POLICY) for factor in self.policy_factors)
         yield from (ProductFactor(factor, Role.PROTECTED) for factor in self.protected)
 
+    @property
+    def customer_number(self) -> Factor | None:
+        """The identifier by which customers are searched for in lists: the first that is declared, if there is any."""
+        return self.identifiers[0] if self.identifiers else None
+
     @cached_property
     def scored(self) -> tuple[Factor, ...]:
         """The factors that the forest scores, in the order of its columns."""

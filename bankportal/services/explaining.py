@@ -1,7 +1,7 @@
 """Explanations of a recorded decision: recourse, what-if curves, histograms, the reference population.
 
-They are computed when they are needed, from the decision's own inputs and model version, so they are about the decision
-as it was made.
+They are computed when they are needed, from the decision's own inputs, model version, product and policy, so they are
+about the decision as it was made, whatever was declared since.
 """
 
 import math
@@ -12,10 +12,11 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.errors import NoActiveModel, NotFound
-from bankportal.domain.factors import ESTIMATED_SALARY, MONTHLY_OBLIGATIONS, Factor
+from bankportal.domain.factors import Factor
 from bankportal.domain.outcome import Decision
-from bankportal.domain.policy import ABILITY_TO_PAY, POLICIES, Limit, LimitPolicy, Value
-from bankportal.domain.products import PRODUCTS, Band
+from bankportal.domain.policy import ABILITY_TO_PAY, Limit, LimitPolicy, Value, amount_of
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Band
 from bankportal.explanation.curve import Curve, curve
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion, kernels, recourse
 from bankportal.model.histograms import Histogram
@@ -32,11 +33,12 @@ def _lifting_values(decision: Decision, limit: Limit, policy: LimitPolicy) -> It
     """
     target = math.ceil((limit.requested or policy.smallest) / policy.step) * policy.step
     target = policy.smallest if limit.declined else target
-    salary, obligations = (decision.customer.scored[factor.name] for factor in (ESTIMATED_SALARY, MONTHLY_OBLIGATIONS))
-    known = obligations if isinstance(obligations, float) else None
-    if isinstance(salary, float) and known is not None and (lower := policy.obligations_for(target, salary)) >= 0:
-        yield MONTHLY_OBLIGATIONS, _whole_steps(lower, MONTHLY_OBLIGATIONS, math.floor)
-    yield ESTIMATED_SALARY, _whole_steps(policy.salary_for(target, known), ESTIMATED_SALARY, math.ceil)
+    factors = {factor.name: factor for factor in decision.outcome.product.scored}
+    salary, obligations = (amount_of(decision.customer.scored[name]) for name in (policy.salary, policy.obligations))
+    if salary is not None and obligations is not None and (lower := policy.obligations_for(target, salary)) >= 0:
+        yield factors[policy.obligations], _whole_steps(lower, factors[policy.obligations], math.floor)
+    enough = policy.salary_for(target, obligations)
+    yield factors[policy.salary], _whole_steps(enough, factors[policy.salary], math.ceil)
 
 
 def _whole_steps(value: float, factor: Factor, rounded: Callable[[float], int]) -> float:
@@ -47,8 +49,10 @@ def _whole_steps(value: float, factor: Factor, rounded: Callable[[float], int]) 
 class Explaining:
     """Explains recorded decisions; `VersionRefused` where the files of a decision's model version were changed."""
 
-    def __init__(self, models: Models):
+    def __init__(self, models: Models, portfolio: Callable[[], Portfolio]):
+        """`portfolio` returns the products that are in force, whose models are warmed up."""
         self.models = models
+        self.portfolio = portfolio
 
     def warm_up_later(self) -> None:
         """Warm up in the background, so that the first page does not wait and the first score is fast."""
@@ -63,7 +67,7 @@ class Explaining:
     def warm_up(self) -> None:
         """Load the model of every product that has one, and compile its kernels or load the compiled ones."""
         kernels()
-        for product in PRODUCTS.values():
+        for product in self.portfolio().values():
             try:
                 self.models.serving(product).warm_up()
             except NoActiveModel:
@@ -88,12 +92,11 @@ class Explaining:
 
     def limit_with(self, decision: Decision, band: Band, changes: Mapping[str, Value]) -> Limit | None:
         """Return the limit for a decision's changed values with a score in `band`; `None` without a policy."""
-        policy = POLICIES.get(decision.outcome.policy_version or "")
+        policy = decision.outcome.product.policy
         if policy is None:
             return None
-        requested = decision.customer.policy.get("RequestedLimit")
         values = {**decision.customer.scored, **changes}
-        return policy.suggest(band.name, values, requested if isinstance(requested, float) else None)
+        return policy.suggest(band.name, values, amount_of(decision.customer.policy.get(policy.requested)))
 
     def lifts(self, decision: Decision) -> tuple[Suggestion, ...]:
         """Return the changes that raise a limit which the ability to pay reduced or refused.
@@ -101,7 +104,7 @@ class Explaining:
         They are smaller obligations and a larger salary, each the smallest change of the one factor. Each is scored
         again and is left out where the limit would not be higher.
         """
-        limit, policy = decision.outcome.limit, POLICIES.get(decision.outcome.policy_version or "")
+        limit, policy = decision.outcome.limit, decision.outcome.product.policy
         if limit is None or policy is None or limit.rule != ABILITY_TO_PAY or not limit.cut:
             return ()
         lifts = (self._lift(decision, factor, value) for factor, value in _lifting_values(decision, limit, policy))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bankportal.domain.errors import ExplanationRefused, PortalError
 from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
-from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
+from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value, amount_of
 from bankportal.domain.products import Band, Product, Tone
 from bankportal.domain.provenance import Provenance
 from bankportal.domain.reasons import MAX_REASONS, NOTHING_ALONE, Attribution, reasons, rule_reason, sentence
@@ -127,9 +127,7 @@ def limit(customer: Customer, band: Band) -> Limit | None:
     policy = customer.product.policy
     if policy is None:
         return None
-    requested = customer.policy.get(policy.requested)
-    assert requested is None or isinstance(requested, float)
-    return policy.suggest(band.name, customer.scored, requested)
+    return policy.suggest(band.name, customer.scored, amount_of(customer.policy.get(policy.requested)))
 
 
 def _check_sum(product: Product, model: LoadedModel, contributions: Sequence[float], score: float) -> None:

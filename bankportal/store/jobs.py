@@ -250,12 +250,11 @@ class JobStore:
 
     # Chunks, as workers see them
 
-    def products_at_work(self) -> list[str]:
-        """Return the products of the jobs that are being scored."""
+    def at_work(self) -> list[Job]:
+        """Return the jobs that are being scored, oldest first."""
+        query = _read().where(jobs.c.state == State.SCORING.value).order_by(jobs.c.number)
         with self.database.read() as connection:
-            return list(
-                connection.scalars(select(jobs.c.product).where(jobs.c.state == State.SCORING.value).distinct())
-            )
+            return [self._read_job(connection, row) for row in connection.execute(query).all()]
 
     def claim(self, worker: str, lease_seconds: float) -> Chunk | None:
         """Lend a worker the next chunk that waits or whose lease has run out; `None` where there is none.

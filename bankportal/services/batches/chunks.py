@@ -21,7 +21,6 @@ from bankportal.data.columns import CellProblem, ValidatedBlock, validate_block
 from bankportal.data.formulas import neutralise
 from bankportal.domain.batch import Job
 from bankportal.domain.errors import VersionRefused
-from bankportal.domain.factors import CUSTOMER_ID
 from bankportal.domain.policy import Limit
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import MAX_REASONS
@@ -101,7 +100,7 @@ def score_block(work: Work, block: Block) -> Part:
     return Part(
         scored=b"".join(scored),
         rejects=b"".join(rejects),
-        results=_results(block, good, columns, outcomes, scored),
+        results=_results(work.product, block, good, columns, outcomes, scored),
         rows=len(block.rows) + len(block.ragged),
         rejected=len(rejects),
     )
@@ -170,6 +169,7 @@ def _limit_cells(limit: Limit) -> tuple[str, str, str]:
 
 
 def _results(
+    product: Product,
     block: Block,
     good: NDArray[np.intp],
     columns: Mapping[str, NDArray[Any]],
@@ -183,7 +183,8 @@ def _results(
     results["score"], results["band"], results["reasons"] = outcomes.scores, outcomes.bands, outcomes.reasons
     results["limit"] = np.nan if outcomes.limits is None else [limit.amount for limit in outcomes.limits]
     results["flags"][list(outcomes.flags)] = [len(flags) for flags in outcomes.flags.values()]
-    results["customer"] = list(map(customer_key, columns[CUSTOMER_ID.name].tolist()))
+    if product.customer_number:
+        results["customer"] = list(map(customer_key, columns[product.customer_number.name].tolist()))
     results["length"] = list(map(len, scored))
     results["at"] = np.cumsum(results["length"], dtype=np.int64) - results["length"]
     return results

@@ -18,7 +18,6 @@ from bankportal.config import Config
 from bankportal.data.blocks import Layout, blocks
 from bankportal.domain.batch import REJECTS, Chunk, Job, Stage, State
 from bankportal.domain.errors import DataRefused, NoActiveModel, PortalError, VersionRefused
-from bankportal.domain.products import PRODUCTS
 from bankportal.services.batches.checking import BLOCK_ROWS, check
 from bankportal.services.batches.chunks import Part, score_block, work_of
 from bankportal.services.batches.isolated_run import crashes_the_worker
@@ -137,9 +136,9 @@ class Worker:
     def warm_up(self) -> None:
         """Load the models of the jobs in work before a chunk is claimed, since loading takes longer than a chunk."""
         try:
-            for key in self.store.products_at_work():
-                self.models.serving(PRODUCTS[key]).warm_up()
-        except (NoActiveModel, SQLAlchemyError) as error:
+            for job in self.store.at_work():
+                work_of(self.models, job).model.warm_up()
+        except (VersionRefused, SQLAlchemyError) as error:
             log.warning("not warmed up", worker=self.name, why=str(error))
 
     def sweep(self) -> None:
