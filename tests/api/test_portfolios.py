@@ -1,14 +1,12 @@
 """A portal answers by its portfolio: a bank's own product, two portals in one process, changes while it runs."""
 
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from types import MappingProxyType
 
 import httpx
-import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -16,133 +14,38 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from bankportal import answers
 from bankportal.api.schemas import example
 from bankportal.client import Portal
-from bankportal.domain.constraints import Choice, Number, Text, YesNo
-from bankportal.domain.factors import Changeability, Direction, Factor, Group, Phrase
-from bankportal.domain.policy import LimitPolicy
+from bankportal.domain.declaration import Declaration, Kind
 from bankportal.domain.portfolio import Portfolio, shipped_portfolio
-from bankportal.domain.products import Band, Label, Product, Reference, Tone, Verb
+from bankportal.domain.products import Product
+from bankportal.store.declarations import Origin
 from tests.api.conftest import ENGINES, Engine, address_of, running
-from tests.conftest import plant_few_trees, write_csv
+from tests.home_equity import HOME_EQUITY, train_home_equity
 from tests.shipped import ALLOWANCE, CHURN
+from tests.test_web_declarations import declared_otherwise, with_roles
 
 SCORE = "/api/v1/{}/score"
-
-
-def _number(name: str, minimum: float, maximum: float, example: str, **more) -> Factor:
-    return Factor(
-        name=name,
-        label=name,
-        group=Group.PROFILE,
-        constraint=Number(minimum=minimum, maximum=maximum),
-        help=f"{name}.",
-        example=example,
-        phrase=Phrase(many=f"{name} of {{value}}", unknown=f"{name} unknown"),
-        **more,
-    )
-
-
-INCOME = _number("YearlyIncome", 0, 1e8, "84000", unit="CHF a year")
-DEBTS = _number("MonthlyDebts", 0, 1e7, "900", unit="CHF a month")
-LOAN_TO_VALUE = _number(
-    "LoanToValue", 0, 500, "64", change=Changeability(direction=Direction.DOWN, effort=1 / 5, step=1)
-)
-WISH = Factor(
-    name="Wish",
-    label="Wish",
-    group=Group.PROFILE,
-    constraint=Number(minimum=5000, maximum=1e8),
-    help="What is wished for.",
-    example="50000",
-)
-REGION = Factor(
-    name="Region",
-    label="Region",
-    group=Group.PROFILE,
-    constraint=Choice(options=("North", "South")),
-    help="Where it stands.",
-    example="South",
-    phrase=Phrase(many="A house in the {value}", unknown="An unknown region"),
-)
-OWNER = Factor(
-    name="Owner",
-    label="Owner",
-    group=Group.PROFILE,
-    constraint=YesNo(),
-    help="Owns a house already.",
-    example="1",
-    phrase=Phrase(one="Owning a house", zero="Owning no house", unknown="Not knowing of a house"),
-)
-CONTRACT = Factor(
-    name="Contract",
-    label="Contract",
-    group=Group.PROFILE,
-    constraint=Text(longest=20),
-    help="Its number.",
-    example="C-7",
-)
-POLICY = LimitPolicy(
-    key="mortgage-limit",
-    version="1",
-    band_months=MappingProxyType({"No": 0.0, "Yes": 20.0}),
-    living_share=0.5,
-    unknown_obligations_share=0.2,
-    minimum_payment=0.01,
-    payment_share=0.5,
-    step=1000,
-    smallest=5000,
-    salary="YearlyIncome",
-    obligations="MonthlyDebts",
-    requested="Wish",
-)
-HOME_EQUITY = Product(
-    key="home-equity",
-    title="Home equity",
-    question="How much can this house carry?",
-    quantity="the likelihood of repaying",
-    decides_credit=True,
-    required=(LOAN_TO_VALUE, INCOME),
-    optional=(DEBTS, REGION, OWNER),
-    policy_factors=(WISH,),
-    protected=(),
-    identifiers=(CONTRACT,),
-    label=Label(name="Paid", meaning="it was paid back"),
-    bands=(
-        Band(name="No", start=0.0, tone=Tone.BAD, meaning="Too uncertain."),
-        Band(name="Yes", start=0.5, tone=Tone.GOOD, meaning="Likely to repay."),
-    ),
-    raises=Verb("speaks for repaying", "speak for repaying"),
-    lowers=Verb("speaks against repaying", "speak against repaying"),
-    reference=Reference("all customers of the training data"),
-    policy=POLICY,
-    currency="CHF",
-)
 
 
 @pytest.fixture(scope="module")
 def home_equity_model(tmp_path_factory):
     """A forest of the bank's own product, of few trees."""
-    from bankportal.data.reading import read
-    from bankportal.training.training import train
-
-    rows, generator = 800, np.random.default_rng(5)
-    ltv, income = generator.uniform(20, 120, rows).round(1), generator.uniform(2e4, 2e5, rows).round()
-    chance = 1 / (1 + np.exp((ltv - 75) / 25 - (income - 1e5) / 5e4))
-    columns = {
-        "LoanToValue": ltv,
-        "YearlyIncome": income,
-        "MonthlyDebts": generator.uniform(0, 3000, rows).round(),
-        "Region": np.where(generator.random(rows) < 0.5, "North", "South"),
-        "Owner": generator.integers(0, 2, rows),
-        "Paid": (generator.random(rows) < chance).astype(int),
-    }
-    path = write_csv(tmp_path_factory.mktemp("data") / "home-equity.csv", columns)
-    with pytest.MonkeyPatch.context() as patch:
-        plant_few_trees(patch)
-        return train(read(path, HOME_EQUITY), seed=1)
+    return train_home_equity(tmp_path_factory.mktemp("home-equity"))
 
 
 def put_in_force(engine: Engine, portfolio: Portfolio) -> None:
-    """Let a portal have another portfolio, at once."""
+    """Record the declarations of a portfolio, so that decisions may stand on them, and let a portal have it at once."""
+    store = engine.services.decisions.declarations
+    products = [*portfolio.values(), *portfolio.withdrawn]
+    declared = [Declaration(Kind.PRODUCT, product.key, product.text) for product in products]
+    policies = [product.policy for product in products if product.policy]
+    with store.changing() as connection:
+        for each in (*declared, *(Declaration(Kind.POLICY, policy.key, policy.text) for policy in policies)):
+            store.apply(connection, each, Origin.BANK, "system")
+    let_have(engine, portfolio)
+
+
+def let_have(engine: Engine, portfolio: Portfolio) -> None:
+    """Let a portal have a portfolio whose declarations were recorded before."""
     engine.services.declarations.portfolio = lambda: portfolio
 
 
@@ -175,12 +78,12 @@ def test_a_product_of_the_banks_own(portal) -> None:
     answered = answers.Outcome.model_validate(score(portal, HOME_EQUITY, recourse="true", contributions="true"))
     assert answered.product == "home-equity"
     assert set(answered.contributions) == {factor.name for factor in HOME_EQUITY.scored}
-    assert answered.limit.requested == 50000
-    assert answered.policy_version == "1"
+    assert answered.limit.requested == 30000
+    assert answered.policy_version == "2026-1"
     listed = get(portal, "/api/v1/products")["items"]
     assert [each["key"] for each in listed] == ["churn", "allowance", "home-equity"]
     assert listed[2]["model_version"] == "v1"
-    assert get(portal, "/api/v1/products/home-equity/schema")["properties"]["Region"]
+    assert get(portal, "/api/v1/products/home-equity/schema")["properties"]["Occupation"]
     assert get(portal, "/api/v1/health")["models"]["home-equity"] == "v1"
     assert list(OpenAPIV31SpecValidator(get(portal, "/openapi.json")).iter_errors()) == []
 
@@ -207,7 +110,7 @@ def test_a_new_product_answers_and_a_withdrawn_one_says_so(portal) -> None:
 def test_the_first_call_of_a_new_product_may_be_a_large_one(portal) -> None:
     get(portal, "/api/v1/products")
     put_in_force(portal, Portfolio([HOME_EQUITY]))
-    items = [example(HOME_EQUITY) | {"Contract": "C" * 200}] * 1000
+    items = [example(HOME_EQUITY) | {"CustomerId": "C" * 200}] * 1000
     content = (b" " * 1_200_000) + httpx.Request("POST", "http://x", json={"items": items}).content
     headers = {"Content-Type": answers.JSON}
     answered = portal.client.post("/api/v1/home-equity/scores", content=content, headers=headers)
@@ -247,6 +150,38 @@ def test_what_a_withdrawn_product_left_is_read_as_before(portal) -> None:
     assert (problem["field"], problem["code"], problem["message"]) == ("product", "not-a-choice", "must be churn")
 
 
+def test_what_an_earlier_declaration_left_is_read_in_its_own_words(portal) -> None:
+    made = score(portal, CHURN)["decision"]["url"]
+    decision = get(portal, made)
+    moved = [band | {"start": band["start"] / 10} for band in renamed(CHURN)]
+    put_in_force(portal, Portfolio([declared_otherwise(CHURN, bands=moved, title="Leaving"), ALLOWANCE]))
+    assert get(portal, made) == decision
+    assert get(portal, f"{made}/verify")["intact"]
+    assert score(portal, CHURN)["band"].endswith(" (new)")
+    newer, earlier = get(portal, "/api/v1/decisions?product=churn")["items"]
+    assert earlier["outcome"]["band"] == decision["outcome"]["band"]
+    assert newer["outcome"]["band"] != decision["outcome"]["band"]
+
+
+def test_a_batch_ends_under_the_declaration_it_was_uploaded_under(portal) -> None:
+    form = {"product": "churn", "start": "false"}, {"file": ("c.csv", file_of(CHURN), "text/csv")}
+    urls = [portal.client.post("/api/v1/batches", data=form[0], files=form[1]).json()["url"] for _ in range(2)]
+    portal.services.worker.step()
+    put_in_force(portal, Portfolio([ALLOWANCE], [CHURN]))
+    while portal.services.worker.step():
+        pass
+    for url in urls:
+        started = portal.client.post(f"{url}/start")
+        assert started.status_code in {200, 409}, started.text
+        while portal.services.worker.step():
+            pass
+        batch = get(portal, url)
+        assert batch["product"] == "churn"
+        assert batch["state"] in {"checked", "done"}
+        assert portal.client.post(f"{url}/cancel").status_code == 200
+        assert set((batch["summary"] or {"bands": {}})["bands"]) <= {band.name for band in CHURN.bands}
+
+
 def file_of(product: Product) -> str:
     values = {name: value for name, value in example(product).items() if value is not None}
     return f"{','.join(values)}\n{','.join(map(str, values.values()))}\n"
@@ -254,7 +189,7 @@ def file_of(product: Product) -> str:
 
 def test_two_portals_in_one_process_answer_each_by_its_own(instance, home_equity_model) -> None:
     """On both engines at the same time, call by call in turn."""
-    own = Portfolio([HOME_EQUITY, replace(CHURN, bands=renamed(CHURN))])
+    own = Portfolio([HOME_EQUITY, declared_otherwise(CHURN, bands=renamed(CHURN))])
     with (
         running("flask", instance()) as flask_shipped,
         running("flask", instance()) as flask_own,
@@ -277,22 +212,25 @@ def test_two_portals_in_one_process_answer_each_by_its_own(instance, home_equity
                 assert {path.split("/")[3] for path in paths if path.endswith("/score")} == set(portfolio)
 
 
-def renamed(product: Product) -> tuple[Band, ...]:
-    return tuple(replace(band, name=f"{band.name} (new)") for band in product.bands)
+def renamed(product: Product) -> list[dict]:
+    """Return the bands of its declaration with other names."""
+    return [band | {"name": f"{band['name']} (new)"} for band in json.loads(product.text)["bands"]]
 
 
 @pytest.mark.parametrize("query", ["", "?record=false"], ids=["in groups", "by itself"])
 def test_changes_under_load_lose_no_call(portal, query) -> None:
     """Each call is answered wholly by one declaration: bands renamed and cut-offs moved go together."""
-    moved = [band if not band.start else replace(band, start=band.start / 10) for band in renamed(CHURN)]
-    other = replace(CHURN, bands=tuple(moved), title="Leaving")
+    moved = [band | {"start": band["start"] / 10} for band in renamed(CHURN)]
+    other = declared_otherwise(CHURN, bands=moved, title="Leaving")
     variants = Portfolio([CHURN, HOME_EQUITY]), Portfolio([other, ALLOWANCE], [HOME_EQUITY])
+    for portfolio in variants:
+        put_in_force(portal, portfolio)
     bands = {product.title: {band.name for band in product.bands} for product in (CHURN, other)}
     stopping = threading.Event()
 
     def change() -> None:
         for portfolio in itertools.cycle(variants):
-            put_in_force(portal, portfolio)
+            let_have(portal, portfolio)
             if stopping.wait(0.01):
                 return
 
@@ -324,13 +262,15 @@ def test_the_client_scores_a_product_of_the_banks_own(portal) -> None:
     put_in_force(portal, Portfolio([HOME_EQUITY, CHURN]))
     with address_of(portal) as address, Portal(address) as client:
         answer = client.score("home-equity", example(HOME_EQUITY))
-        assert (answer.product, answer.limit.requested) == ("home-equity", 50000)
+        assert (answer.product, answer.limit.requested) == ("home-equity", 30000)
+        assert client.decision(answer.decision.id).outcome.score == answer.score
+        assert [each.id for each in client.decisions("home-equity")] == [answer.decision.id]
         assert [each.key for each in client.products()] == ["home-equity", "churn"]
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_older_systems_paths_are_of_products_that_are_in_force(name, instance) -> None:
-    own = replace(CHURN, identifiers=(CONTRACT,), protected=())
+    own = with_roles(CHURN, identifiers=["Surname"])
     with running(name, instance(legacy_api=True)) as older:
         put_in_force(older, Portfolio([own], [ALLOWANCE]))
         refused = older.client.post("/predict_allowance", json=example(ALLOWANCE))
@@ -338,7 +278,7 @@ def test_the_older_systems_paths_are_of_products_that_are_in_force(name, instanc
         assert "withdrawn" in refused.json()["detail"]
         service = older.client.get("/", headers={"Accept": answers.JSON}).json()
         assert service["paths"] == ["/predict_churn"]
-        answered = older.client.post("/predict_churn", json=example(own) | {"Contract": 77.0})
+        answered = older.client.post("/predict_churn", json=example(own) | {"Surname": 77.0})
         assert answered.status_code == 200
         assert answered.json()["CustomerId"] == 77.0
         put_in_force(older, Portfolio([HOME_EQUITY]))
