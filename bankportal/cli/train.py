@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bankportal.cli.common import EXISTING, PRODUCT, console, reported, services
 from bankportal.cli.data import require_simulator, simulate_to
+from bankportal.domain.declaration import Kind
+from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
 from bankportal.resources import resource
 from bankportal.services.models import ModelVersion
@@ -24,7 +26,7 @@ MADE_SEED = 1
 
 
 @click.command()
-@click.argument("product", type=PRODUCT, required=False)
+@click.argument("key", metavar="[PRODUCT]", required=False)
 @click.option(
     "--data",
     "data_file",
@@ -40,16 +42,33 @@ MADE_SEED = 1
     default=None,
     help="Whether the new version becomes the active one. Default: only where none is active yet.",
 )
+@click.option(
+    "--declaration",
+    "declaration_file",
+    metavar="FILE",
+    type=EXISTING,
+    help="Train by this declaration of the product, which is not in force yet. The version does not become active: "
+    "flask declarations apply FILE --activate VERSION puts both in force together.",
+)
 @click.option("--allow-leakage", is_flag=True, help="Train even where one factor alone gives the label away.")
 @reported
 def train(
-    product: Product | None, data_file: str | None, seed: int, activate: bool | None, allow_leakage: bool
+    key: str | None,
+    data_file: str | None,
+    seed: int,
+    activate: bool | None,
+    declaration_file: str | None,
+    allow_leakage: bool,
 ) -> None:
     """Train a forest for PRODUCT, or for every product, evaluate it on held-out customers and register it."""
-    if data_file and product is None:
-        raise click.UsageError("Say which product the data file is for: flask train PRODUCT --data FILE")
+    if key is None and (data_file or declaration_file):
+        raise click.UsageError("Say which product the file is for: flask train PRODUCT --data FILE")
+    if declaration_file and activate:
+        raise click.UsageError("A version of a declaration that is not in force cannot be active: leave --activate out.")
     portal = services()
-    if product:
+    if key:
+        product = _declared(portal, key, declaration_file)
+        activate = False if declaration_file else activate
         path = Path(data_file) if data_file else None
         train_product(portal, product, path, seed=seed, activate=activate, allow_leakage=allow_leakage)
         return
@@ -58,6 +77,17 @@ def train(
             train_product(portal, each, seed=seed, activate=activate, allow_leakage=allow_leakage)
         else:
             click.echo(f"{each.title} is left out: it needs data. flask train {each.key} --data FILE")
+
+
+def _declared(portal: Services, key: str, file: str | None) -> Product:
+    """Return the product of that key that is in force, or with a declaration file the one that it declares."""
+    if file is None:
+        product: Product = PRODUCT.convert(key, None, None)
+        return product
+    declaration = portal.declarations.read(file, Path(file).read_bytes())
+    if (declaration.kind, declaration.key) != (Kind.PRODUCT, key):
+        raise DataRefused(f"{file} declares the {declaration.kind.value} {declaration.key}, not the product {key}.")
+    return portal.declarations.product(declaration)
 
 
 def train_product(
