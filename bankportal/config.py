@@ -127,6 +127,11 @@ class Config:
         return self.instance / "models"
 
     @property
+    def declarations(self) -> Path:
+        """Folder of the bank's own declarations; it need not be there."""
+        return self.instance / "declarations"
+
+    @property
     def reasons(self) -> Path:
         """File of the bank's own words for reasons; it need not be there."""
         return self.instance / "reasons.toml"

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 
 from bankportal.config import Config
-from bankportal.domain.errors import SettingsRefused
-from bankportal.domain.portfolio import Portfolio, shipped_portfolio
-from bankportal.domain.reasons_file import with_words
 from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
 from bankportal.services.batches.uploads import Batches
@@ -43,13 +40,13 @@ class Services:
 
 
 def build(config: Config) -> Services:
-    """Wire the services; of all files only the bank's own reasons are read, `SettingsRefused` where they cannot be."""
+    """Wire the services; no file is read and no database is asked yet."""
     database = Database(config.database_url)
     recorded = DeclarationStore(database)
     decisions = Decisions(database, recorded)
     jobs, storage = JobStore(database, recorded), Storage(config.storage)
     models = Models(Registry(config.models), Versions(database))
-    declarations = Declarations(portfolio(config))
+    declarations = Declarations(recorded, models, config.declarations, config.reasons)
     return Services(
         config=config,
         database=database,
@@ -65,24 +62,19 @@ def build(config: Config) -> Services:
     )
 
 
-def portfolio(config: Config) -> Portfolio:
-    """Return the shipped products, with a bank's own words for reasons where the instance folder has a file of them."""
-    own = config.reasons
-    try:
-        return with_words(shipped_portfolio(), own.read_text(encoding="utf-8-sig") if own.is_file() else "")
-    except UnicodeDecodeError as error:
-        raise SettingsRefused(f"{own} is not written in UTF-8.") from error
-
-
 def require_writable(services: Services) -> None:
     """Raise one of `outages.OUTAGE_ERRORS` where no decision could be recorded or no upload be stored."""
     services.database.require_writable()
     services.batches.storage.require_writable()
 
 
-def upgrade(services: Services) -> None:
-    """Bring the database to the tables of this release; nothing to do is fine."""
+def upgrade(services: Services) -> list[str]:
+    """Bring the database to the tables and declarations of this release; nothing to do is fine.
+
+    Returns in words which files of declarations in the instance folder were refused.
+    """
     migrate.upgrade(services.database)
+    return services.declarations.adopt()
 
 
 def is_migrated(services: Services) -> bool:

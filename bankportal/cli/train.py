@@ -64,7 +64,9 @@ def train(
     if key is None and (data_file or declaration_file):
         raise click.UsageError("Say which product the file is for: flask train PRODUCT --data FILE")
     if declaration_file and activate:
-        raise click.UsageError("A version of a declaration that is not in force cannot be active: leave --activate out.")
+        raise click.UsageError(
+            "A version of a declaration that is not in force cannot be active: leave --activate out."
+        )
     portal = services()
     if key:
         product = _declared(portal, key, declaration_file)

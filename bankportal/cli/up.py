@@ -62,6 +62,8 @@ def prepare() -> Config:
     _ensure_secret(load())
     require_secret(load())
     portal = services()
+    for refused in portal.declarations.adopt():
+        click.echo(f"Not in force, as it cannot be: {refused}")
     for product in portal.declarations.portfolio().values():
         try:
             portal.models.serving(product)

@@ -19,7 +19,7 @@ from bankportal.domain.canonical import canonical
 from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
 from bankportal.domain.declaration_files import read, shipped
 from bankportal.domain.errors import Conflict, DeclarationRefused, NotFound, PortalError
-from bankportal.domain.portfolio import Portfolio, shipped_portfolio
+from bankportal.domain.portfolio import Portfolio, portfolio_from, shipped_portfolio
 from bankportal.domain.products import Product
 from bankportal.domain.provenance import SYSTEM
 from bankportal.domain.reasons_file import RULES, with_words
@@ -159,14 +159,15 @@ class Declarations:
 
     def _read_portfolio(self) -> Portfolio:
         timeline = self._timeline()
-        return Portfolio(
-            [self._product(timeline, change) for change in _products(timeline.in_force)],
-            [self._product(timeline, change) for change in _products(timeline.withdrawn)],
+        withdrawn = [change for change in timeline.withdrawn.values() if change.kind is Kind.PRODUCT]
+        return portfolio_from(
+            self._in_force(timeline), [self.product(self._declaration(each), timeline) for each in withdrawn]
         )
 
-    def _product(self, timeline: Timeline, change: Change) -> Product:
-        policy = self._declaration(change).content.get("policy")
-        return self.store.product(change.key, change.number, policy and timeline.applied[Kind.POLICY, policy].number)
+    def product(self, declaration: Declaration, timeline: Timeline | None = None) -> Product:
+        """Return the product that a declaration makes with the policy that is in force, or was last."""
+        policy = (timeline or self._timeline()).applied.get((Kind.POLICY, declaration.content["policy"]))
+        return product_from(declaration.text, policy_from(self._declaration(policy).text) if policy else None)
 
     def _timeline(self, connection: Connection | None = None) -> Timeline:
         return Timeline(self.store.all_changes(connection))
@@ -224,7 +225,7 @@ class Declarations:
                 origin = Origin.SHIPPED if change.declaration in shipped() else Origin.BANK
                 self.store.apply(connection, change.declaration, origin, actor, change.source)
             for product, version in (activate or {}).items():
-                self.models.store.activate(product, version, actor, connection)
+                self.models.store.activate_within(connection, product, version)
         self.models.store.forget()
         self._ask_again()
         return plan
@@ -293,14 +294,11 @@ class Declarations:
             named = [change for digest, change in by_digest.items() if digest.startswith(key_or_digest)]
         return self._declaration(_only(key_or_digest, named))
 
-    def product(self, declaration: Declaration) -> Product:
-        """Return the product that a declaration makes with the policy in force; raises as `product_from`."""
-        policy = declaration.content["policy"]
-        change = self._timeline().applied.get((Kind.POLICY, policy))
-        return product_from(declaration.text, policy_from(self._declaration(change).text) if change else None)
-
     def as_file(self, declaration: Declaration) -> str:
-        """Return a declaration as a TOML file that makes the same again; factors that are shared otherwise now are in it."""
+        """Return a declaration as a TOML file that makes the same again.
+
+        Factors that it shared with others are in it where they are no longer what they were.
+        """
         changed: Iterable[str] = ()
         if declaration.kind is Kind.PRODUCT:
             factors = declaration.content["factors"]
@@ -344,7 +342,9 @@ class Declarations:
         refusals = {product.key: self.models.refusal(product) for product in products}
         return Plan(given, changes, {key: why for key, why in refusals.items() if why}, timeline.newest)
 
-    def _refuse_policies(self, changes: Iterable[Planned], after: Mapping[Key, Declaration], timeline: Timeline) -> None:
+    def _refuse_policies(
+        self, changes: Iterable[Planned], after: Mapping[Key, Declaration], timeline: Timeline
+    ) -> None:
         """Raise `Conflict` where a policy's version has stood for other rules, or a product's policy was withdrawn."""
         for change in changes:
             declaration = change.declaration
@@ -353,8 +353,8 @@ class Declarations:
             if declaration.kind is Kind.PRODUCT and (policy := declaration.content["policy"]):
                 if (Kind.POLICY, policy) not in after:
                     raise Conflict(
-                        f"Product {declaration.key} names the policy {policy}, which is not in force: apply the file of "
-                        f"the policy together with it."
+                        f"Product {declaration.key} names the policy {policy}, which is not in force: apply its file "
+                        "together with this one."
                     )
 
     def _refuse_version(self, policy: Declaration, timeline: Timeline) -> None:
@@ -463,15 +463,9 @@ def _key_of(named: Declaration | Change) -> Key:
     return named.kind, named.key
 
 
-def _products(changes: Mapping[Key, Change]) -> list[Change]:
-    return [change for change in changes.values() if change.kind is Kind.PRODUCT]
-
-
-def _place(declaration: Declaration) -> tuple[int, int]:
-    """Order declarations so that each comes after what it names, and the shipped products as the release has them."""
-    shipped_keys = list(shipped_portfolio())
-    place = shipped_keys.index(declaration.key) if declaration.key in shipped_keys else len(shipped_keys)
-    return (Kind.FACTORS, Kind.POLICY, Kind.PRODUCT).index(declaration.kind), place
+def _place(declaration: Declaration) -> int:
+    """Order declarations so that each comes after what it names."""
+    return (Kind.FACTORS, Kind.POLICY, Kind.PRODUCT).index(declaration.kind)
 
 
 def _only(name: str, changes: list[Change]) -> Change:

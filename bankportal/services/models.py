@@ -122,6 +122,10 @@ class Models:
         self.store.register(product.key, version, manifest_digest, activate=activate)
         return self.get(product, version)
 
+    def require_fit(self, product: Product, version: str) -> None:
+        """Raise as `activate` does where a version could not score a product, which need not be in force."""
+        self._refuse_unfit(product, version, self.store.get(product.key, version).manifest_digest)
+
     def activate(self, product: Product, version: str) -> ModelVersion:
         """Make a version active after verifying its files.
 

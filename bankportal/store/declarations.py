@@ -57,7 +57,8 @@ class Recorded:
 class Change:
     """A declaration was applied or withdrawn; `number` is that of the version that was applied, or in force until then.
 
-    `event` numbers the event. `origin` is that of the version.
+    `event` numbers the event. `origin` is that of the version; `source` is the SHA-256 (hex) of the file that it was
+    applied from, `None` where there was none.
     """
 
     event: int
@@ -69,6 +70,7 @@ class Change:
     origin: Origin
     actor: str
     at: datetime
+    source: str | None
 
 
 class DeclarationStore:
@@ -188,6 +190,11 @@ class DeclarationStore:
         with self.database.read() as connection:
             return [change for change in _changes(connection) if (change.kind, change.key) == (kind, key)][::-1]
 
+    def all_changes(self, connection: Connection | None = None) -> list[Change]:
+        """Return all that happened to all declarations, oldest first; by the caller's `connection` if given."""
+        with self._reading(connection) as open_connection:
+            return list(_changes(open_connection))
+
     @contextmanager
     def changing(self) -> Iterator[Connection]:
         """Open the transaction in which declarations are applied and withdrawn, together or not at all."""
@@ -195,16 +202,18 @@ class DeclarationStore:
             self.database.lock_chain(connection)
             yield connection
 
-    def apply(self, connection: Connection, declaration: Declaration, origin: Origin, actor: str) -> int:
+    def apply(
+        self, connection: Connection, declaration: Declaration, origin: Origin, actor: str, source: str | None = None
+    ) -> int:
         """Put a declaration in force, in the place of the one before, and return its number.
 
-        `connection` comes from `changing`. A text that was recorded before keeps its number.
+        `connection` comes from `changing`; `source` is as in `Change`. A text that was recorded keeps its number.
         """
         kind, key, now = declaration.kind, declaration.key, datetime.now(UTC)
         number = self.record(connection, declaration, actor, now)
         before = _now_in_force(connection, kind, key)
         content = _content(number, kind, key, declaration.digest, origin)
-        content["replaces"] = before.digest if before else None
+        content |= {"replaces": before.digest if before else None, "source": source}
         add_event(connection, self.database, DECLARATION_APPLIED, f"{kind.value} {key}", actor, content, now)
         return number
 
@@ -282,6 +291,7 @@ def _changes(connection: Connection) -> Iterator[Change]:
             origin=Origin(content["origin"]),
             actor=row.actor,
             at=row.at,
+            source=content.get("source"),
         )
 
 

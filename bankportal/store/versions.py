@@ -52,16 +52,16 @@ class Versions:
             self._add_event(connection, MODEL_REGISTERED, row, row_content(model_versions, row), actor, now)
             if activate:
                 self._activate(connection, row, actor)
-        self._forget()
+        self.forget()
 
     def activate(self, product: str, version: str, actor: str = SYSTEM) -> None:
         """Make a registered version the active one, with its event; `NotFound` if it is not registered."""
         with self.database.write() as connection:
             self.activate_within(connection, product, version, actor)
-        self._forget()
+        self.forget()
 
     def activate_within(self, connection: Connection, product: str, version: str, actor: str = SYSTEM) -> None:
-        """Do as `activate` in the caller's write transaction; other threads notice it within `NOTICED_WITHIN`."""
+        """Do as `activate` in the caller's write transaction, who calls `forget` after the commit."""
         self.database.lock_chain(connection)
         row = connection.execute(select(model_versions).where(*_is(product, version))).mappings().first()
         if row is None:
@@ -105,7 +105,8 @@ class Versions:
             rows = connection.execute(query.order_by(activations.c.number.desc()).limit(MAX_ACTIVATED))
             return [Registered(*row) for row in rows]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let the next question ask the database."""
         with self._lock:
             self._changes += 1
             self._activated.clear()
