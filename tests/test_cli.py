@@ -267,11 +267,16 @@ def test_models(run, bank_files) -> None:
     assert "v2 is active" in run("models", "activate", "churn", "v2")
 
 
-def test_the_words_of_reasons_can_be_edited(run, config) -> None:
+def test_the_words_of_an_earlier_releases_file_are_taken_over_once(run, app, config) -> None:
     printed = run("models", "reasons")
     config.reasons.write_text(printed.replace("late payments in 12 months", "payments came late"), encoding="utf-8")
-    edited = wiring.portfolio(config)
-    assert sentence(edited["churn"], "LatePayments", 2, raises=True) == "2 payments came late raise the risk"
+    run("models", "list")
+    declarations = app.extensions["bankportal"].declarations
+    edited = declarations.portfolio()["churn"]
+    assert sentence(edited, "LatePayments", 2, raises=True) == "2 payments came late raise the risk"
+    changes = len(declarations.history("churn"))
+    run("models", "list")
+    assert len(declarations.history("churn")) == changes
 
 
 def test_verify_names_what_was_changed(run, config) -> None:

@@ -350,12 +350,12 @@ class Declarations:
             declaration = change.declaration
             if declaration.kind is Kind.POLICY:
                 self._refuse_version(declaration, timeline)
-            if declaration.kind is Kind.PRODUCT and (policy := declaration.content["policy"]):
-                if (Kind.POLICY, policy) not in after:
-                    raise Conflict(
-                        f"Product {declaration.key} names the policy {policy}, which is not in force: apply its file "
-                        "together with this one."
-                    )
+            policy = declaration.content["policy"] if change.of_product else None
+            if policy and (Kind.POLICY, policy) not in after:
+                raise Conflict(
+                    f"Product {declaration.key} names the policy {policy}, which is not in force: apply its file "
+                    "together with this one."
+                )
 
     def _refuse_version(self, policy: Declaration, timeline: Timeline) -> None:
         numbers = {(each.digest, each.number): each for each in timeline.changes if _key_of(each) == _key_of(policy)}
