@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import click
+import declared
 import licenses
 
 from bankportal.api import openapi
@@ -116,7 +117,7 @@ def _licences(packages: set[str]) -> str:
 def main() -> None:
     """Write the documents, or say which are stale."""
     pages = {"settings.md": settings(), "commands.md": commands(), "factors.md": factors()}
-    pages |= {"third-party-licenses.md": third_party_licences()}
+    pages |= {"declarations.md": declared.page(), "third-party-licenses.md": third_party_licences()}
     documents = {name: GENERATED + text for name, text in pages.items()} | {
         "openapi.json": openapi.text(openapi.document(shipped_portfolio()))
     }

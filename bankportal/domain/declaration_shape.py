@@ -130,13 +130,13 @@ def _shape_problems(file: str, model: type[Table], error: ValidationError) -> It
         value: object = details["input"]
         match details["type"]:
             case "missing":
-                message, value = f"is missing; it must be {_words(annotation)}", _NOTHING
+                message, value = f"is missing; it must be {words_of(annotation)}", _NOTHING
             case "extra_forbidden":
                 message = f"is no key that may stand here; these may: {', '.join(_keys(parent))}"
             case "may":
                 message = details["msg"]
             case _:
-                message = f"must be {_words(annotation)}"
+                message = f"must be {words_of(annotation)}"
         yield _problem(file, path, message, value)
 
 
@@ -146,13 +146,13 @@ def _located(model: type[Table], loc: tuple[str | int, ...]) -> tuple[tuple[str 
     annotation: Any = model
     parent = model
     for part in loc:
-        bare = _stripped(annotation)
+        bare = stripped(annotation)
         if part == "[key]":
             annotation = get_args(bare)[0] if get_origin(bare) is dict else annotation
         elif isinstance(bare, type) and issubclass(bare, BaseModel):
             parent = bare  # type: ignore[assignment]  # all models here are tables
             path.append(part)
-            annotation = _annotations(bare).get(str(part))
+            annotation = annotations_of(bare).get(str(part))
         elif get_origin(bare) is UnionType and isinstance(part, str):
             annotation = next(each for each in get_args(bare) if _tag(each) == part)
         else:
@@ -161,7 +161,7 @@ def _located(model: type[Table], loc: tuple[str | int, ...]) -> tuple[tuple[str 
     return tuple(path), annotation, parent
 
 
-def _stripped(annotation: Any) -> Any:
+def stripped(annotation: Any) -> Any:
     """Return what is declared without its words and without `None`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -172,31 +172,33 @@ def _stripped(annotation: Any) -> Any:
 
 
 def _tag(model: type[BaseModel]) -> str:
-    return str(get_args(_stripped(model.model_fields["kind"].annotation))[0])
+    return str(get_args(stripped(model.model_fields["kind"].annotation))[0])
 
 
 @cache
-def _annotations(model: type[BaseModel]) -> Mapping[str, Any]:
+def annotations_of(model: type[BaseModel]) -> Mapping[str, Any]:
+    """Return what is declared under each key of a table."""
     return {field.alias or name: _annotation(field) for name, field in model.model_fields.items()}
 
 
 def _annotation(field: FieldInfo) -> Any:
+    """Return a field's annotation with its words outermost, also where pydantic keeps others beside them."""
     words = [each for each in field.metadata if isinstance(each, May)]
     annotation = field.rebuild_annotation()
     return Annotated[annotation, words[0]] if words else annotation
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return list(_annotations(model))
+    return list(annotations_of(model))
 
 
-def _words(annotation: Any) -> str:
+def words_of(annotation: Any) -> str:
     """Say what may stand where something is declared, in words that follow "must be"."""
     if get_origin(annotation) is Annotated:
         for each in get_args(annotation)[1:]:
             if isinstance(each, May):
                 return each.words
-    bare = _stripped(annotation)
+    bare = stripped(annotation)
     if get_origin(bare) is dict:
         return "a table of tables"
     return f"a table with {', '.join(_keys(bare))}"
@@ -222,7 +224,7 @@ def _fitting_value(annotation: Any, value: Any) -> Any:
     try:
         return adapter.dump_python(adapter.validate_python(value), by_alias=True)
     except ValidationError:
-        bare = _stripped(annotation)
+        bare = stripped(annotation)
     if get_origin(bare) is list and isinstance(value, list):
         return [_fitting_value(get_args(bare)[0], each) for each in value]
     if get_origin(bare) is dict and isinstance(value, dict):
