@@ -286,3 +286,30 @@ def test_a_file_of_an_own_product(app, own, tmp_path) -> None:
 def test_models_of_an_own_product(own) -> None:
     assert "Which loan on their home" in own.get("/models/").text
     assert "the loan was paid back" in own.get("/models/home-equity/v1").text
+
+
+# --- which declaration something stands on ----------------------------------------------------------------------------
+
+
+def test_a_decision_says_which_declaration_it_stands_on(app, client, in_force, examples) -> None:
+    location = client.post("/churn/", data=examples["churn"]).headers["Location"]
+    assert f"Declaration {CHURN.digest[:12]} in force" in text_of(client.get(location).text)
+    renamed = declared_otherwise(
+        CHURN, bands=[{**band, "name": f"{band['name']}!"} for band in json.loads(CHURN.text)["bands"]]
+    )
+    record(app, product_declaration(renamed))
+    in_force(renamed, ALLOWANCE)
+    page = text_of(client.get(location).text)
+    assert f"Declaration {CHURN.digest[:12]} an earlier declaration" in page
+    assert "Low" in page
+    assert "Low!" not in page
+    overview = text_of(client.get("/").text)
+    assert "0 Low!" in overview
+    assert "1 Low (earlier)" in overview
+    compared = text_of(client.get(f"{location}/compare").text)
+    assert "Before is as recorded, under an earlier declaration of Churn." in compared
+    assert "Low!" in compared
+    again = client.get(f"/churn/?from={location.rsplit('/', 1)[1]}")
+    assert "stands on an earlier declaration" in again.text
+    in_force(ALLOWANCE, withdrawn=[renamed])
+    assert f"Declaration {CHURN.digest[:12]} withdrawn" in text_of(client.get(location).text)

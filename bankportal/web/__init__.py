@@ -7,6 +7,7 @@ from bankportal.domain.portfolio import Portfolio
 from bankportal.version import BRAND, __version__
 from bankportal.web import batches, decisions, documentation, models, overview, scoring, words
 from bankportal.web.current import PORTFOLIO
+from bankportal.web.declared import standing
 from bankportal.web.drawings.bars import reason_mark
 from bankportal.web.drawings.charts import ICONS
 from bankportal.web.forms import range_of
@@ -34,6 +35,7 @@ def register(app: Flask, portfolio: Portfolio) -> None:
         range_of=range_of,
         customer_name=words.customer_name,
         limit_name=words.limit_name,
+        standing=standing,
         percent=percent,
         reason_mark=reason_mark,
     )

@@ -1,12 +1,33 @@
 """Under which declaration something stands, and whether that is the one in force."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
+from bankportal.domain.declaration import Kind
 from bankportal.domain.products import Product
-from bankportal.web.current import portfolio
+from bankportal.web.current import portfolio, services
 from bankportal.web.drawings.bars import factors_by_name
 
 MARK_DIGITS = 16  # hexadecimal digits of a digest: enough to tell declarations apart
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The declaration that a decision or batch stands on: when it was applied (`None`: unknown), and if it still is."""
+
+    digest: str
+    at: datetime | None
+    words: str
+
+
+def standing(product: Product) -> Standing:
+    """Return what a product of a decision or batch stands on, in the words of its page."""
+    history = services().decisions.declarations.history(Kind.PRODUCT, product.key)
+    at = next((change.at for change in reversed(history) if change.applied and change.digest == product.digest), None)
+    if is_in_force(product):
+        return Standing(product.digest, at, "in force")
+    return Standing(product.digest, at, "an earlier declaration" if product.key in portfolio() else "withdrawn")
 
 
 def is_in_force(product: Product) -> bool:
