@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,19 +12,22 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from bankportal import answers
+from bankportal import answers, wiring
 from bankportal.api.schemas import example
 from bankportal.client import Portal
 from bankportal.domain.declaration import Declaration, Kind
 from bankportal.domain.portfolio import Portfolio, shipped_portfolio
 from bankportal.domain.products import Product
+from bankportal.resources import resource
+from bankportal.services.declarations import NOTICED_WITHIN
 from bankportal.store.declarations import Origin
 from tests.api.conftest import ENGINES, Engine, address_of, running
-from tests.home_equity import HOME_EQUITY, train_home_equity
+from tests.home_equity import FILES, HOME_EQUITY, train_home_equity
 from tests.shipped import ALLOWANCE, CHURN
 from tests.test_web_declarations import declared_otherwise, with_roles
 
 SCORE = "/api/v1/{}/score"
+SHIPPED = resource("declarations")
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +288,39 @@ def test_the_older_systems_paths_are_of_products_that_are_in_force(name, instanc
         put_in_force(older, Portfolio([HOME_EQUITY]))
         assert older.client.post("/predict_churn", json={}).json()["detail"] == "There is no such product."
         assert older.client.get("/predict_churn").status_code == 404
+
+
+def test_a_running_portal_follows_what_another_process_applies(portal, home_equity_model) -> None:
+    """API, document and pages, within a second; what was decided before stays readable."""
+    other = wiring.build(portal.services.config)
+    made = score(portal, ALLOWANCE)["decision"]["url"]
+    decision = get(portal, made)
+    other.declarations.apply({path.name: path.read_bytes() for path in FILES}, without_model=True)
+    await_status(portal, "/api/v1/products/home-equity/schema", 200)
+    assert portal.client.get("/home-equity/").status_code == 200
+    answer = score(portal, HOME_EQUITY)
+    assert SCORE.format("home-equity") in get(portal, "/openapi.json")["paths"]
+
+    changed = (SHIPPED / "churn.toml").read_bytes().replace(b'"Moderate"', b'"Wavering"').replace(b"0.4", b"0.0001")
+    other.declarations.apply({"churn.toml": changed})
+    other.declarations.withdraw("allowance")
+    other.declarations.withdraw("home-equity")
+    await_status(portal, "/api/v1/products/home-equity/schema", 404)
+    assert "withdrawn" in score(portal, ALLOWANCE, 404)["detail"]
+    assert score(portal, CHURN)["band"] in {"Low", "Wavering", "Critical"}
+    assert [band["name"] for band in get(portal, "/api/v1/products")["items"][0]["bands"]][1] == "Wavering"
+    for path in (made, answer["decision"]["url"]):
+        assert get(portal, f"{path}/verify")["intact"]
+    assert get(portal, made) == decision
+    if portal.asgi:
+        assert SCORE.format("home-equity") not in routes(portal)
+    portal.services.audit.verify()
+    other.database.close()
+
+
+def await_status(engine: Engine, path: str, status: int) -> None:
+    """Wait until a path answers with a status, which must be within a second or little more."""
+    until = time.monotonic() + NOTICED_WITHIN + 0.5
+    while engine.client.get(path).status_code != status:
+        assert time.monotonic() < until, f"{path} does not answer {status}"
+        time.sleep(0.02)
