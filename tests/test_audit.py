@@ -22,7 +22,13 @@ def exported(services) -> list[str]:
 
 
 @pytest.fixture
-def decided(services, examples):
+def before(services) -> int:
+    """The newest receipt before the first decision: of declarations, registrations and activations."""
+    return services.audit.head().number
+
+
+@pytest.fixture
+def decided(services, examples, before):
     """Six decisions: churn and allowance in turn, some values blank."""
     made = []
     for number in range(6):
@@ -47,18 +53,21 @@ def tamper(services):
     return run
 
 
-def test_it_works(services, decided) -> None:
+def test_it_works(services, decided, before) -> None:
     head = services.audit.head()
-    assert head.number == 6
-    assert services.audit.verify() == Verified(6, 0, head)
+    assert head.number == before + 6
+    assert services.audit.verify() == Verified(6, 0, before, head)
     assert services.audit.replay() == Replayed(6, 0, ())
     assert services.decisions.receipt(decided[-1].id) == head
 
 
 def test_an_empty_portal_is_right(empty_services) -> None:
-    assert empty_services.audit.verify() == Verified(0, 0, None)
+    head = empty_services.audit.head()
+    assert empty_services.audit.verify() == Verified(0, 0, head.number, head)
     assert empty_services.audit.replay() == Replayed(0, 0, ())
-    assert exported(empty_services) == []
+    contents = [json.loads(json.loads(line)["content"]) for line in exported(empty_services)]
+    assert {content["kind"] for content in contents} == {"event"}
+    assert contents[0]["event"] == "tables-adopted"
 
 
 EDITS = {
@@ -89,9 +98,9 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_edits_are_found(services, decided, tamper, edit) -> None:
+def test_edits_are_found(services, decided, before, tamper, edit) -> None:
     tamper(f"UPDATE decisions SET {edit} WHERE number = 4")
-    with pytest.raises(ChainBroken, match=rf"{decided[3].id[2:20]}|receipt 4|follows receipt 3"):
+    with pytest.raises(ChainBroken, match=rf"{decided[3].id[2:20]}|receipt {before + 4}|follows receipt {before + 3}"):
         services.audit.verify()
 
 
@@ -101,41 +110,41 @@ def test_edited_protected_values_are_found(services, decided, tamper) -> None:
         services.audit.verify()
 
 
-def test_deleting_is_found(services, decided, tamper) -> None:
+def test_deleting_is_found(services, decided, before, tamper) -> None:
     tamper("DELETE FROM decisions WHERE number = 3")
-    with pytest.raises(ChainBroken, match="receipt 3 is of is not there: it was deleted"):
+    with pytest.raises(ChainBroken, match=f"receipt {before + 3} is of is not there: it was deleted"):
         services.audit.verify()
 
 
-def test_deleting_a_decision_with_its_receipt_is_found(services, decided, tamper) -> None:
-    tamper("DELETE FROM decisions WHERE number = 3", "DELETE FROM receipts WHERE number = 3")
-    with pytest.raises(ChainBroken, match="Receipt 3 is missing"):
+def test_deleting_a_decision_with_its_receipt_is_found(services, decided, before, tamper) -> None:
+    tamper("DELETE FROM decisions WHERE number = 3", f"DELETE FROM receipts WHERE number = {before + 3}")
+    with pytest.raises(ChainBroken, match=f"Receipt {before + 3} is missing"):
         services.audit.verify()
 
 
-def test_deleting_and_closing_the_gap_is_found(services, decided, tamper) -> None:
+def test_deleting_and_closing_the_gap_is_found(services, decided, before, tamper) -> None:
     tamper(
         "DELETE FROM decisions WHERE number = 3",
-        "DELETE FROM receipts WHERE number = 3",
-        "UPDATE receipts SET number = number - 1 WHERE number > 3",
+        f"DELETE FROM receipts WHERE number = {before + 3}",
+        f"UPDATE receipts SET number = number - 1 WHERE number > {before + 3}",
     )
-    with pytest.raises(ChainBroken, match="Receipt 3 does not follow"):
+    with pytest.raises(ChainBroken, match=f"Receipt {before + 3} does not follow"):
         services.audit.verify()
 
 
-def test_deleting_only_the_last_decisions_row_is_found(services, decided, tamper) -> None:
+def test_deleting_only_the_last_decisions_row_is_found(services, decided, before, tamper) -> None:
     tamper("DELETE FROM decisions WHERE number = 6")
-    with pytest.raises(ChainBroken, match="receipt 6 is of is not there: it was deleted"):
+    with pytest.raises(ChainBroken, match=f"receipt {before + 6} is of is not there: it was deleted"):
         services.audit.verify()
 
 
-def test_reordering_is_found(services, decided, tamper) -> None:
+def test_reordering_is_found(services, decided, before, tamper) -> None:
     tamper(
-        "UPDATE receipts SET decision_number = -1 WHERE number = 2",
-        "UPDATE receipts SET decision_number = 2 WHERE number = 3",
-        "UPDATE receipts SET decision_number = 3 WHERE number = 2",
+        f"UPDATE receipts SET decision_number = -1 WHERE number = {before + 2}",
+        f"UPDATE receipts SET decision_number = 2 WHERE number = {before + 3}",
+        f"UPDATE receipts SET decision_number = 3 WHERE number = {before + 2}",
     )
-    with pytest.raises(ChainBroken, match="receipt 2"):
+    with pytest.raises(ChainBroken, match=f"receipt {before + 2}"):
         services.audit.verify()
 
 
@@ -150,13 +159,13 @@ def test_inserting_is_found(services, decided, tamper) -> None:
         services.audit.verify()
 
 
-def test_a_cut_tail_is_found_against_an_exported_head(services, decided, tamper) -> None:
+def test_a_cut_tail_is_found_against_an_exported_head(services, decided, before, tamper) -> None:
     newest = services.audit.head()
     head = Head(newest.number, newest.digest)
     assert services.audit.verify(head).head == newest
-    tamper("DELETE FROM decisions WHERE number > 4", "DELETE FROM receipts WHERE number > 4")
+    tamper("DELETE FROM decisions WHERE number > 4", f"DELETE FROM receipts WHERE number > {before + 4}")
     assert services.audit.verify().decisions == 4, "without a head a shorter chain is a chain"
-    with pytest.raises(ChainBroken, match="ends at 4, before the exported head 6"):
+    with pytest.raises(ChainBroken, match=f"ends at {before + 4}, before the exported head {before + 6}"):
         services.audit.verify(head)
 
 
@@ -165,10 +174,10 @@ def test_a_chain_written_anew_is_found_against_an_exported_head(services, decide
         services.audit.verify(Head(4, "0" * 64))
 
 
-def test_the_script_checks_an_export(services, decided) -> None:
+def test_the_script_checks_an_export(services, decided, before) -> None:
     lines = exported(services)
     newest = services.audit.head()
-    assert check(lines) == (f"{newest.number}:{newest.digest}", 6, 0)
+    assert check(lines) == (f"{newest.number}:{newest.digest}", 6, 0, before)
     assert check(lines, f"3:{json.loads(lines[2])['digest']}") == check(lines)
     assert "Gender" not in "".join(lines)
 
@@ -178,7 +187,8 @@ def test_the_script_checks_an_export(services, decided) -> None:
     [
         lambda lines: lines[:2] + lines[3:],
         lambda lines: [lines[1], lines[0], *lines[2:]],
-        lambda lines: [lines[0].replace("Nuñez", "Munez"), *lines[1:]],
+        lambda lines: [line.replace("Nuñez", "Munez") for line in lines],
+        lambda lines: [line.replace("churn v1", "churn v2") for line in lines],
         lambda lines: [*lines, lines[-1]],
         lambda lines: lines[1:],
         lambda lines: [lines[0].replace('{"digest"', '{"content": "FAKE", "digest"'), *lines[1:]],
@@ -186,7 +196,10 @@ def test_the_script_checks_an_export(services, decided) -> None:
         lambda lines: ["[" * 100_000, *lines[1:]],
         lambda lines: ["{}", *lines[1:]],
     ],
-    ids=["deleted", "reordered", "edited", "repeated", "beginning cut", "a key twice", "a key more", "nested", "empty"],
+    ids=[
+        *("deleted", "reordered", "edited", "an event edited", "repeated", "beginning cut"),
+        *("a key twice", "a key more", "nested", "empty"),
+    ],
 )
 def test_the_script_finds_what_is_wrong(services, decided, spoil) -> None:
     with pytest.raises(ValueError, match="line"):
@@ -195,16 +208,32 @@ def test_the_script_finds_what_is_wrong(services, decided, spoil) -> None:
 
 def test_the_script_names_a_format_of_a_newer_release(services, decided) -> None:
     lines = exported(services)
-    content = json.loads(lines[3])["content"].replace('"format":1', '"format":2')
-    newer = json.dumps({"content": content, "digest": sha256(content)})
-    with pytest.raises(ValueError, match="line 4: it has format 2, which a newer release wrote"):
-        check([*lines[:3], newer])
+    with pytest.raises(ValueError, match="line 4: it has format 3, which a newer release wrote"):
+        check([*lines[:3], changed_line(lines[3], '"format":2', '"format":3')])
+
+
+def changed_line(line: str, old: str, new: str) -> str:
+    """Return a line of an export with another content, and the digest of that."""
+    content = json.loads(line)["content"]
+    assert old in content
+    return json.dumps({"content": content.replace(old, new), "digest": sha256(content.replace(old, new))})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"kind":"event"', '"kind":"rumour"'), ('"kind":"event"', '"kind":null'), ('"format":2', '"format":1')],
+    ids=["unknown", "none", "not of that format"],
+)
+def test_the_script_names_a_kind_that_the_format_does_not_know(empty_services, old, new) -> None:
+    first = exported(empty_services)[0]
+    with pytest.raises(ValueError, match="line 1: it is of no kind that its format knows"):
+        check([changed_line(first, old, new)])
 
 
 def test_the_script_finds_a_cut_tail(services, decided) -> None:
     lines = exported(services)
     with pytest.raises(ValueError, match="does not hold the head"):
-        check(lines[:3], f"6:{services.audit.head().digest}")
+        check(lines[:3], f"{len(lines)}:{services.audit.head().digest}")
 
 
 def test_replay_names_the_first_that_differs(services, decided, tamper) -> None:
@@ -292,7 +321,7 @@ FIRST = {
 @pytest.mark.parametrize("together", [1, 2, 500])
 @pytest.mark.parametrize(("edits", "named"), FIRST.values(), ids=FIRST)
 def test_replay_names_the_first_in_blocks_of_any_size(
-    services, decided, tamper, monkeypatch, together, edits, named
+    services, decided, before, tamper, monkeypatch, together, edits, named
 ) -> None:
     monkeypatch.setattr("bankportal.services.audit.GROUP_SIZE", together)
     tamper(*(f"UPDATE decisions SET {edit} WHERE number = {number}" for number, edit in edits.items()))
@@ -300,14 +329,14 @@ def test_replay_names_the_first_in_blocks_of_any_size(
         with pytest.raises(ReplayDiffers, match=f"Decision {decided[named - 1].id} "):
             services.audit.replay()
     else:
-        with pytest.raises(ChainBroken, match="What follows receipt 3 cannot be read"):
+        with pytest.raises(ChainBroken, match=f"What follows receipt {before + 3} cannot be read"):
             services.audit.replay()
 
 
-def test_a_receipt_of_a_newer_release_is_called_that(services, decided, tamper) -> None:
-    tamper("UPDATE receipts SET format = 2 WHERE number = 4")
+def test_a_receipt_of_a_newer_release_is_called_that(services, decided, before, tamper) -> None:
+    tamper(f"UPDATE receipts SET format = 3 WHERE number = {before + 4}")
     for check_it in (services.audit.verify, lambda: verified_receipt(services.audit.chain, decided[3].id)):
-        with pytest.raises(ChainBroken, match=r"Receipt 4 has format 2, .* written by a newer release"):
+        with pytest.raises(ChainBroken, match=rf"Receipt {before + 4} has format 3, .* written by a newer release"):
             check_it()
 
 
@@ -316,43 +345,48 @@ def head_at(services, number: int) -> Head:
     return Head(at.number, at.digest)
 
 
-def test_verifying_takes_up_from_an_earlier_head(services, decided, tamper) -> None:
-    since = head_at(services, 4)
-    assert services.audit.verify(since=since) == Verified(2, 0, services.audit.head())
+def test_verifying_takes_up_from_an_earlier_head(services, decided, before, tamper) -> None:
+    since = head_at(services, before + 4)
+    assert services.audit.verify(since=since) == Verified(2, 0, 0, services.audit.head())
     tamper("UPDATE decisions SET score = 0.5 WHERE number = 4")
     assert services.audit.verify(since=since).decisions == 2, "what was verified before is not read again"
     tamper("UPDATE decisions SET score = 0.5 WHERE number = 5")
-    with pytest.raises(ChainBroken, match=f"Decision {decided[4].id} \\(receipt 5\\) is not what was recorded"):
+    with pytest.raises(
+        ChainBroken, match=f"Decision {decided[4].id} \\(receipt {before + 5}\\) is not what was recorded"
+    ):
         services.audit.verify(since=since)
 
 
 def test_verifying_from_the_newest_head_checks_nothing_more(services, decided) -> None:
     newest = services.audit.head()
-    assert services.audit.verify(since=Head(newest.number, newest.digest)) == Verified(0, 0, newest)
+    assert services.audit.verify(since=Head(newest.number, newest.digest)) == Verified(0, 0, 0, newest)
 
 
-def test_an_earlier_head_that_is_not_there_is_refused(services, decided, tamper) -> None:
-    since = head_at(services, 5)
-    with pytest.raises(ChainBroken, match="Receipt 5 is not the one that was verified before"):
-        services.audit.verify(since=Head(5, "0" * 64))
+def test_an_earlier_head_that_is_not_there_is_refused(services, decided, before, tamper) -> None:
+    since = head_at(services, before + 5)
+    with pytest.raises(ChainBroken, match=f"Receipt {before + 5} is not the one that was verified before"):
+        services.audit.verify(since=Head(before + 5, "0" * 64))
     with pytest.raises(ChainBroken, match="which was verified before, is not there"):
         services.audit.verify(since=Head(10**30, "0" * 64))
-    tamper("DELETE FROM decisions WHERE number > 4", "DELETE FROM receipts WHERE number > 4")
-    with pytest.raises(ChainBroken, match="Receipt 5, which was verified before, is not there"):
+    tamper("DELETE FROM decisions WHERE number > 4", f"DELETE FROM receipts WHERE number > {before + 4}")
+    with pytest.raises(ChainBroken, match=f"Receipt {before + 5}, which was verified before, is not there"):
         services.audit.verify(since=since)
 
 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("DELETE FROM receipts WHERE number = 2", "has no receipt: it was inserted"),
+        ("DELETE FROM receipts WHERE decision_number = 2", "has no receipt: it was inserted"),
+        ("DELETE FROM receipts WHERE number = 2", "Event .* has no receipt: it was inserted"),
         ("UPDATE receipts SET number = 0 WHERE number = 2", "the next one there is 0"),
-        ("DELETE FROM receipts WHERE number = 5", "Receipt 5 is missing"),
+        ("DELETE FROM receipts WHERE decision_number = 5", "Receipt [0-9]+ is missing"),
     ],
-    ids=["outside", "below the first", "the next"],
+    ids=["outside", "an event outside", "below the first", "the next"],
 )
-def test_what_stands_outside_is_found_from_an_earlier_head_too(services, decided, tamper, statement, message) -> None:
-    since = head_at(services, 4)
+def test_what_stands_outside_is_found_from_an_earlier_head_too(
+    services, decided, before, tamper, statement, message
+) -> None:
+    since = head_at(services, before + 4)
     tamper(statement)
     with pytest.raises(ChainBroken, match=message):
         services.audit.verify(since=since)
@@ -363,7 +397,7 @@ def test_progress_is_reported(services, decided, monkeypatch) -> None:
     for work in (services.audit.verify, services.audit.replay):
         reached = []
         work(report=reached.append)
-        assert reached == [2, 4, 6]
+        assert reached == list(range(2, services.audit.head().number + 1, 2))
 
 
 def test_sqlite_and_python_agree_on_floats(services, decided) -> None:
@@ -374,19 +408,25 @@ def test_sqlite_and_python_agree_on_floats(services, decided) -> None:
 
 def test_commands(app, client, examples, tmp_path) -> None:
     runner = app.test_cli_runner()
-    assert "No decisions yet." in runner.invoke(args=["audit", "verify"]).output
+    before = app.extensions["bankportal"].audit.head().number
+    assert f"0 decisions, 0 batches and {before} events" in runner.invoke(args=["audit", "verify"]).output
     client.post("/churn/", data=examples["churn"])
     head = runner.invoke(args=["audit", "head"]).output.strip()
     assert f"Head: {head}" in runner.invoke(args=["audit", "verify", "--head", head]).output
     assert "1 decisions and 0 batches recomputed" in runner.invoke(args=["audit", "replay"]).output
     runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")])
-    assert check((tmp_path / "chain.jsonl").read_text(encoding="utf-8").splitlines()) == (head, 1, 0)
+    assert check((tmp_path / "chain.jsonl").read_text(encoding="utf-8").splitlines()) == (
+        *(head, 1, 0),
+        before,
+    )
     since = runner.invoke(args=["audit", "verify", "--since", head])
-    assert since.stdout == f"0 decisions and 0 batches, since receipt 1: all right. Head: {head}\n"
+    assert since.stdout == (
+        f"0 decisions, 0 batches and 0 events, since receipt {before + 1}: all right. Head: {head}\n"
+    )
     assert since.stderr == "", "no progress where nobody looks"
     both = runner.invoke(args=["audit", "verify", "--since", head, "--head", head])
     assert (both.exit_code, "give one of" in both.output) == (2, True)
-    missing = runner.invoke(args=["audit", "verify", "--since", f"2:{'0' * 64}"])
+    missing = runner.invoke(args=["audit", "verify", "--since", f"99:{'0' * 64}"])
     assert (missing.exit_code, "which was verified before, is not there" in missing.output) == (1, True)
     assert runner.invoke(args=["audit", "verify", "--head", "nonsense"]).exit_code == 2
-    assert runner.invoke(args=["audit", "verify", "--head", f"2:{'0' * 64}"]).exit_code == 1
+    assert runner.invoke(args=["audit", "verify", "--head", f"99:{'0' * 64}"]).exit_code == 1

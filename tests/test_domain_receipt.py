@@ -109,6 +109,37 @@ OF_BATCH = (
 )
 
 
+# What stands beside the columns of format 1, and the texts of format 2.
+PROVENANCE = {"actor": "somebody", "door": "api", "declarations": {"product": "d" * 64, "policy": None}}
+BESIDE = '"declarations":{"policy":null,"product":"' + "d" * 64 + '"},"door":"api",'
+OF_DECISION_2 = '{"actor":"somebody",' + OF_DECISION[1:].replace('"flags"', BESIDE + '"flags"').replace(
+    '"format":1', '"format":2'
+)
+OF_BATCH_2 = '{"actor":"somebody",' + OF_BATCH[1:].replace('"files"', BESIDE + '"files"').replace(
+    '"format":1', '"format":2'
+)
+EVENT = {
+    "number": 9,
+    "kind": "model-activated",
+    "subject": "model churn v1",
+    "actor": "somebody",
+    "at": AT,
+    "content": {"version": "v1", "number": 3},
+}
+OF_EVENT = (
+    '{"actor":"somebody","at":"2026-05-04T03:02:01.000009+00:00","content":{"number":3,"version":"v1"},'
+    '"event":"model-activated","format":2,"kind":"event","number":12,"previous":"before","subject":"model churn v1"}'
+)
+
+ALL = pytest.mark.parametrize(
+    ("kind", "record", "text"),
+    [
+        (Kind.DECISION, DECISION | PROVENANCE, OF_DECISION_2),
+        (Kind.BATCH, BATCH | PROVENANCE, OF_BATCH_2),
+        (Kind.EVENT, EVENT, OF_EVENT),
+    ],
+    ids=["decision", "batch", "event"],
+)
 BOTH = pytest.mark.parametrize(
     ("kind", "record", "text"),
     [(Kind.DECISION, DECISION, OF_DECISION), (Kind.BATCH, BATCH, OF_BATCH)],
@@ -121,18 +152,44 @@ def written(kind, record) -> dict:
     return json.loads(content(kind, record, 1, "", 1))
 
 
-@BOTH
+@ALL
 def test_it_works(kind, record, text) -> None:
-    assert content(kind, record, 12, "before", 1) == text
+    assert content(kind, record, 12, "before", 2) == text
     assert receipt(kind, record, Receipt(11, "before", "", 1)) == Receipt(
-        12, sha256(text.encode()).hexdigest(), "before", 1
+        12, sha256(text.encode()).hexdigest(), "before", 2
     )
 
 
 @BOTH
+def test_what_was_written_in_format_1_stays_as_it_is(kind, record, text) -> None:
+    assert content(kind, record, 12, "before", 1) == text
+
+
+@ALL
 def test_the_first_receipt_follows_zeros(kind, record, text) -> None:
     first = text.replace('"number":12', '"number":1').replace('"before"', f'"{"0" * 64}"')
-    assert receipt(kind, record, None) == Receipt(1, sha256(first.encode()).hexdigest(), "0" * 64, 1)
+    assert receipt(kind, record, None) == Receipt(1, sha256(first.encode()).hexdigest(), "0" * 64, 2)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["product_declaration", "policy_declaration", "actor", "door"])
+def test_nothing_stands_beside_what_format_1_fixes(kind, record, text, name) -> None:
+    with pytest.raises(ValueError, match="format 1 knows neither declarations nor provenance"):
+        content(kind, record | {name: 1}, 12, "before", 1)
+    assert content(kind, record | {name: None}, 12, "before", 1) == text
+
+
+@ALL
+def test_a_column_that_format_2_fixes_cannot_be_missing(kind, record, text) -> None:
+    unproven = {"number", "key", "start_when_checked", "message"}
+    for name in set(record) - unproven:
+        with pytest.raises(KeyError, match=name):
+            content(kind, {key: value for key, value in record.items() if key != name}, 12, "before", 2)
+
+
+def test_format_1_knows_no_events() -> None:
+    with pytest.raises(KeyError):
+        content(Kind.EVENT, EVENT | {"actor": None}, 12, "before", 1)
 
 
 @BOTH

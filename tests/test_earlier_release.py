@@ -5,6 +5,8 @@ model versions, 35 decisions (without a limit, with a counteroffer, with blanks 
 versions of one product), two batches with rejects, ragged rows and formulas.
 """
 
+import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bankportal.services.audit import ChainBroken
 from tests.conftest import config_for, make_app
 
 FIXTURE = Path(__file__).with_name("fixtures") / "release-0.1.0.tar.xz"
@@ -49,10 +52,60 @@ def test_it_verifies_and_replays(audit) -> None:
     assert replayed.skipped == ()
 
 
-def test_its_chain_is_exported_as_the_same_bytes(audit, recorded) -> None:
+def test_its_chain_is_exported_as_the_same_bytes_and_goes_on(audit, recorded) -> None:
     lines = [line for _, line in audit.export()]
-    exported = (recorded / "chain.jsonl").read_text(encoding="utf-8").splitlines()
-    assert lines[: len(exported)] == exported
+    before = (recorded / "chain.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines[: len(before)] == before
+    (adopted, *_) = (json.loads(json.loads(line)["content"]) for line in lines[len(before) :])
+    assert (adopted["format"], adopted["event"]) == (2, "tables-adopted")
+    assert {name: table["rows"] for name, table in adopted["content"].items()} == {
+        "model_versions": 3,
+        "activations": 3,
+        "declarations": 3,
+    }
+
+
+@pytest.fixture
+def copied(app, recorded, tmp_path):
+    """Today's portal in a copy of that folder, which a test may change."""
+    shutil.copytree(recorded / "instance", tmp_path / "instance")
+    copied = make_app(config_for(tmp_path / "instance"), csrf=False)
+    yield copied
+    copied.extensions["bankportal"].database.close()
+
+
+def test_new_decisions_follow_in_the_same_chain(copied, examples, tmp_path) -> None:
+    audit = copied.extensions["bankportal"].audit
+    before = audit.verify()
+    assert copied.test_client().post("/churn/", data=examples["churn"]).status_code == 303
+    verified, replayed = audit.verify(), audit.replay()
+    assert verified.decisions == replayed.decisions == before.decisions + 1
+    assert (audit.chain.receipt(1).format, verified.head.format) == (1, 2)
+    export = tmp_path / "chain.jsonl"
+    export.write_text("".join(f"{line}\n" for _, line in audit.export()), encoding="utf-8")
+    done = subprocess.run([sys.executable, VERIFY, export], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("36 decisions, 2 batches and ")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "decisions SET product_declaration = 1",
+        "decisions SET actor = 'somebody'",
+        "jobs SET door = 'page'",
+        "receipts SET format = 2 WHERE number = 4",
+        "model_versions SET manifest_digest = 'x' WHERE number = 2",
+        "activations SET at = '2020-01-01 00:00:00.000000' WHERE number = 3",
+        "declarations SET text = replace(text, 'Low', 'High') WHERE number = 1",
+    ],
+)
+def test_what_it_recorded_is_proved_with_what_came_later(copied, edit) -> None:
+    services = copied.extensions["bankportal"]
+    with services.database.write() as connection:
+        assert connection.exec_driver_sql(f"UPDATE {edit}").rowcount
+    with pytest.raises(ChainBroken):
+        services.audit.verify()
 
 
 def test_its_export_verifies_without_the_portal(recorded) -> None:

@@ -98,12 +98,13 @@ def tamper(services):
 
 
 def test_it_works(portal, examples, bank_files) -> None:
+    before = portal.audit.head().number
     decide(portal, CHURN, examples, "before")
     job = batch(portal, CHURN, bank_files["churn"])
     decide(portal, CHURN, examples, "after")
-    assert portal.audit.verify() == Verified(2, 1, portal.audit.head())
+    assert portal.audit.verify() == Verified(2, 1, before, portal.audit.head())
     assert portal.audit.replay() == Replayed(2, 1, ())
-    lines = [json.loads(json.loads(line)["content"]) for line in exported(portal)]
+    lines = [json.loads(json.loads(line)["content"]) for line in exported(portal)[before:]]
     assert [line.get("kind") for line in lines] == [None, "batch", None]
     assert lines[1]["files"] == dict(job.files)
     assert lines[1]["input"]["digest"] == job.input_digest
@@ -112,25 +113,29 @@ def test_it_works(portal, examples, bank_files) -> None:
 
 def test_a_decisions_content_is_what_it_always_was(services, examples) -> None:
     """Chains of earlier versions must stay right: the text is put together here by hand."""
+    before = services.audit.head()
     made = decide(services, CHURN, examples, "one")
     customer, outcome = made.customer, made.outcome
     with services.database.read() as connection:
         submission = connection.execute(select(decisions.c.submission)).scalar_one()
         salt = connection.execute(select(protected_values.c.salt)).scalar_one()
     whole = {
+        "actor": "system",
         "at": made.at.isoformat(timespec="microseconds"),
         "band": outcome.band.name,
         "base": outcome.base,
         "contributions": outcome.contributions,
+        "declarations": {"policy": None, "product": CHURN.digest},
+        "door": "page",
         "flags": [{"factor": flag.factor, "message": flag.message} for flag in outcome.flags],
-        "format": 1,
+        "format": 2,
         "id": made.id,
         "input": {"carried": customer.identifiers, "policy": customer.policy, "scored": customer.scored},
         "limit": None,
         "model": {"digest": outcome.model_digest, "version": outcome.model_version},
-        "number": 1,
+        "number": before.number + 1,
         "policy_version": None,
-        "previous": "0" * 64,
+        "previous": before.digest,
         "product": "churn",
         "protected": sha256(salt + json.dumps(customer.protected, sort_keys=True, separators=(",", ":"))),
         "reasons": [
@@ -141,7 +146,7 @@ def test_a_decisions_content_is_what_it_always_was(services, examples) -> None:
         "submission": submission,
     }
     written = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert json.loads(exported(services)[0])["content"] == written
+    assert json.loads(exported(services)[before.number])["content"] == written
 
 
 EDITS = {
@@ -160,6 +165,11 @@ EDITS = {
     "model_version": "model_version = 'v2'",
     "model_digest": "model_digest = 'x'",
     "policy_version": "policy_version = 'other'",
+    "product_declaration": "product_declaration = 2",
+    "an unknown declaration": "product_declaration = 99",
+    "policy_declaration": "policy_declaration = 3",
+    "actor": "actor = 'nobody'",
+    "door": "door = 'api'",
     "started_at": "started_at = NULL",
     "finished_at": "finished_at = '2020-01-01 00:00:00.000000'",
     "summary": "summary = json_set(summary, '$.scored', 99)",
@@ -181,9 +191,10 @@ def test_each_column_is_edited() -> None:
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_edits_are_found(services, stored, tamper, edit) -> None:
+def test_edits_are_found(services, stored, second, tamper, edit) -> None:
     tamper(f"UPDATE jobs SET {edit} WHERE number = 1")
-    with pytest.raises(ChainBroken, match=rf"Batch {stored.id[:20]}.* \(receipt 2\) is not what was|follows receipt 1"):
+    named = rf"Batch {stored.id[:20]}.* \(receipt {second}\) is not what was|follows receipt {second - 1}"
+    with pytest.raises(ChainBroken, match=named):
         services.audit.verify()
 
 
@@ -197,6 +208,12 @@ def stored(services, examples):
     decide(services, CHURN, examples, "after")
     assert services.audit.verify().batches == 1
     return job
+
+
+@pytest.fixture
+def second(services, stored) -> int:
+    """The number of the receipt of the `stored` batch."""
+    return services.audit.head().number - 1
 
 
 def insert_job(services, id_: str, state: State = State.DONE):
@@ -218,6 +235,9 @@ def insert_job(services, id_: str, state: State = State.DONE):
         "model_version": "v1",
         "model_digest": "3" * 64,
         "policy_version": None,
+        "product_declaration": services.decisions.declarations.number_of(CHURN),
+        "actor": BY_PAGE.actor,
+        "door": BY_PAGE.door.value,
         "summary": {"scored": 2, "rejected": 1, "quarantined": 0, "bands": {"Low": 2}, "mean_score": 0.1 + 0.2},
         "files": {"scored.csv": "4" * 64},
     }
@@ -230,7 +250,7 @@ def test_only_a_batch_that_is_done_has_a_place(services) -> None:
     job = insert_job(services, "b" * 26, State.SCORING)
     with services.database.write() as connection, pytest.raises(ValueError, match="done"):
         add_batch(connection, services.database, job)
-    assert services.audit.verify() == Verified(0, 0, None)
+    assert services.audit.verify().batches == 0
 
 
 def test_inserting_is_found(services, stored) -> None:
@@ -241,40 +261,41 @@ def test_inserting_is_found(services, stored) -> None:
         services.audit.verify()
 
 
-def test_deleting_is_found(services, stored, tamper) -> None:
+def test_deleting_is_found(services, stored, second, tamper) -> None:
     tamper("DELETE FROM jobs")
-    with pytest.raises(ChainBroken, match="receipt 2 is of is not there: it was deleted"):
+    with pytest.raises(ChainBroken, match=f"receipt {second} is of is not there: it was deleted"):
         services.audit.verify()
 
 
-def test_deleting_with_its_receipt_is_found(services, stored, tamper) -> None:
-    tamper("DELETE FROM jobs", "DELETE FROM receipts WHERE number = 2")
-    with pytest.raises(ChainBroken, match="Receipt 2 is missing"):
+def test_deleting_with_its_receipt_is_found(services, stored, second, tamper) -> None:
+    tamper("DELETE FROM jobs", f"DELETE FROM receipts WHERE number = {second}")
+    with pytest.raises(ChainBroken, match=f"Receipt {second} is missing"):
         services.audit.verify()
 
 
-def test_reordering_is_found(services, stored, tamper) -> None:
+def test_reordering_is_found(services, stored, second, tamper) -> None:
     tamper(
-        "UPDATE receipts SET decision_number = NULL, job_number = -1 WHERE number = 1",
-        "UPDATE receipts SET decision_number = 1, job_number = NULL WHERE number = 2",
-        "UPDATE receipts SET job_number = 1 WHERE number = 1",
+        f"UPDATE receipts SET decision_number = NULL, job_number = -1 WHERE number = {second - 1}",
+        f"UPDATE receipts SET decision_number = 1, job_number = NULL WHERE number = {second}",
+        f"UPDATE receipts SET job_number = 1 WHERE number = {second - 1}",
     )
-    with pytest.raises(ChainBroken, match=rf"Batch {stored.id} \(receipt 1\)"):
+    with pytest.raises(ChainBroken, match=rf"Batch {stored.id} \(receipt {second - 1}\)"):
         services.audit.verify()
 
 
-def test_a_receipt_moved_to_a_copy_is_found(services, stored, tamper) -> None:
+def test_a_receipt_moved_to_a_copy_is_found(services, stored, second, tamper) -> None:
     copy = insert_job(services, "e" * 26)
-    tamper(f"UPDATE receipts SET job_number = {copy.number} WHERE number = 2")
+    tamper(f"UPDATE receipts SET job_number = {copy.number} WHERE number = {second}")
     with pytest.raises(ChainBroken, match=f"Batch {copy.id}"):
         services.audit.verify()
 
 
-def test_a_cut_tail_is_found_against_an_exported_head(services, stored, tamper) -> None:
+def test_a_cut_tail_is_found_against_an_exported_head(services, stored, second, tamper) -> None:
     newest = services.audit.head()
-    tamper("DELETE FROM decisions WHERE number = 2", "DELETE FROM receipts WHERE number > 1", "DELETE FROM jobs")
+    receipts = f"DELETE FROM receipts WHERE number >= {second}"
+    tamper("DELETE FROM decisions WHERE number = 2", receipts, "DELETE FROM jobs")
     assert services.audit.verify().decisions == 1
-    with pytest.raises(ChainBroken, match="ends at 1, before the exported head 3"):
+    with pytest.raises(ChainBroken, match=f"ends at {second - 1}, before the exported head {second + 1}"):
         services.audit.verify(Head(newest.number, newest.digest))
 
 
@@ -282,8 +303,10 @@ def test_a_chain_longer_than_a_block(services, stored, examples, monkeypatch) ->
     monkeypatch.setattr("bankportal.store.chain.BLOCK", 2)
     for number in range(4):
         decide(services, CHURN, examples, str(number))
-    assert services.audit.verify() == Verified(6, 1, services.audit.head())
-    assert [json.loads(json.loads(line)["content"])["number"] for line in exported(services)] == [*range(1, 8)]
+    newest = services.audit.head()
+    assert services.audit.verify() == Verified(6, 1, newest.number - 7, newest)
+    numbers = [json.loads(json.loads(line)["content"])["number"] for line in exported(services)]
+    assert numbers == [*range(1, newest.number + 1)]
 
 
 def test_who_verifies_keeps_nobody_from_recording(services, stored, examples, monkeypatch) -> None:
@@ -291,20 +314,21 @@ def test_who_verifies_keeps_nobody_from_recording(services, stored, examples, mo
     links = services.audit.chain.links()
     next(links)
     decide(services, CHURN, examples, "meanwhile")
-    assert len(list(links)) == 3
+    assert len(list(links)) == services.audit.head().number - 1
 
 
-def test_the_script_checks_batches(services, stored) -> None:
+def test_the_script_checks_batches(services, stored, second) -> None:
     lines = exported(services)
     newest = services.audit.head()
-    assert check(lines) == (f"{newest.number}:{newest.digest}", 2, 1)
-    with pytest.raises(ValueError, match="line 2: the digest"):
-        check([lines[0], lines[1].replace("May.csv", "Mai.csv"), lines[2]])
-    assert json.loads(lines[1])["content"].count("May.csv") == 1
+    assert check(lines) == (f"{newest.number}:{newest.digest}", 2, 1, second - 2)
+    with pytest.raises(ValueError, match=f"line {second}: the digest"):
+        check([line.replace("May.csv", "Mai.csv") for line in lines])
+    assert json.loads(lines[second - 1])["content"].count("May.csv") == 1
 
 
 def test_batches_come_out_again(done) -> None:
-    assert done.audit.verify() == Verified(0, 2, done.audit.head())
+    newest = done.audit.head()
+    assert done.audit.verify() == Verified(0, 2, newest.number - 2, newest)
     assert done.audit.replay() == Replayed(0, 2, ())
 
 
@@ -449,9 +473,11 @@ def test_a_quarantined_batch_comes_out_again(services, bank_files, monkeypatch) 
 def test_commands(app, bank_files, tmp_path) -> None:
     runner, services = app.test_cli_runner(), app.extensions["bankportal"]
     job = batch(services, CHURN, bank_files["churn"])
-    assert "0 decisions and 1 batches, 1 receipts: all right" in runner.invoke(args=["audit", "verify"]).output
+    newest = services.audit.head().number
+    counts = f"0 decisions, 1 batches and {newest - 1} events"
+    assert f"{counts}, {newest} receipts: all right" in runner.invoke(args=["audit", "verify"]).output
     assert "0 decisions and 1 batches recomputed" in runner.invoke(args=["audit", "replay"]).output
-    assert "0 decisions and 1 batches" in runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")]).output
+    assert f"{counts}." in runner.invoke(args=["audit", "export", str(tmp_path / "chain.jsonl")]).output
     shutil.rmtree(services.config.storage / job.id)
     replayed = runner.invoke(args=["audit", "replay"])
     assert replayed.exit_code == 3
@@ -461,4 +487,4 @@ def test_commands(app, bank_files, tmp_path) -> None:
         connection.execute(update(jobs).values(file_name="June.csv"))
     verified = runner.invoke(args=["audit", "verify"])
     assert verified.exit_code == 1
-    assert f"Batch {job.id} (receipt 1) is not what was recorded." in verified.output
+    assert f"Batch {job.id} (receipt {newest}) is not what was recorded." in verified.output

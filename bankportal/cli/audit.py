@@ -15,6 +15,7 @@ from bankportal.files import replacing
 from bankportal.services.audit import Audit, Head, Report
 
 FILES_GONE = 3  # the exit code where all that could be recomputed is equal, and something could not
+NOTHING_YET = "Nothing was recorded yet."
 HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{64})")
 
 
@@ -47,17 +48,21 @@ def audit() -> None:
 )
 @reported
 def verify(head: Head | None, since: Head | None) -> None:
-    """Check the chain of receipts; exit with 1 and name the first decision or batch that is not as recorded."""
+    """Check the chain of receipts; exit with 1 and name the first entry that is not as recorded.
+
+    Entries are decisions, batches and events. Model versions, activations and declarations are compared with their
+    events.
+    """
     if head and since:
         raise click.UsageError("--since checks its head as well: give one of --head and --since.")
     portal = services().audit
     with _progress(portal, "Verifying") as report:
         verified = portal.verify(head, since, report)
     if verified.head is None:
-        click.echo("No decisions yet.")
+        click.echo(NOTHING_YET)
         return
     newest = f"{verified.head.number}:{verified.head.digest}"
-    counts = _counted(verified.decisions, verified.batches)
+    counts = _counted_all(verified.decisions, verified.batches, verified.events)
     receipts = f"since receipt {since.number:,}" if since else f"{verified.head.number:,} receipts"
     click.echo(f"{counts}, {receipts}: all right. Head: {newest}")
 
@@ -92,12 +97,16 @@ def _counted(decisions: int, batches: int) -> str:
     return f"{decisions:,} decisions and {batches:,} batches"
 
 
+def _counted_all(decisions: int, batches: int, events: int) -> str:
+    return f"{decisions:,} decisions, {batches:,} batches and {events:,} events"
+
+
 @audit.command()
 @reported
 def head() -> None:
     """Print the newest receipt of the chain. Keep it where the portal cannot write."""
     newest = services().audit.head()
-    click.echo(f"{newest.number}:{newest.digest}" if newest else "No decisions yet.")
+    click.echo(f"{newest.number}:{newest.digest}" if newest else NOTHING_YET)
 
 
 @audit.command()
@@ -110,4 +119,4 @@ def export(target: str) -> None:
         for kind, line in services().audit.export():
             file.write(f"{line}\n")
             counts[kind] += 1
-    click.echo(f"{target}: {_counted(counts[Kind.DECISION], counts[Kind.BATCH])}.")
+    click.echo(f"{target}: {_counted_all(counts[Kind.DECISION], counts[Kind.BATCH], counts[Kind.EVENT])}.")

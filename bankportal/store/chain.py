@@ -72,6 +72,7 @@ class Chain:
     def differences(self) -> list[str]:
         """Return, in sentences, where model versions, activations and declarations are not what their events say."""
         with self.database.read() as connection:
+            self.database.lock_chain(connection)  # so that nobody adds a row with its event between two queries
             return list(differences(connection))
 
     def of_decision(self, id: str) -> tuple[Link, Receipt | None]:  # noqa: A002  # the field's name
