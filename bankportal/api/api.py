@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 
+import structlog
 from werkzeug.sansio.utils import host_is_trusted
 
 from bankportal.answers import BASE
@@ -34,12 +35,15 @@ API_PATH = re.compile("/+api(/|$)")
 DOCUMENT_PATHS = frozenset({"/openapi.json", f"{BASE}/openapi.json"})
 MAX_HOSTS = 100  # remembered
 
+log = structlog.get_logger()
+
 
 class Api:
     """The operations on one portal's services; knows no engine.
 
     They follow the portfolio that is in force: every call, or group of calls, is answered by one table of operations.
-    `taken_up` is called with each new table, in the thread that needs it first.
+    `taken_up` is called with each new table, in the thread that needs it first. Where the operations on a new portfolio
+    cannot be made, which is logged, those before go on.
     """
 
     def __init__(self, services: Services, taken_up: Callable[[OperationTable], None] = lambda table: None):
@@ -49,6 +53,7 @@ class Api:
         self._is_trusted = lru_cache(MAX_HOSTS)(partial(host_is_trusted, trusted_list=services.config.trusted_hosts))
         self._lock = threading.Lock()
         self._table: OperationTable | None = None
+        self._failed: Portfolio | None = None
 
     def table(self) -> OperationTable:
         """Return the operations on the portfolio that is in force; may ask the database which one that is."""
@@ -59,10 +64,19 @@ class Api:
             return self._take_up(self.services.declarations.portfolio())
 
     def _take_up(self, portfolio: Portfolio) -> OperationTable:
-        if self._table is None or self._table.portfolio is not portfolio:
-            self._table = OperationTable(portfolio, with_legacy=self.services.config.legacy_api)
-            self.taken_up(self._table)
-        return self._table
+        if self._table is not None and (portfolio is self._table.portfolio or portfolio is self._failed):
+            return self._table
+        try:
+            table = OperationTable(portfolio, with_legacy=self.services.config.legacy_api)
+            self.taken_up(table)
+        except Exception as error:
+            if self._table is None:
+                raise
+            log.error("operations on the new declarations cannot be made", exc_info=error)
+            self._failed = portfolio
+            return self._table
+        self._table = table
+        return table
 
     @property
     def last_table(self) -> OperationTable:

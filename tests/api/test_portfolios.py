@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -219,6 +220,23 @@ def test_two_portals_in_one_process_answer_each_by_its_own(instance, home_equity
 def renamed(product: Product) -> list[dict]:
     """Return the bands of its declaration with other names."""
     return [band | {"name": f"{band['name']} (new)"} for band in json.loads(product.text)["bands"]]
+
+
+def test_where_the_operations_cannot_be_made_those_before_go_on(portal, capsys) -> None:
+    score(portal, CHURN)
+    let_have(portal, Portfolio([CHURN, unfinished()]))
+    for _ in range(3):
+        assert score(portal, CHURN)["product"] == "churn"
+        assert [each["key"] for each in get(portal, "/api/v1/products")["items"]] == ["churn", "allowance"]
+    assert capsys.readouterr().out.count("operations on the new declarations cannot be made") == 1
+    put_in_force(portal, Portfolio([CHURN, HOME_EQUITY]))
+    assert score(portal, HOME_EQUITY)["product"] == "home-equity"
+
+
+def unfinished() -> Product:
+    """Return a product for which no operation can be made: its required factor has no example."""
+    first, *others = HOME_EQUITY.required
+    return replace(HOME_EQUITY, required=(replace(first, example=""), *others))
 
 
 @pytest.mark.parametrize("query", ["", "?record=false"], ids=["in groups", "by itself"])
