@@ -203,6 +203,16 @@ def test_many_requests_during_many_changes(app, in_force) -> None:
     assert app.test_client().get("/loyalty/").status_code == 200
 
 
+def test_the_pages_under_fastapi_follow_as_well(config, in_force) -> None:
+    asgi, testclient = pytest.importorskip("bankportal.asgi"), pytest.importorskip("fastapi.testclient")
+    with testclient.TestClient(asgi.create_app(config), base_url="http://localhost") as client:
+        browser = {"Accept": "text/html"}
+        assert client.get("/loyalty/", headers=browser).status_code == 404
+        in_force(CHURN, LOYALTY, withdrawn=[ALLOWANCE])
+        assert "Does this customer stay?" in client.get("/loyalty/", headers=browser).text
+        assert "Allowance was withdrawn" in client.get("/allowance/", headers=browser).text
+
+
 # --- a bank's own product ---------------------------------------------------------------------------------------------
 
 
@@ -255,7 +265,7 @@ def test_the_decision_and_letter_of_an_own_product(app, own) -> None:
     assert "equity" in text_of(own.get("/decisions/?product=home-equity").text)
 
 
-def test_a_file_of_an_own_product(app, own, tmp_path) -> None:
+def test_a_file_of_an_own_product(app, own, in_force, tmp_path) -> None:
     template = own.get("/batches/template/home-equity.csv")
     header = template.text.splitlines()[0].split(",")
     assert header == [entry.factor.name for entry in HOME_EQUITY.factors]
@@ -281,6 +291,26 @@ def test_a_file_of_an_own_product(app, own, tmp_path) -> None:
     row = text_of(own.get(f"{job}/rows/0").text)
     assert "USD" in row
     assert "EUR" not in row
+    waiting = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(file.read_bytes()), "b.csv")})
+    in_force(CHURN, withdrawn=[HOME_EQUITY, ALLOWANCE])
+    for path in (
+        job,
+        f"{job}?verdict=Full",
+        f"{job}/rows/0",
+        "/batches/",
+        "/batches/?product=home-equity",
+        "/",
+        "/models/",
+    ):
+        withdrawn = own.get(path)
+        assert withdrawn.status_code == 200
+        assert 'href="/home-equity/' not in withdrawn.text
+    with own.get(f"{job}/scored.csv") as file_again:
+        assert file_again.status_code == 200
+    assert own.get(waiting.headers["Location"]).status_code == 200
+    refused = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(b"a"), "c.csv")})
+    assert refused.status_code == 422
+    assert "Home equity was withdrawn" in refused.text
 
 
 def test_models_of_an_own_product(own) -> None:

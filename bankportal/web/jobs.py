@@ -12,7 +12,6 @@ from typing import Any
 from bankportal.domain.batch import Job, ProblemGroup, Progress, State
 from bankportal.domain.constraints import INVISIBLE
 from bankportal.domain.errors import FieldProblem, NotFound
-from bankportal.domain.factors import CUSTOMER_ID, SURNAME
 from bankportal.domain.products import Product, ProductFactor, Role, Verdict
 from bankportal.services.batches.chunks import REASONS
 from bankportal.services.batches.replaying import ReplayDiffers
@@ -311,9 +310,10 @@ def top_query(product: Product) -> Query:
 
 
 def customer_words(job: Job, row: ScoredRow) -> str:
-    """Name a row's customer by number and surname, where the file has them."""
+    """Name a row's customer by the product's identifiers, the last one first, where the file has them."""
     columns = {factor: column for column, factor in (job.mapping or {}).items()}
-    named = (row.cells[columns[factor.name]] for factor in (SURNAME, CUSTOMER_ID) if factor.name in columns)
+    identifiers = reversed(job.product.identifiers)
+    named = (row.cells[columns[factor.name]] for factor in identifiers if factor.name in columns)
     return ", ".join(text for text in named if text)
 
 
