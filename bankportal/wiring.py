@@ -45,7 +45,7 @@ def build(config: Config) -> Services:
     recorded = DeclarationStore(database)
     decisions = Decisions(database, recorded)
     jobs, storage = JobStore(database, recorded), Storage(config.storage)
-    models = Models(Registry(config.models), Versions(database))
+    models = Models(Registry(config.models), Versions(database), recorded)
     declarations = Declarations(recorded, models, config.declarations, config.reasons)
     return Services(
         config=config,

@@ -212,7 +212,7 @@ def test_where_the_active_version_does_not_fit_the_one_before_serves(services) -
     )
 
 
-@pytest.mark.parametrize("other", [{"product": "allowance"}, {"format": 2}])
+@pytest.mark.parametrize("other", [{"product": "allowance"}, {"format": 3}])
 def test_a_manifest_of_another_product_or_format_is_refused(services, other) -> None:
     path = folder(services) / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | other))

@@ -38,9 +38,9 @@ def spoken_money(value: float, currency: str) -> str:
     return f"{currency} {cents.removesuffix('.00')}"
 
 
-def without_words(product: Product, factors: tuple[str, ...]) -> list[str]:
-    """Return those of a product's factors that have no phrase."""
-    return [name for name in factors if name not in product.phrases]
+def without_words(product: Product) -> list[str]:
+    """Return the scored factors of a product that have no phrase, so that no reason could name them."""
+    return [factor.name for factor in product.scored if not factor.phrase]
 
 
 def sentence(product: Product, factor: str, value: Value, *, raises: bool) -> str:

@@ -30,7 +30,8 @@ from bankportal.model.forest import Forest
 from bankportal.model.histograms import Histogram
 from bankportal.model.seen_ranges import SeenRanges
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = {1, FORMAT}  # those that are read; a manifest of format 1 names no declaration
 MANIFEST = "manifest.json"
 ARRAYS = "forest.npz"
 TABLES = "tables.npz"
@@ -180,7 +181,7 @@ class Registry:
 
     def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
         manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))
-        if manifest.get("format") != FORMAT or manifest.get("product") != product.key:
+        if manifest.get("format") not in FORMATS or manifest.get("product") != product.key:
             raise refusal(product, version, "its manifest is of another format or product")
         return manifest  # type: ignore[no-any-return]
 

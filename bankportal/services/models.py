@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import structlog
 
+from bankportal.domain.declaration import needs_new_model
 from bankportal.domain.errors import NoActiveModel, VersionRefused
 from bankportal.domain.products import Product
 from bankportal.domain.reasons import without_words
 from bankportal.model import histograms
 from bankportal.registry.registry import ARRAYS, EFFECTS, TABLES, LoadedModel, Registry, refusal
 from bankportal.registry.trained import TrainedModel
+from bankportal.store.declarations import DeclarationStore
 from bankportal.store.versions import Registered, Versions
 from bankportal.version import __version__
 
@@ -40,15 +43,18 @@ class ModelVersion:
 class Models:
     """The model versions: their files in the registry, and which are registered and active in the database."""
 
-    def __init__(self, registry: Registry, versions: Versions):
+    def __init__(self, registry: Registry, versions: Versions, declarations: DeclarationStore):
         self.registry = registry
         self.store = versions
+        self.declarations = declarations
+        self._problems_known: WeakKeyDictionary[Product, dict[str, list[str]]] = WeakKeyDictionary()
         self._reported: set[str] = set()
 
     def serving(self, product: Product) -> LoadedModel:
-        """Return the model that scores: the active version, or the one activated before where its files are refused.
+        """Return the model that scores: the active version, or the one activated before where it is refused.
 
-        Raises `NoActiveModel` where no activated version can be loaded.
+        It is refused where its files were changed, or where it does not fit the product's declaration. Raises
+        `NoActiveModel` where no activated version can be loaded.
         """
         return self._newest(product, self.registry.model)[1]
 
@@ -61,6 +67,7 @@ class Models:
         reason = f"Run: flask train {product.key}"
         for registered in self.store.activated(product.key):
             try:
+                self._require_fit(product, registered)
                 return registered, use(product, registered.version, registered.manifest_digest)
             except VersionRefused as error:
                 self._report(str(error))
@@ -71,6 +78,7 @@ class Models:
         """Return why the version activated last does not serve; `None` where it does, or where none was activated."""
         for active in self.store.activated(product.key)[:1]:
             try:
+                self._require_fit(product, active)
                 self.registry.verify(product, active.version, active.manifest_digest)
             except VersionRefused as error:
                 return str(error)
@@ -105,8 +113,7 @@ class Models:
     def add(self, trained: TrainedModel, *, activate: bool | None = None) -> ModelVersion:
         """Register a trained model and return its version.
 
-        `activate` says whether it becomes active; with `None` it does where no version can serve. Raises
-        `VersionRefused` where it scores a factor that has no words.
+        `activate` says whether it becomes active; with `None` it does where no version can serve.
         """
         product = trained.product
         if activate is None:
@@ -118,30 +125,53 @@ class Models:
         }
         names = [registered.version for registered in self.store.all(product.key)]
         version, manifest_digest = self.registry.add(product, _manifest(trained), files, names)
-        self._refuse_unfit(product, version, manifest_digest)
+        self.registry.model(product, version, manifest_digest)
         self.store.register(product.key, version, manifest_digest, activate=activate)
         return self.get(product, version)
 
     def require_fit(self, product: Product, version: str) -> None:
         """Raise as `activate` does where a version could not score a product, which need not be in force."""
-        self._refuse_unfit(product, version, self.store.get(product.key, version).manifest_digest)
+        registered = self.store.get(product.key, version)
+        self._require_fit(product, registered)
+        self.registry.model(product, version, registered.manifest_digest)
 
     def activate(self, product: Product, version: str) -> ModelVersion:
         """Make a version active after verifying its files.
 
-        Raises `NotFound` where it is not registered, `VersionRefused` where its files fail their check or it scores a
-        factor that has no words.
+        Raises `NotFound` where it is not registered, `VersionRefused` where its files fail their check or it does not
+        fit the product's declaration.
         """
-        registered = self.store.get(product.key, version)
-        self._refuse_unfit(product, version, registered.manifest_digest)
+        self.require_fit(product, version)
         self.store.activate(product.key, version)
         return self.get(product, version)
 
-    def _refuse_unfit(self, product: Product, version: str, manifest_digest: str) -> None:
-        """Raise `VersionRefused` where a version's files fail their check or it scores a factor that has no words."""
-        model = self.registry.model(product, version, manifest_digest)
-        if missing := without_words(product, model.encoding.factors):
-            raise refusal(product, version, f"the declaration has no words for {', '.join(missing)}")
+    def _require_fit(self, product: Product, registered: Registered) -> None:
+        """Raise `VersionRefused` where a version was trained for another label or other factors than the product's."""
+        if problems := self._problems(product, registered):
+            raise refusal(product, registered.version, "; ".join(problems))
+
+    def _problems(self, product: Product, registered: Registered) -> list[str]:
+        """Return why a version does not fit a product; found out once for each declaration and version."""
+        known = self._problems_known.setdefault(product, {})
+        if (problems := known.get(registered.manifest_digest)) is None:
+            manifest = self.registry.manifest(product, registered.version, registered.manifest_digest)
+            trained = self._declaration(product, manifest)
+            problems = needs_new_model(trained, product) if trained else []
+            problems += [f"the declaration has no words for {name}" for name in without_words(product)]
+            known[registered.manifest_digest] = problems
+        return problems
+
+    def _declaration(self, product: Product, manifest: Mapping[str, Any]) -> Product | None:
+        """Return the product as a version was trained under it; `None` where its declaration was recorded elsewhere.
+
+        Manifests of format 1 name none: they stand on what release 0.1.0 shipped.
+        """
+        digest = manifest.get("declaration")
+        if digest == product.digest:
+            return product
+        if digest is None:
+            return self.declarations.product(product.key, None, None)
+        return self.declarations.product_with(product.key, digest)
 
     def verify(self, product: Product) -> dict[str, str | None]:
         """Check the files of every registered version again; return why each version is refused, or `None`."""
@@ -183,6 +213,7 @@ def _problem(registry: Registry, product: Product, registered: Registered) -> st
 def _manifest(trained: TrainedModel) -> dict[str, Any]:
     return {
         "product": trained.product.key,
+        "declaration": trained.product.digest,
         "portal": __version__,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": trained.seed,

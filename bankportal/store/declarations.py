@@ -108,6 +108,15 @@ class DeclarationStore:
         numbers = record["product_declaration"], record["policy_declaration"]
         return self.product(record["product"], *numbers, connection=connection)
 
+    def product_with(self, key: str, digest: str) -> Product | None:
+        """Return the product of a recorded declaration by its digest, without a policy; `None` if it is not recorded.
+
+        Raises `DeclarationBroken` where it is not what was recorded.
+        """
+        with self.database.read() as connection:
+            number = connection.scalar(select(declarations.c.number).where(*_is(Kind.PRODUCT, key, digest)))
+            return product_from(_one(connection, Kind.PRODUCT, key, number).text, None) if number else None
+
     def _product(
         self, connection: Connection, key: str, product_number: int | None, policy_number: int | None
     ) -> Product:
