@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bankportal.domain.constraints import Number
-from bankportal.domain.policy import RULES, Limit
+from bankportal.domain.policy import Limit
 from tests.shipped import CARD_LIMIT_POLICY, REQUESTED_LIMIT
 
 POLICY = CARD_LIMIT_POLICY
@@ -102,7 +102,7 @@ def test_never_more_than_the_residual_income_carries(band, salary, obligations, 
     assert limit.amount == 0 or POLICY.smallest <= limit.amount <= limit.ceiling
     assert requested is None or limit.amount <= requested
     assert limit.counteroffer == (requested is not None and 0 < limit.amount < requested)
-    assert limit.rule in RULES
+    assert limit.rule in POLICY.rules
 
 
 @given(band=bands, salary=money, obligations=money, more=money)

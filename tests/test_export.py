@@ -29,7 +29,7 @@ def exported(services, tmp_path):
     """Each product's active version, exported and loaded."""
 
     def load(key: str):
-        export_model(services.models.serving(PRODUCTS[key]), tmp_path / f"{key}.joblib")
+        export_model(PRODUCTS[key], services.models.serving(PRODUCTS[key]), tmp_path / f"{key}.joblib")
         return joblib.load(tmp_path / f"{key}.joblib")
 
     return load
@@ -53,7 +53,7 @@ def test_it_works(services, exported, bank_files, key) -> None:
 
 def test_another_process_gives_the_same(services, bank_files, tmp_path) -> None:
     model = services.models.serving(CHURN)
-    export_model(model, tmp_path / "churn.joblib")
+    export_model(CHURN, model, tmp_path / "churn.joblib")
     table = read(bank_files["churn"], CHURN)
     code = (
         "import joblib, pandas, sys; model = joblib.load(sys.argv[1]); "

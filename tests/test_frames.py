@@ -187,7 +187,7 @@ def test_what_is_missing_to_read_a_file_is_named(tmp_path, without_pyarrow) -> N
 
 def test_the_examples_for_notebooks_run(services, bank_files, tmp_path, monkeypatch) -> None:
     pd.read_csv(bank_files["churn"]).to_parquet(tmp_path / "customers.parquet")
-    export_model(services.models.serving(CHURN), tmp_path / "churn-v1.joblib")
+    export_model(CHURN, services.models.serving(CHURN), tmp_path / "churn-v1.joblib")
     monkeypatch.chdir(tmp_path)
     plant_few_trees(monkeypatch)
     text = NOTEBOOKS.read_text(encoding="utf-8")

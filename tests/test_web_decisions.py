@@ -6,7 +6,7 @@ import pytest
 
 from bankportal.domain.constraints import Source
 from bankportal.domain.outcome import percent
-from bankportal.domain.policy import RULES, Limit
+from bankportal.domain.policy import Limit
 from bankportal.domain.schema import validate
 from bankportal.explanation.recourse import Recourse, Replacement, Suggestion
 from bankportal.services.explaining import Explaining
@@ -130,7 +130,7 @@ def test_a_limit_is_explained(app, client, decided) -> None:
     for requested in ("500", "90000", ""):
         page = text_of(client.get(decided("allowance", RequestedLimit=requested)).text)
         limit = app.extensions["bankportal"].decisions.latest(1)[0].outcome.limit
-        assert RULES[limit.rule] in page
+        assert CARD_LIMIT_POLICY.rules[limit.rule] in page
         assert ("counteroffer" in page.lower()) == limit.counteroffer
         assert f"Limit policy {CARD_LIMIT_POLICY.version}" in page
 
@@ -139,7 +139,7 @@ LIMITS = {
     "counteroffer": (Limit(7600, 7638.9, "ability-to-pay", 25_000.0, True, False), ["EUR 25,000", "EUR 7,600"]),
     "assumed": (Limit(5000, 9000, "requested", 5000.0, False, True), ["25% of the monthly salary was assumed"]),
     "too small": (Limit(0, 120, "ability-to-pay", None, False, False), ["below EUR 500 are not granted"]),
-    "ineligible": (Limit(0, 9000, "ineligible", 5000.0, False, False), [RULES["ineligible"]]),
+    "ineligible": (Limit(0, 9000, "ineligible", 5000.0, False, False), [CARD_LIMIT_POLICY.rules["ineligible"]]),
 }
 
 

@@ -79,7 +79,7 @@ def export(product: Product, version: str, target: str) -> None:
     known = portal.models.get(product, version)
     model = portal.models.registry.model(product, version, known.manifest_digest)
     with writing(Path(target)):
-        export_model(model, Path(target))
+        export_model(product, model, Path(target))
     click.echo(f"{target}: {product.title} model {version}.")
 
 

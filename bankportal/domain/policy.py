@@ -6,27 +6,23 @@ make the payments (12 CFR 1026.51): the residual income sets a ceiling for the l
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from bankportal.domain.canonical import sha256
 
 Value = int | float | str | None
-MIN_LIMIT = 500
 ABILITY_TO_PAY = "ability-to-pay"
-# The factors that a policy reads.
-SALARY, OBLIGATIONS, REQUESTED = "EstimatedSalary", "MonthlyObligations", "RequestedLimit"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The policy's answer; amounts in EUR.
+    """The policy's answer; amounts in the product's currency.
 
     `amount` is 0 where no limit is granted. `ceiling` is the largest limit that the residual income can carry. `rule`
-    names the rule that decided, a key of `RULES`. `requested` is `None` where no limit was requested. `counteroffer`:
-    the amount is above 0 and below the request. `obligations_assumed`: the obligations were blank, and a share of the
-    salary was taken for them.
+    names the rule that decided, a key of the policy's `rules`. `requested` is `None` where no limit was requested.
+    `counteroffer`: the amount is above 0 and below the request. `obligations_assumed`: the obligations were blank, and
+    a share of the salary was taken for them.
     """
 
     amount: float
@@ -58,28 +54,6 @@ class Limit:
         return self.declined or self.counteroffer
 
 
-RULES: Mapping[str, str] = MappingProxyType(
-    {
-        "band": "The band's share of the monthly salary sets this limit.",
-        ABILITY_TO_PAY: "The income left after living costs and obligations carries no more.",
-        "requested": "The full limit that was asked for.",
-        "ineligible": "The band is not eligible for a limit.",
-    }
-)
-
-
-# The sentences for a rule that reduced or refused a limit. {ceiling}, {amount}, {smallest} include the currency.
-RULE_SENTENCES: Mapping[str, str] = MappingProxyType(
-    {
-        ABILITY_TO_PAY: "After living costs and obligations the salary carries no limit above {ceiling}",
-        f"{ABILITY_TO_PAY}-declined": "After living costs and obligations the salary carries no limit above {ceiling}; "
-        "below {smallest} none is granted",
-        "band": "The salary together with the score sets the limit of {amount}",
-        "band-declined": "The salary together with the score leads to less than {smallest}, and less is not granted",
-    }
-)
-
-
 def amount_of(value: Value) -> float | None:
     """Return a validated value that a policy reads as an amount; `None` where it is unknown."""
     return float(value) if isinstance(value, int | float) else None
@@ -93,13 +67,15 @@ class LimitPolicy:
     and living costs take. `unknown_obligations_share`: the share taken for obligations where they are blank.
     `minimum_payment`: the monthly minimum payment as a share of the full limit. `payment_share`: the largest share of
     the residual income that the minimum payment may take. Limits are rounded down to a multiple of `step`, unless the
-    request is granted as it is. Below `smallest` no limit is granted, and none can be requested. Amounts in EUR.
+    request is granted as it is. Below `smallest` no limit is granted, and none can be requested. Amounts in the
+    product's currency.
 
     `salary`, `obligations` and `requested` name the factors that the policy reads. `rules` says in words what each rule
-    does, `sentences` is what a rule says as a reason. `text` is the canonical text of the policy's declaration.
+    does. `sentences` is what a rule says as a reason, with `{ceiling}`, `{amount}` and `{smallest}` for amounts with
+    their currency. `text` is the canonical text of the policy's declaration.
     """
 
-    key: str = "card-limit"
+    key: str
     version: str
     band_months: Mapping[str, float]
     living_share: float
@@ -108,11 +84,11 @@ class LimitPolicy:
     payment_share: float
     step: int
     smallest: int
-    salary: str = SALARY
-    obligations: str = OBLIGATIONS
-    requested: str = REQUESTED
-    rules: Mapping[str, str] = field(default_factory=lambda: RULES)
-    sentences: Mapping[str, str] = field(default_factory=lambda: RULE_SENTENCES)
+    salary: str
+    obligations: str
+    requested: str
+    rules: Mapping[str, str]
+    sentences: Mapping[str, str]
     text: str = ""
 
     @property
@@ -121,9 +97,9 @@ class LimitPolicy:
         return sha256(self.text)
 
     def ceiling(self, salary: float, obligations: float | None) -> float:
-        """Return the largest limit, in EUR, whose minimum payment the residual income can carry; never below 0.
+        """Return the largest limit whose minimum payment the residual income can carry; never below 0.
 
-        `salary` is EUR a year; `obligations` are EUR a month, `None` where unknown.
+        `salary` is a year's; `obligations` are a month's, `None` where unknown.
         """
         income = salary / 12
         bound = self.unknown_obligations_share * income if obligations is None else obligations
@@ -147,28 +123,13 @@ class LimitPolicy:
         return Limit(amount, ceiling, rule, requested, counteroffer, obligations is None)
 
     def obligations_for(self, limit: float, salary: float) -> float:
-        """Return the largest monthly obligations, in EUR, with which a salary still carries a limit; may be below 0."""
+        """Return the largest monthly obligations with which a salary still carries a limit; may be below 0."""
         return salary / 12 * (1 - self.living_share) - limit * self.minimum_payment / self.payment_share
 
     def salary_for(self, limit: float, obligations: float | None) -> float:
-        """Return the smallest yearly salary, in EUR, that carries a limit beside the obligations (`None`: unknown)."""
+        """Return the smallest yearly salary that carries a limit beside the obligations (`None`: unknown)."""
         free_share = 1 - self.living_share - (self.unknown_obligations_share if obligations is None else 0)
         return (limit * self.minimum_payment / self.payment_share + (obligations or 0.0)) * 12 / free_share
 
     def _round(self, amount: float) -> float:
         return float(math.floor(amount / self.step) * self.step)
-
-
-CARD_LIMIT_POLICY = LimitPolicy(
-    version="2026-11",
-    band_months=MappingProxyType({"Ineligible": 0.0, "Standard": 1.5, "Elite": 3.0}),
-    living_share=0.60,
-    unknown_obligations_share=0.25,
-    minimum_payment=0.03,
-    payment_share=0.25,
-    step=50,
-    smallest=MIN_LIMIT,
-)
-
-# Every policy that was ever used stays here, so that its decisions can be recomputed.
-POLICIES: Mapping[str, LimitPolicy] = MappingProxyType({policy.version: policy for policy in (CARD_LIMIT_POLICY,)})

@@ -1,6 +1,7 @@
 """The products: what is decided, from which factors, trained on which label, in which bands.
 
-A new product needs a declaration here and no new page, form or command.
+Products are made from declarations (`bankportal.domain.declaration`). A new one needs a file, and no new page, form or
+command.
 """
 
 from bisect import bisect_right
@@ -10,11 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from bankportal.domain import factors as f
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import ConstraintViolation, Source, YesNo
 from bankportal.domain.factors import Factor, Phrase, normalised_name
-from bankportal.domain.policy import CARD_LIMIT_POLICY, LimitPolicy
+from bankportal.domain.policy import LimitPolicy
 
 
 class Tone(Enum):
@@ -155,8 +155,8 @@ class Product:
     reference: Reference
     policy_factors: tuple[Factor, ...] = ()
     policy: LimitPolicy | None = None
-    identifiers: tuple[Factor, ...] = (f.CUSTOMER_ID, f.SURNAME)
-    currency: str = "EUR"
+    identifiers: tuple[Factor, ...] = ()
+    currency: str
     thresholds: ReasonThresholds = ReasonThresholds()
     text: str = ""
 
@@ -258,81 +258,3 @@ class Product:
     def band_named(self, name: str) -> Band:
         """Return the band of that name; `KeyError` if there is none."""
         return {band.name: band for band in self.bands}[name]
-
-
-CHURN = Product(
-    key="churn",
-    title="Churn",
-    question="Is this customer about to leave?",
-    quantity="the risk of leaving",
-    decides_credit=False,
-    required=(f.CREDIT_SCORE, f.AGE, f.TENURE, f.BALANCE),
-    optional=(
-        f.GEOGRAPHY,
-        f.ESTIMATED_SALARY,
-        f.NUM_OF_PRODUCTS,
-        f.HAS_CR_CARD,
-        f.IS_ACTIVE_MEMBER,
-        f.HAS_LOAN,
-        f.SALARY_DEPOSITED,
-        f.TRANSACTION_FREQUENCY,
-        f.AVG_TRANSACTION_AMOUNT,
-        f.DAYS_SINCE_LAST_TRANSACTION,
-        f.DIGITAL_LOGINS,
-        f.BALANCE_CHANGE_3M,
-        f.COMPLAINTS_FILED,
-        f.CUSTOMER_SATISFACTION,
-        f.SUPPORT_CALLS,
-        f.COMPLAINT_RESOLUTION_DAYS,
-        f.LATE_PAYMENTS,
-    ),
-    protected=(f.GENDER,),
-    label=Label(name="Churn", aliases=("Exited", "churned", "left"), meaning="the customer left"),
-    bands=(
-        Band(name="Low", start=0.0, tone=Tone.GOOD, meaning="Below the level at which the bank acts."),
-        Band(name="Moderate", start=0.40, tone=Tone.FAIR, meaning="This customer may leave: worth a call."),
-        Band(name="Critical", start=0.70, tone=Tone.BAD, meaning="This customer is about to leave: act now."),
-    ),
-    raises=Verb("raises the risk", "raise the risk"),
-    lowers=Verb("lowers the risk", "lower the risk"),
-    reference=Reference("all customers of the training data"),
-)
-
-ALLOWANCE = Product(
-    key="allowance",
-    title="Allowance",
-    question="Which credit-card limit can this customer carry?",
-    quantity="the likelihood of repaying",
-    decides_credit=True,
-    required=(
-        f.CREDIT_SCORE,
-        f.TENURE,
-        f.BALANCE,
-        f.NUM_OF_PRODUCTS,
-        f.HAS_CR_CARD,
-        f.IS_ACTIVE_MEMBER,
-        f.ESTIMATED_SALARY,
-    ),
-    optional=(
-        f.HAS_LOAN,
-        f.TRANSACTION_FREQUENCY,
-        f.AVG_TRANSACTION_AMOUNT,
-        f.LATE_PAYMENTS,
-        f.CARD_UTILISATION,
-        f.MONTHLY_OBLIGATIONS,
-    ),
-    policy_factors=(f.REQUESTED_LIMIT,),
-    protected=(f.GENDER, f.AGE, f.GEOGRAPHY),
-    label=Label(name="Repaid", meaning="no payment was 90 days past due within 12 months"),
-    bands=(
-        Band(name="Ineligible", start=0.0, tone=Tone.BAD, meaning="Too uncertain to grant a limit."),
-        Band(name="Standard", start=0.80, tone=Tone.FAIR, meaning="Likely to repay: up to a standard limit."),
-        Band(name="Elite", start=0.92, tone=Tone.GOOD, meaning="Very likely to repay: up to the highest limit."),
-    ),
-    raises=Verb("speaks for repaying", "speak for repaying"),
-    lowers=Verb("speaks against repaying", "speak against repaying"),
-    reference=Reference("the training applicants at or just above the Standard cut-off", band="Standard", size=500),
-    policy=CARD_LIMIT_POLICY,
-)
-
-PRODUCTS: dict[str, Product] = {product.key: product for product in (CHURN, ALLOWANCE)}

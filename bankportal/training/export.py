@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from bankportal.domain.declaration import product_from
 from bankportal.domain.errors import DataRefused
-from bankportal.domain.products import PRODUCTS
+from bankportal.domain.products import Product
 from bankportal.files import replacing
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import DTYPES, Forest
@@ -28,7 +29,8 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     columns that the forest does not score are passed over. An array needs one column for each of `feature_names_in_`.
     """
 
-    def __init__(self, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]):
+    def __init__(self, declaration: str, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]):
+        self.declaration = declaration
         self.manifest = manifest
         self.arrays = arrays
 
@@ -37,7 +39,7 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     @property
     def feature_names_in_(self) -> NDArray[Any]:
         """The names of the factors that the forest scores, (factors,)."""
-        return np.array([factor.name for factor in PRODUCTS[self.manifest["product"]].scored], dtype=object)
+        return np.array([factor.name for factor in self._product().scored], dtype=object)
 
     def fit(self, X: Any, y: Any = None) -> "ExportedModel":  # noqa: N803  # scikit-learn's names
         """Return the model as it is: a registered version learns nothing more."""
@@ -48,7 +50,7 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
         Raises `DataRefused` where a required column is missing or a row has a cell that the portal would not score.
         """
-        product = PRODUCTS[self.manifest["product"]]
+        product = self._product()
         frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X, columns=self.feature_names_in_)
         table = read_frame(frame[[name for name in frame.columns if not product.label.matches(str(name))]], product)
         if missing := [factor.name for factor in product.required if factor.name in table.missing]:
@@ -59,13 +61,16 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         score = Forest(**self.arrays).score(encoding.matrix(table.columns))
         return np.column_stack([1 - score, score])
 
+    def _product(self) -> Product:
+        return product_from(self.declaration, None)  # scores need no policy
+
     def predict(self, X: Any) -> NDArray[np.int64]:  # noqa: N803
         """Return 1 where its probability is 0.5 or more, else 0, (rows,)."""
         return (self.predict_proba(X)[:, 1] >= 0.5).astype(np.int64)
 
 
-def export_model(model: LoadedModel, path: Path) -> None:
-    """Write a version to a file that `joblib.load` reads; `OSError` where that fails."""
+def export_model(product: Product, model: LoadedModel, path: Path) -> None:
+    """Write a version, with the product's declaration, to a file that `joblib.load` reads; `OSError` if that fails."""
     arrays = {name: getattr(model.forest, name) for name in DTYPES}
     with replacing(path) as file:
-        joblib.dump(ExportedModel(dict(model.manifest), arrays), file.buffer, compress=3)
+        joblib.dump(ExportedModel(product.text, dict(model.manifest), arrays), file.buffer, compress=3)

@@ -14,8 +14,7 @@ from bankportal.api.parameters import described
 from bankportal.api.schemas import example
 from bankportal.client import AT_WORK
 from bankportal.domain.batch import State
-from bankportal.domain.policy import RULES
-from tests.shipped import PRODUCTS
+from tests.shipped import CARD_LIMIT_POLICY, PRODUCTS
 
 OPERATIONS, DOCUMENT = operations_of(PRODUCTS), openapi.document(PRODUCTS)
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -115,7 +114,7 @@ def test_factors_show_unit_bounds_and_meaning() -> None:
     ("field", "words"),
     [
         (answers.Batch.model_fields["state"], {state.value for state in State}),
-        (answers.Limit.model_fields["rule"], set(RULES)),
+        (answers.Limit.model_fields["rule"], set(CARD_LIMIT_POLICY.rules)),
     ],
     ids=["states of a batch", "rules of a limit"],
 )
