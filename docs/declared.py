@@ -7,8 +7,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from bankportal.domain.declaration_shape import annotations_of, stripped, words_of
-from bankportal.domain.declaration_tables import FactorsTable, PolicyTable, ProductTable, Table
+from bankportal.domain.declarations.shape import annotations_of, stripped, words_of
+from bankportal.domain.declarations.tables import FactorsTable, PolicyTable, ProductTable, Table
 
 EXAMPLES = Path(__file__).parents[1] / "tests" / "fixtures" / "declarations"
 INTRO = """\

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bankportal.domain.declaration import Kind
-from bankportal.domain.declaration_files import read
+from bankportal.domain.declarations.files import read
 from bankportal.domain.portfolio import portfolio_from
 from tests.conftest import plant_few_trees, write_csv
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bankportal.domain.declaration_checks import RESERVED_KEYS, RESERVED_NAMES
-from bankportal.domain.declaration_files import read, shipped
-from bankportal.domain.declaration_shape import MAX_FILE_BYTES
+from bankportal.domain.declarations.checks import RESERVED_KEYS, RESERVED_NAMES
+from bankportal.domain.declarations.files import read, shipped
+from bankportal.domain.declarations.shape import MAX_FILE_BYTES
 from bankportal.domain.errors import DeclarationProblem, DeclarationRefused
 from bankportal.domain.portfolio import portfolio_from
 

@@ -8,7 +8,7 @@ import pytest
 from bankportal.domain.canonical import canonical
 from bankportal.domain.constraints import Choice, ConstraintViolation, Number, YesNo
 from bankportal.domain.declaration import Declaration, Kind, needs_new_model, policy_from, product_from
-from bankportal.domain.declaration_files import read, shipped
+from bankportal.domain.declarations.files import read, shipped
 from bankportal.domain.factors import Phrase
 from bankportal.domain.portfolio import portfolio_from, shipped_portfolio
 from bankportal.domain.products import Label, ReasonThresholds, Verb

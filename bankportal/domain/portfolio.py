@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
-from bankportal.domain.declaration_files import shipped
+from bankportal.domain.declarations.files import shipped
 from bankportal.domain.errors import NotFound
 from bankportal.domain.products import Product
 

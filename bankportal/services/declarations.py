@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.canonical import canonical
 from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
-from bankportal.domain.declaration_files import read, shipped
+from bankportal.domain.declarations.files import read, shipped
 from bankportal.domain.errors import Conflict, DeclarationRefused, NotFound, PortalError
 from bankportal.domain.portfolio import Portfolio, portfolio_from, shipped_portfolio
 from bankportal.domain.products import Product

@@ -12,7 +12,7 @@ from bankportal.api.calls import Operation
 from bankportal.api.schemas import example
 from bankportal.api.table import OperationTable
 from bankportal.domain.constraints import Choice, Source, Text, YesNo
-from bankportal.domain.declaration_files import read
+from bankportal.domain.declarations.files import read
 from bankportal.domain.errors import DeclarationRefused, InvalidInput, NotFound
 from bankportal.domain.factors import Factor, Group
 from bankportal.domain.portfolio import Portfolio

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from bankportal.domain.declaration_tables import TABLES, May, Table
+from bankportal.domain.declarations.tables import TABLES, May, Table
 from bankportal.domain.errors import DeclarationProblem
 
 MAX_FILE_BYTES = 1 << 20

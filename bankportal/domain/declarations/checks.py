@@ -11,7 +11,7 @@ from typing import Any
 
 from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.declaration import constraint_from
-from bankportal.domain.declaration_shape import Content, header, stands
+from bankportal.domain.declarations.shape import Content, header, stands
 from bankportal.domain.errors import DeclarationProblem
 from bankportal.domain.factors import normalised_name
 from bankportal.domain.products import NO_LIMIT

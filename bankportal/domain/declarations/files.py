@@ -8,7 +8,7 @@ from typing import Any
 
 from bankportal.domain.canonical import canonical
 from bankportal.domain.declaration import Declaration, Kind
-from bankportal.domain.declaration_checks import (
+from bankportal.domain.declarations.checks import (
     CURRENCY,
     Tables,
     factor_problems,
@@ -16,7 +16,7 @@ from bankportal.domain.declaration_checks import (
     product_problems,
     roles_of,
 )
-from bankportal.domain.declaration_shape import Content, opened
+from bankportal.domain.declarations.shape import Content, opened
 from bankportal.domain.errors import DeclarationProblem, DeclarationRefused
 from bankportal.resources import resource
 

@@ -1,0 +1,1 @@
+"""Declaration files: their tables, their shape, what must hold between them, and reading them."""
