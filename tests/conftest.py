@@ -133,6 +133,16 @@ def declared_product(key: str):
     return PRODUCTS[key]
 
 
+def train_again(path: Path, product):
+    """Train a small forest on a file under another declaration of a product."""
+    from bankportal.data.reading import read
+    from bankportal.training.training import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        plant_few_trees(patch)
+        return train(read(path, product), seed=1)
+
+
 def plant_few_trees(patch: pytest.MonkeyPatch) -> None:
     """Let training grow small forests, which load in a fifth of the time, for tests in which size does not matter."""
     from bankportal.training import training

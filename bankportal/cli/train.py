@@ -89,6 +89,7 @@ def _declared(portal: Services, key: str, file: str | None) -> Product:
     declaration = portal.declarations.read(file, Path(file).read_bytes())
     if (declaration.kind, declaration.key) != (Kind.PRODUCT, key):
         raise DataRefused(f"{file} declares the {declaration.kind.value} {declaration.key}, not the product {key}.")
+    portal.declarations.record(declaration)
     return portal.declarations.product(declaration)
 
 

@@ -250,6 +250,11 @@ class Declarations:
                     "apply with --activate VERSION; or apply with --without-model, and nothing is scored until then."
                 )
 
+    def record(self, declaration: Declaration, actor: str = SYSTEM) -> None:
+        """Record a declaration under which a model is trained; that does not put it in force."""
+        with self.store.changing() as connection:
+            self.store.record(connection, declaration, actor)
+
     def withdraw(self, key: str, actor: str = SYSTEM) -> Declaration:
         """Take a product, policy or shared factors out of force and return what was in force.
 
