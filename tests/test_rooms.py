@@ -4,6 +4,7 @@ A room is a folder of the package; a folder inside it is a room of its own.
 """
 
 import configparser
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -51,3 +52,34 @@ def test_what_a_room_may_know_beside_the_standard_library(room: str, known: set[
     modules = {f"bankportal.{room}"} | graph.find_descendants(f"bankportal.{room}")
     imported = set().union(*map(graph.find_modules_directly_imported_by, modules))
     assert {name for name in imported - modules if name not in sys.stdlib_module_names} == known
+
+
+# Imports every module; prints the modules that hold something declared, and the declaration files that were opened.
+IMPORT_ALL = """
+import gc, importlib, pkgutil, sys
+opened = []
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".toml"):
+        opened.append(str(arguments[0]))
+sys.addaudithook(watch)
+import bankportal
+for module in pkgutil.walk_packages(bankportal.__path__, "bankportal."):
+    importlib.import_module(module.name)
+from bankportal.domain.declaration import Declaration
+from bankportal.domain.factors import Factor
+from bankportal.domain.policy import LimitPolicy
+from bankportal.domain.portfolio import Portfolio
+from bankportal.domain.products import Product
+DECLARED = (Declaration, Factor, LimitPolicy, Portfolio, Product)
+print(len(list(pkgutil.walk_packages(bankportal.__path__))), opened, [
+    type(each).__name__ for each in gc.get_objects() if isinstance(each, DECLARED)
+])
+"""
+
+
+def test_no_module_declares_a_product_and_importing_all_reads_no_declaration() -> None:
+    """Not as a constant, in a collection, as a default or in a cache: nothing declared exists after all imports."""
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules, rest = done.stdout.strip().split(" ", 1)
+    assert int(modules) > 15
+    assert rest == "[] []"
