@@ -1,4 +1,4 @@
-"""Random edits of what is chained, in the database itself: each is found."""
+"""Random edits of what is chained, and of the tables that events prove, in the database itself: each is found."""
 
 import math
 import random
@@ -14,12 +14,27 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.schema import validate
 from bankportal.services.audit import ChainBroken, Head
 from bankportal.store.receipts import add_batch
-from bankportal.store.tables import decisions, jobs, protected_values, receipts
+from bankportal.store.tables import (
+    activations,
+    decisions,
+    declarations,
+    events,
+    jobs,
+    model_versions,
+    protected_values,
+    receipts,
+)
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 from tests.test_receipts import insert_job
 
 EDITS = 500
-TABLES = (decisions, protected_values, jobs, receipts)
+TABLES = (decisions, protected_values, jobs, events, receipts, model_versions, activations, declarations)
+# What has a receipt, and the column that names it there.
+CHAINED = {
+    decisions: receipts.c.decision_number,
+    jobs: receipts.c.job_number,
+    events: receipts.c.event_number,
+}
 # Not proven: no answer depends on these once the batch is done.
 LEFT_OUT = {jobs.c.key, jobs.c.start_when_checked, jobs.c.message}
 COLUMNS = cycle([column for table in TABLES for column in table.c if column not in LEFT_OUT])
@@ -38,7 +53,7 @@ def insert_batch(portal, name: str) -> None:
 
 @pytest.fixture
 def recorded(portal, examples):
-    """Ten decisions and two batches in turn."""
+    """Ten decisions, two batches and an activation in turn, after the events with which a portal begins."""
     for number in range(10):
         product = (CHURN, ALLOWANCE)[number % 2]
         raw = examples[product.key] | {"CustomerId": str(number), "Surname": "Nuñez-Örn"}
@@ -46,6 +61,8 @@ def recorded(portal, examples):
         portal.scoring.decide(validate(product, raw, Source.TEXT), f"submission-{number}", BY_PAGE)
         if number in {3, 8}:
             insert_batch(portal, str(number))
+        if number == 5:
+            portal.models.activate(CHURN, "v1")
     return portal
 
 
@@ -114,7 +131,9 @@ def edit_a_column(connection, kept: dict, chance: random.Random) -> str:
     """Change one value; NULL among the others."""
     column = next(COLUMNS)
     table = column.table
-    row = chance.choice(kept[table])
+    # Mostly where there is a value: the database refuses one in most of the columns that are NULL.
+    with_value = [row for row in kept[table] if row[column.name] is not None]
+    row = chance.choice(with_value if with_value and chance.random() < 0.8 else kept[table])
     value = None if chance.random() < 0.1 else changed(row[column.name], chance)
     if repr(value) == repr(row[column.name]):
         raise NoEdit
@@ -124,14 +143,15 @@ def edit_a_column(connection, kept: dict, chance: random.Random) -> str:
 
 
 def delete_a_row(connection, kept: dict, chance: random.Random) -> str:
-    """Delete a row, or a decision with all that belongs to it."""
+    """Delete a row, or what is chained with all that belongs to it."""
     table = chance.choice(TABLES)
     (key,) = table.primary_key.columns
     row = chance.choice(kept[table])
     connection.execute(delete(table).where(key == row[key.name]))
-    if table is decisions and chance.random() < 0.5:
-        connection.execute(delete(protected_values).where(protected_values.c.decision_number == row["number"]))
-        connection.execute(delete(receipts).where(receipts.c.decision_number == row["number"]))
+    if table in CHAINED and chance.random() < 0.5:
+        connection.execute(delete(receipts).where(CHAINED[table] == row["number"]))
+        if table is decisions:
+            connection.execute(delete(protected_values).where(protected_values.c.decision_number == row["number"]))
     return f"{table} {row[key.name]} deleted"
 
 
@@ -145,20 +165,27 @@ def exchange_two(connection, kept: dict, chance: random.Random) -> str:
     return f"{table} {one} and {other} exchanged"
 
 
+# What must differ in a copy, since it is unique.
+UNLIKE = {
+    decisions: {"id": "z" * 26, "submission": "z" * 64},
+    jobs: {"id": "z" * 26},
+    model_versions: {"version": "v99"},
+    declarations: {"digest": "z" * 64},
+}
+
+
 def insert_a_copy(connection, kept: dict, chance: random.Random) -> str:
-    """Insert a decision or a batch, with a receipt of its own or without."""
-    table, name = chance.choice([(decisions, "decision_number"), (jobs, "job_number")])
+    """Insert a copy of a row; of what is chained, with a receipt of its own or without."""
+    table = chance.choice([*CHAINED, model_versions, activations, declarations])
     row = chance.choice(kept[table])
-    connection.execute(insert(table).values(row | {"number": 99, "id": "z" * 26} | _unlike(table)))
-    if chance.random() < 0.5:
+    number = chance.choice([0, -3, 99])
+    connection.execute(insert(table).values(row | {"number": number} | UNLIKE.get(table, {})))
+    if table in CHAINED and chance.random() < 0.5:
+        name, end = CHAINED[table].name, len(kept[receipts])
         at = next(each for each in kept[receipts] if each[name] == row["number"])
-        taken = {"number": chance.choice([0, -3, 13, 40]), "decision_number": None, "job_number": None, name: 99}
+        taken = {"number": chance.choice([0, -3, end + 1, end + 27]), name: number}
         connection.execute(insert(receipts).values(at | taken))
     return f"{table} {row['number']} copied"
-
-
-def _unlike(table) -> dict:
-    return {"submission": "z" * 64} if table is decisions else {}
 
 
 WAYS = [edit_a_column] * 7 + [delete_a_row, exchange_two, insert_a_copy]
@@ -170,6 +197,8 @@ def test_it_works(recorded) -> None:
     restore(recorded, contents(recorded))
     assert recorded.audit.verify() == verified
     assert (verified.decisions, verified.batches) == (10, 2)
+    assert verified.events + 12 == verified.head.number
+    assert all(contents(recorded).values())
 
 
 def test_random_edits_are_found(recorded) -> None:
@@ -187,4 +216,7 @@ def test_random_edits_are_found(recorded) -> None:
         with pytest.raises(ChainBroken):
             pytest.fail(f"{done[-1]}: not found, {recorded.audit.verify(head)}")
         restore(recorded, kept)
-    assert expected <= columns, "each column is edited at least once"
+    assert not expected - columns, "each column is edited at least once"
+    assert {each.split()[0] for each in done if each.endswith("copied")} == {
+        str(table) for table in (*CHAINED, model_versions, activations, declarations)
+    }
