@@ -16,6 +16,7 @@ import pytest
 
 from bankportal.services.audit import ChainBroken
 from tests.conftest import config_for, make_app
+from tests.shipped import ALLOWANCE, CHURN
 
 FIXTURE = Path(__file__).with_name("fixtures") / "release-0.1.0.tar.xz"
 VERIFY = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
@@ -63,6 +64,14 @@ def test_its_chain_is_exported_as_the_same_bytes_and_goes_on(audit, recorded) ->
         "activations": 3,
         "declarations": 3,
     }
+
+
+def test_its_model_versions_are_read(app) -> None:
+    models = app.extensions["bankportal"].models
+    for product in (CHURN, ALLOWANCE):
+        for registered in models.store.all(product.key):
+            model = models.registry.model(product, registered.version, registered.manifest_digest)
+            assert (model.manifest["format"], model.manifest["declaration"]) == (1, None)
 
 
 @pytest.fixture

@@ -212,12 +212,28 @@ def test_where_the_active_version_does_not_fit_the_one_before_serves(services) -
     )
 
 
-@pytest.mark.parametrize("other", [{"product": "allowance"}, {"format": 3}])
-def test_a_manifest_of_another_product_or_format_is_refused(services, other) -> None:
+def test_a_manifest_names_its_declaration_and_formats(services) -> None:
+    model = load(services)
+    assert model.manifest["declaration"] == CHURN.digest
+    assert model.manifest["format"] == 2
+    assert model.manifest["formats"] == {ARRAYS: 1, TABLES: 1, EFFECTS: 1}
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"product": "allowance"}, "its manifest is of another product"),
+        ({"format": 3}, "its manifest has format 3, .*written by a newer release"),
+        ({"formats": {ARRAYS: 2}}, "forest.npz has format 2, .*written by a newer release"),
+        ({"formats": {"links.npz": 1}}, "links.npz has format 1, .*written by a newer release"),
+    ],
+    ids=["product", "format", "format of a file", "unknown file"],
+)
+def test_a_manifest_of_another_product_or_format_is_refused(services, other, reason) -> None:
     path = folder(services) / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | other))
     digest = registry_module.digest(path.read_bytes())
-    with pytest.raises(VersionRefused, match=r"Churn model v1 is refused: .*another format or product"):
+    with pytest.raises(VersionRefused, match=rf"Churn model v1 is refused: {reason}"):
         Registry(services.config.models).model(CHURN, "v1", digest)
 
 

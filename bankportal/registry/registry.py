@@ -2,6 +2,9 @@
 
 `<folder>/<product>/<version>/` holds `manifest.json`, `forest.npz`, and the arrays that explain its scores,
 `tables.npz` and `effects.npy`. A caller names the SHA-256 of the manifest; the manifest names those of the arrays.
+
+A manifest names its format and those of its files. A format that is read stays readable: its reader returns what a
+manifest of the present format would hold.
 """
 
 import hashlib
@@ -11,7 +14,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import numpy as np
 
 from bankportal.domain.errors import VersionRefused
 from bankportal.domain.products import Product
+from bankportal.explanation import tables
 from bankportal.explanation.effects import Effects
 from bankportal.explanation.explainer import Explainer
 from bankportal.explanation.tables import Tables
@@ -30,14 +34,16 @@ from bankportal.model.forest import Forest
 from bankportal.model.histograms import Histogram
 from bankportal.model.seen_ranges import SeenRanges
 
-FORMAT = 2
-FORMATS = {1, FORMAT}  # those that are read; a manifest of format 1 names no declaration
+FORMAT = 2  # the format that manifests are written in now
 MANIFEST = "manifest.json"
 ARRAYS = "forest.npz"
 TABLES = "tables.npz"
 EFFECTS = "effects.npy"
 FILES = (ARRAYS, TABLES, EFFECTS)
+# The format that each file is written in, and the only one that is read.
+FILE_FORMATS = {ARRAYS: 1, TABLES: tables.FORMAT, EFFECTS: 1}
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+NEWER = "which this release does not know: it was written by a newer release"
 Key = tuple[str, str, str]  # of the product, the version, and the SHA-256 of its manifest
 
 
@@ -104,6 +110,7 @@ class Registry:
         for name, content in files.items():
             _write_durably(temporary / name, content)
         manifest |= {"format": FORMAT, "files": {name: digest(content) for name, content in files.items()}}
+        manifest |= {"formats": FILE_FORMATS}
         while True:
             version = f"v{1 + max((int(name[1:]) for name in _versions(home) + registered), default=0)}"
             content = json.dumps(manifest | {"version": version}, indent=1, sort_keys=True, allow_nan=False).encode()
@@ -180,10 +187,17 @@ class Registry:
         )
 
     def _read_manifest(self, product: Product, version: str, manifest_digest: str) -> dict[str, Any]:
-        manifest = json.loads(self._read(product, version, MANIFEST, manifest_digest))
-        if manifest.get("format") not in FORMATS or manifest.get("product") != product.key:
-            raise refusal(product, version, "its manifest is of another format or product")
-        return manifest  # type: ignore[no-any-return]
+        stored = json.loads(self._read(product, version, MANIFEST, manifest_digest))
+        if stored.get("product") != product.key:
+            raise refusal(product, version, "its manifest is of another product")
+        read = READERS.get(stored.get("format"))
+        if read is None:
+            raise refusal(product, version, f"its manifest has format {stored.get('format')}, {NEWER}")
+        manifest = read(stored)
+        for name, file_format in manifest["formats"].items():
+            if FILE_FORMATS.get(name) != file_format:
+                raise refusal(product, version, f"{name} has format {file_format}, {NEWER}")
+        return manifest
 
     def _read(self, product: Product, version: str, name: str, expected: str) -> bytes:
         if not VERSION.fullmatch(version):
@@ -195,6 +209,19 @@ class Registry:
         if digest(content) != expected:
             raise refusal(product, version, f"{name} is not the file that was registered (its SHA-256 differs)")
         return content
+
+
+def _of_format_1(stored: dict[str, Any]) -> dict[str, Any]:
+    """Read a manifest of release 0.1.0, which names neither the declaration nor the formats of its files."""
+    return stored | {"declaration": None, "formats": {ARRAYS: 1, TABLES: 1, EFFECTS: 1}}
+
+
+def _of_format_2(stored: dict[str, Any]) -> dict[str, Any]:
+    return stored
+
+
+# The readers of each format of manifests: they return what a manifest of the present format holds.
+READERS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _of_format_1, 2: _of_format_2}
 
 
 def _from_manifest(
