@@ -35,7 +35,7 @@ def answers(services, raws):
     customers = [validate(ALLOWANCE, raw, Source.TYPED) for raw in raws]
     scores = model.forest.score(np.array([model.encoding.row(customer.scored) for customer in customers]))
     bands = [ALLOWANCE.band(score) for score in scores]
-    limits = [limit(customer, band, ALLOWANCE.policy) for customer, band in zip(customers, bands, strict=True)]
+    limits = [limit(customer, band) for customer, band in zip(customers, bands, strict=True)]
     return scores, bands, limits
 
 
