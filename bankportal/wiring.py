@@ -57,8 +57,8 @@ def build(config: Config) -> Services:
         scoring=Scoring(models, decisions),
         explaining=Explaining(models, declarations.portfolio),
         audit=Audit(Chain(database), models, recorded, jobs, storage),
-        batches=Batches(config, jobs, storage, models),
-        worker=Worker(config, jobs, storage, models),
+        batches=Batches(config, jobs, storage, models, declarations.portfolio),
+        worker=Worker(config, jobs, storage, models, declarations.portfolio),
     )
 
 

@@ -2,6 +2,7 @@
 
 from bankportal.domain.portfolio import shipped_portfolio
 from bankportal.domain.provenance import Door, Provenance
+from bankportal.resources import resource
 
 PRODUCTS = shipped_portfolio()
 CHURN, ALLOWANCE = PRODUCTS["churn"], PRODUCTS["allowance"]
@@ -20,3 +21,12 @@ NUM_OF_PRODUCTS = FACTORS["NumOfProducts"]
 REQUESTED_LIMIT = FACTORS["RequestedLimit"]
 TENURE = FACTORS["Tenure"]
 BY_PAGE = Provenance(Door.PAGE)
+
+
+def shipped_file(key: str, *edits: tuple[str, str]) -> bytes:
+    """Return a declaration file that the portal ships, with some texts replaced."""
+    text = (resource("declarations") / f"{key}.toml").read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text.encode()

@@ -7,14 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from sqlalchemy import update
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import Conflict, DataRefused, InvalidInput, NotFound, TooLarge
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.uploads import Batches
-from bankportal.store.tables import jobs
-from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN, shipped_file
 
 
 def repr_of_beginning(content: bytes) -> str:
@@ -85,7 +83,9 @@ def test_a_key_makes_receiving_safe_to_repeat(portal, bank_files) -> None:
 )
 def test_what_is_refused_leaves_nothing(services, content, error, says) -> None:
     config = replace(services.config, upload_megabytes=1)
-    batches = Batches(config, services.batches.store, services.batches.storage, services.models)
+    batches = Batches(
+        config, services.batches.store, services.batches.storage, services.models, services.batches.portfolio
+    )
     with pytest.raises(error, match=says):
         batches.receive(CHURN, "May.csv", io.BytesIO(content), provenance=BY_PAGE)
     assert batches.page(None, None, 5).items == []
@@ -308,9 +308,18 @@ def test_what_another_policy_answered_is_not_offered(services, bank_files) -> No
     done = finished(services, bank_files["allowance"], product=ALLOWANCE)
     again = services.batches.check(received(services, bank_files["allowance"], product=ALLOWANCE), done.mapping)
     assert services.batches.duplicate(again).id == done.id
-    with services.database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.number == done.number).values(policy_version="2025-01"))
+    services.declarations.apply({"policy.toml": shipped_file("card-limit", ("2026-11", "2027-01"))})
     assert services.batches.duplicate(again) is None
+
+
+def test_what_another_declaration_answered_is_not_offered(services, bank_files) -> None:
+    """Not by its words alone: the bands of the earlier batch are called otherwise."""
+    done = finished(services, bank_files["churn"])
+    services.declarations.apply({"churn.toml": shipped_file("churn", ("Moderate", "Wavering"))})
+    product = services.declarations.portfolio()["churn"]
+    again = services.batches.check(received(services, bank_files["churn"], product=product), done.mapping)
+    assert services.batches.duplicate(again) is None
+    assert finished(services, bank_files["churn"], product=product).summary.bands["Wavering"]
 
 
 def test_chunks_cover_the_file_whatever_its_rows_are(services, bank_files, tmp_path) -> None:
@@ -373,7 +382,11 @@ def test_progress_of_what_was_stopped_is_none(services, bank_files) -> None:
 def test_without_a_worker_no_time_is_left(services, bank_files) -> None:
     """A worker took up a chunk and is not heard of any more: nobody knows how long it takes from here."""
     batches = Batches(
-        replace(services.config, lease_seconds=0), services.batches.store, services.batches.storage, services.models
+        replace(services.config, lease_seconds=0),
+        services.batches.store,
+        services.batches.storage,
+        services.models,
+        services.batches.portfolio,
     )
     job = received(services, bank_files["churn"])
     batches.check(job, batches.suggestion(job).mapping, start=True)

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +20,7 @@ from tests.conftest import PATIENCE
 from tests.shipped import ALLOWANCE, CHURN
 
 LEASE = 1000  # seconds: no test takes so long
-ANSWERING = ScoringVersions("v1", "d" * 64, None)
+ANSWERING = ScoringVersions("v1", "d" * 64, CHURN)
 MAPPING = {"credit_score": "CreditScore"}
 GROUP = ProblemGroup("age", "Age", "too-low", "must be 18 or more", 2, (ProblemExample(3, "1"), ProblemExample(9, "2")))
 
@@ -113,7 +113,8 @@ def test_what_was_uploaded_is_what_is_recorded(store) -> None:
     job = store.add(sent, None)
     assert before <= job.at <= datetime.now(UTC)
     later = ("mapping", "checked", "started_at", "finished_at", "summary", "files")
-    assert vars(job) == vars(sent) | dict.fromkeys([*later, *vars(ANSWERING)]) | {
+    answering = ("model_version", "model_digest", "policy_version")
+    assert vars(job) == vars(sent) | dict.fromkeys([*later, *answering]) | {
         "number": job.number,
         "state": State.UPLOADED,
         "at": job.at,
@@ -126,9 +127,9 @@ def test_what_was_uploaded_is_what_is_recorded(store) -> None:
 
 def test_what_is_recorded_as_a_job_goes_on(store) -> None:
     """Each step's time, who answers, and an empty message where nothing is wrong."""
-    began, versions = datetime.now(UTC), ScoringVersions("v3", "e" * 64, "2026-11")
+    began, versions = datetime.now(UTC), ScoringVersions("v3", "e" * 64, CHURN)
     job = store.start(ready(store, 1), versions)
-    assert (job.message, job.model_version, job.model_digest, job.policy_version) == ("", *astuple(versions))
+    assert (job.message, job.model_version, job.model_digest, job.policy_version) == ("", "v3", "e" * 64, None)
     assert began <= job.started_at <= datetime.now(UTC)
     assert job.finished_at is None
     store.complete_score(store.claim("w", LEASE), 9, 1, {})
@@ -429,7 +430,7 @@ def test_cancelling_and_completing_at_once_never_lock_up(store) -> None:
 
 def test_starting_is_safe_to_repeat(store) -> None:
     job = scoring(store, 2)
-    again = store.start(job, ScoringVersions("v2", "e" * 64, None))
+    again = store.start(job, ScoringVersions("v2", "e" * 64, CHURN))
     assert (again.model_version, again.started_at) == (job.model_version, job.started_at)
     assert [store.claim("w", LEASE).place for _ in range(2)] == [0, 1]
 

@@ -1,6 +1,7 @@
 """The model versions: registering and activating them, and loading the one that serves."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -82,6 +83,17 @@ class Models:
                 self.registry.verify(product, active.version, active.manifest_digest)
             except VersionRefused as error:
                 return str(error)
+        return None
+
+    def misfit(self, product: Product) -> str | None:
+        """Return why the version activated last cannot score a declaration of a product; `None` where it can.
+
+        It is `None` as well where no version was activated, or its files were changed.
+        """
+        for active in self.store.activated(product.key)[:1]:
+            with suppress(VersionRefused):
+                if problems := self._problems(product, active):
+                    return str(refusal(product, active.version, "; ".join(problems)))
         return None
 
     def _report(self, reason: str) -> None:

@@ -74,11 +74,16 @@ class Upload:
 
 @dataclass(frozen=True)
 class ScoringVersions:
-    """Who answers a job's rows."""
+    """Who scores a job's rows: a model version, and the policy of `product`, under whose declarations they are."""
 
     model_version: str
     model_digest: str
-    policy_version: str | None
+    product: Product
+
+    @property
+    def policy_version(self) -> str | None:
+        """The version of the product's policy; `None` where it has none."""
+        return self.product.policy.version if self.product.policy else None
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,14 @@ class JobStore:
                 raise Conflict(f"This file is {job.state.value}: only a checked file can be scored.")
             if not job.checked.good:
                 raise Conflict(NOTHING_TO_SCORE)
-            _start(connection, job.number, versions)
+            self._start(connection, job.number, versions)
             return self._job(connection, jobs.c.number == job.number)
+
+    def _start(self, connection: Connection, number: int, versions: ScoringVersions) -> None:
+        values = self.declarations.numbers_of(versions.product) | {"policy_version": versions.policy_version}
+        values |= {"model_version": versions.model_version, "model_digest": versions.model_digest}
+        _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **values)
+        connection.execute(update(chunks).where(*_held(number)).values(state=WAITING))
 
     def cancel(self, job: Job) -> Job:
         """Stop a job for good; return it unchanged where it is at rest."""
@@ -308,7 +319,7 @@ class JobStore:
             add = [_new_chunk(chunk.job_number, Stage.SCORE, place, HELD, span) for place, span in enumerate(spans)]
             connection.execute(insert(chunks), add)
             if versions and checked.good:
-                _start(connection, chunk.job_number, versions)
+                self._start(connection, chunk.job_number, versions)
 
     def complete_score(
         self, chunk: Chunk, scored: int, rejected: int, files: Mapping[str, str], *, quarantined: bool = False
@@ -397,10 +408,8 @@ def _check_anew(connection: Connection, job: Job, mapping: Mapping[str, str], *,
     connection.execute(insert(chunks), [_new_chunk(job.number, Stage.CHECK, 0, WAITING)])
 
 
-def _start(connection: Connection, number: int, versions: ScoringVersions) -> None:
-    _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **asdict(versions))
-    held = (chunks.c.job_number == number, chunks.c.state == HELD)
-    connection.execute(update(chunks).where(*held).values(state=WAITING))
+def _held(number: int) -> tuple[ColumnElement[bool], ...]:
+    return chunks.c.job_number == number, chunks.c.state == HELD
 
 
 def _end(connection: Connection, number: int, state: State, message: str) -> None:

@@ -5,9 +5,9 @@ import json
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +20,9 @@ from bankportal.data.blocks import Layout, blocks, claims
 from bankportal.data.blocks import layout as read_layout
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, Job, Progress, Span, State
 from bankportal.domain.constraints import Source
-from bankportal.domain.errors import DataRefused, FieldProblem, InvalidInput, NoActiveModel, NotFound
+from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, NoActiveModel, NotFound
 from bankportal.domain.outcome import Outcome, Reason
+from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.products import Product
 from bankportal.domain.provenance import Provenance
 from bankportal.domain.schema import MAX_QUOTED, Customer, validate
@@ -29,9 +30,10 @@ from bankportal.registry.registry import LoadedModel
 from bankportal.services.batches.chunks import NO_REASON, RULE, answer_columns, begins_with, cells_of, customer_key
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.batches.results import Filter, Results, SortKey
+from bankportal.services.batches.starting import scoring_versions
 from bankportal.services.models import Models
 from bankportal.services.scoring import outcome_of
-from bankportal.store.jobs import JobStore, ScoringVersions, Upload
+from bankportal.store.jobs import JobStore, Upload
 from bankportal.store.storage import Storage, Stored
 
 MAX_NAME_LENGTH = 255
@@ -94,8 +96,12 @@ class ScoredRows:
 class Batches:
     """The operations on batch uploads."""
 
-    def __init__(self, config: Config, store: JobStore, storage: Storage, models: Models):
+    def __init__(
+        self, config: Config, store: JobStore, storage: Storage, models: Models, portfolio: Callable[[], Portfolio]
+    ):
+        """`portfolio` returns the products that are in force, under which jobs are started."""
         self.config = config
+        self.portfolio = portfolio
         self.store = store
         self.storage = storage
         self.models = models
@@ -190,13 +196,14 @@ class Batches:
             self.storage.remove(job.id)
 
     def start(self, job: Job) -> Job:
-        """Start scoring a checked job with the active model; a job that was started is returned as it is.
+        """Start scoring a checked job with the active model and the policy in force; return a started one as it is.
 
-        Raises `Conflict` in any other state, `NoActiveModel` where no model can score.
+        Raises `Conflict` in any other state, and where its product was withdrawn or declared anew in such a way that
+        what is active now does not go with it; `NoActiveModel` where no model can score.
         """
         if job.state in {State.SCORING, State.DONE}:
             return job
-        return self.store.start(job, scoring_versions(self.models, job.product))
+        return self.store.start(job, scoring_versions(self.models, self.portfolio(), job))
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job; nothing that was scored is kept. A job that has ended is returned as it is."""
@@ -206,18 +213,25 @@ class Batches:
         return job
 
     def duplicate(self, job: Job) -> Job | None:
-        """Return a finished job with the same file, mapping, model version and policy as this one would have."""
+        """Return a finished job with the same file and mapping and the same answers as this one has or would have.
+
+        They have the same answers by the same model version, declaration of the product, and policy.
+        """
         if job.mapping is None:
             return None
         try:
-            active = scoring_versions(self.models, job.product)
-        except NoActiveModel:
+            answers = _answers(job) if job.model_digest else _answers(self._started(job))
+        except (NoActiveModel, Conflict):
             return None
-        versions = (job.model_digest or active.model_digest, job.policy_version or active.policy_version)
         for finished in self.store.finished_like(job):
-            if (finished.mapping, finished.model_digest, finished.policy_version) == (dict(job.mapping), *versions):
+            if (finished.mapping, _answers(finished)) == (dict(job.mapping), answers):
                 return finished
         return None
+
+    def _started(self, job: Job) -> Job:
+        """Return what a job would be if it were started now."""
+        versions = scoring_versions(self.models, self.portfolio(), job)
+        return replace(job, model_digest=versions.model_digest, product=versions.product)
 
     def progress(self, job: Job) -> Progress:
         """Return how far a job is."""
@@ -375,10 +389,10 @@ def upload_limit(config: Config) -> str:
     )
 
 
-def scoring_versions(models: Models, product: Product) -> ScoringVersions:
-    """Return the active model version and the policy version; `NoActiveModel` where no model can score."""
-    model = models.serving(product)
-    return ScoringVersions(model.version, model.manifest_digest, product.policy.version if product.policy else None)
+def _answers(job: Job) -> tuple[str | None, ...]:
+    """Return the digests of what gives a job its answers: model version, product and policy."""
+    policy = job.product.policy
+    return job.model_digest, job.product.digest, policy.digest if policy else None
 
 
 def _digest(text: str) -> str:

@@ -17,12 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from bankportal.config import Config
 from bankportal.data.blocks import Layout, blocks
 from bankportal.domain.batch import REJECTS, Chunk, Job, Stage, State
-from bankportal.domain.errors import DataRefused, NoActiveModel, PortalError, VersionRefused
+from bankportal.domain.errors import Conflict, DataRefused, NoActiveModel, PortalError, VersionRefused
+from bankportal.domain.portfolio import Portfolio
 from bankportal.services.batches.checking import BLOCK_ROWS, check
 from bankportal.services.batches.chunks import Part, score_block, work_of
 from bankportal.services.batches.isolated_run import crashes_the_worker
 from bankportal.services.batches.parts import NOT_UPLOADED, FilesChanged, join, quarantined_part, write_part
-from bankportal.services.batches.uploads import scoring_versions
+from bankportal.services.batches.starting import scoring_versions
 from bankportal.services.models import Models
 from bankportal.store.jobs import JobStore, LeaseLost, ScoringVersions
 from bankportal.store.storage import Storage, file_digest
@@ -105,8 +106,12 @@ class Lease:
 class Worker:
     """One process's worker."""
 
-    def __init__(self, config: Config, store: JobStore, storage: Storage, models: Models):
+    def __init__(
+        self, config: Config, store: JobStore, storage: Storage, models: Models, portfolio: Callable[[], Portfolio]
+    ):
+        """`portfolio` returns the products that are in force, under which jobs are started."""
         self.config = config
+        self.portfolio = portfolio
         self.store = store
         self.storage = storage
         self.models = models
@@ -222,10 +227,10 @@ class Worker:
         self.store.complete_check(chunk, survey.checked, survey.spans, {name: survey.rejects_digest}, versions)
 
     def _scoring_versions(self, job: Job) -> ScoringVersions | None:
-        """Return the versions for a job that starts by itself; without a model, `None`: it waits to be started."""
+        """Return the versions for a job that starts by itself; `None` where it cannot: it waits to be started."""
         try:
-            return scoring_versions(self.models, job.product)
-        except NoActiveModel as error:
+            return scoring_versions(self.models, self.portfolio(), job)
+        except (NoActiveModel, Conflict) as error:
             log.error("job not started", worker=self.name, job=job.id, why=str(error))
             return None
 
