@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from bankportal.config import load
 from bankportal.data.reading import read
 from bankportal.domain.constraints import Source, Text
 from bankportal.domain.factors import Factor
+from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
 from bankportal.store.migrate import upgrade
@@ -208,7 +210,7 @@ def costs(portal: wiring.Services) -> str:
 
     def record(turn: int) -> None:
         mine = [f"{turn:032}{number:032}" for number in range(GROUP)]
-        portal.decisions.record_all(list(zip(sound, outcomes, mine, strict=False)))
+        portal.decisions.record_all(list(zip(sound, outcomes, mine, repeat(Provenance(Door.API)), strict=False)))
 
     steps: dict[str, Callable[[int], object]] = {
         "read and check": lambda _: [

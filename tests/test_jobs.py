@@ -17,7 +17,7 @@ from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import Finished, JobStore, LeaseLost, Pace, ScoringVersions, Upload
 from bankportal.store.tables import chunks, jobs
 from tests.conftest import PATIENCE
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 LEASE = 1000  # seconds: no test takes so long
 ANSWERING = ScoringVersions("v1", "d" * 64, CHURN)
@@ -31,7 +31,7 @@ def store(database) -> JobStore:
 
 
 def upload(digest: str = "a") -> Upload:
-    return Upload(new_id(), CHURN, "May.csv", digest * 64, 1000, "b" * 64, {"delimiter": ","})
+    return Upload(new_id(), CHURN, "May.csv", digest * 64, 1000, "b" * 64, {"delimiter": ","}, BY_PAGE)
 
 
 def spans(count: int, rows: int = 10) -> list[Span]:

@@ -168,7 +168,7 @@ def test_one_that_cannot_be_stored_does_not_take_others_along(database, customer
 
     def record(number: int) -> str:
         try:
-            return decisions.record(bad if number == 7 else customer, outcome, f"{number:064}").id
+            return decisions.record(bad if number == 7 else customer, outcome, f"{number:064}", BY_PAGE).id
         except (StatementError, TypeError):
             return "failed"
 
@@ -195,7 +195,7 @@ def test_nobody_is_answered_before_the_commit(database, customer, outcome) -> No
     other = Database(database.url)
 
     def look(number: int) -> None:
-        made = decisions.record(customer, outcome, f"{number:064}")
+        made = decisions.record(customer, outcome, f"{number:064}", BY_PAGE)
         with other.read() as connection:
             seen.append(connection.scalar(select(func.count()).select_from(table).where(table.c.id == made.id)))
 
@@ -213,21 +213,21 @@ def test_a_commit_that_fails_answers_nobody(database, customer, outcome) -> None
 
     event.listen(database.engine, "commit", fail)
     with ThreadPoolExecutor(8) as pool:
-        made = [pool.submit(decisions.record, customer, outcome, f"{number:064}") for number in range(8)]
+        made = [pool.submit(decisions.record, customer, outcome, f"{number:064}", BY_PAGE) for number in range(8)]
     assert all(isinstance(each.exception(), OperationalError) for each in made)
     event.remove(database.engine, "commit", fail)
     assert decisions.latest() == []
-    assert decisions.record(customer, outcome, "0" * 64)
+    assert decisions.record(customer, outcome, "0" * 64, BY_PAGE)
 
 
 def test_numbers_are_never_used_again(database, customer, outcome) -> None:
     decisions = Decisions(database, DeclarationStore(database))
-    first = decisions.record(customer, outcome, "0" * 64)
+    first = decisions.record(customer, outcome, "0" * 64, BY_PAGE)
     with database.write() as connection:
         (number,) = connection.scalars(select(table.c.number).where(table.c.id == first.id))
         for name in ("receipts", "protected_values", "decisions"):
             connection.exec_driver_sql(f"DELETE FROM {name}")
-    again = decisions.record(customer, outcome, "1" * 64)
+    again = decisions.record(customer, outcome, "1" * 64, BY_PAGE)
     with database.read() as connection:
         assert connection.scalar(select(table.c.number).where(table.c.id == again.id)) == number + 1
 

@@ -23,7 +23,7 @@ from bankportal.store.migrate import upgrade
 from bankportal.store.sessions import Database
 from bankportal.store.tables import metadata
 from bankportal.store.versions import NOTICED_WITHIN, Versions
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 
 def without_protected(decision):
@@ -43,7 +43,7 @@ def outcome(services, customer):
 
 def test_it_works(database, customer, outcome) -> None:
     decisions = Decisions(database, DeclarationStore(database))
-    recorded = decisions.record(customer, outcome, "a" * 64)
+    recorded = decisions.record(customer, outcome, "a" * 64, BY_PAGE)
     assert decisions.get(recorded.id) == without_protected(recorded)
     link = list(Chain(database).links())[-1]
     assert decision_from(link.record, ALLOWANCE, link.record["protected"]) == recorded
@@ -55,13 +55,13 @@ def test_migrations_make_the_declared_tables(database) -> None:
 
 
 def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
-    recorded = Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64)
+    recorded = Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64, BY_PAGE)
     upgrade(database)
     assert Decisions(database, DeclarationStore(database)).get(recorded.id) == without_protected(recorded)
 
 
 def test_protected_values_stand_apart(database, customer, outcome) -> None:
-    Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64)
+    Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64, BY_PAGE)
     with database.engine.connect() as connection:
         row = connection.execute(text("SELECT * FROM decisions")).mappings().one()
         protected = connection.execute(text("SELECT * FROM protected_values")).mappings().one()
@@ -74,7 +74,7 @@ def test_one_submission_is_one_decision_however_many_send_it(database, customer,
     decisions = Decisions(database, DeclarationStore(database))
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(decisions.record(customer, outcome, "b" * 64).id))
+        threading.Thread(target=lambda: found.append(decisions.record(customer, outcome, "b" * 64, BY_PAGE).id))
         for _ in range(10)
     ]
     for thread in threads:
@@ -93,7 +93,7 @@ def test_decisions_without_a_limit_are_counted_as_that(database, customer, outco
     ineligible = replace(declined, band=ALLOWANCE.band_named("Ineligible"))
     older = replace(ineligible, limit=None)
     for number, each in enumerate((granted, standard, standard, declined, ineligible, older)):
-        decisions.record(customer, each, f"{number:064}")
+        decisions.record(customer, each, f"{number:064}", BY_PAGE)
     assert decisions.counts()["allowance"] == {"No limit": 3, "Standard": 2, "Elite": 1}
 
 
@@ -114,7 +114,7 @@ def test_decisions_without_a_limit_are_counted_from_their_index(tmp_path, migrat
 
 def test_pages_hold_every_decision_once_newest_first(database, customer, outcome) -> None:
     decisions = Decisions(database, DeclarationStore(database))
-    recorded = [decisions.record(customer, outcome, f"{number:064}").id for number in range(7)]
+    recorded = [decisions.record(customer, outcome, f"{number:064}", BY_PAGE).id for number in range(7)]
     seen, before = [], None
     while True:
         page = decisions.page("allowance", before, 3)
@@ -130,7 +130,7 @@ def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch
     """What fails after the decision's row takes the row with it."""
     monkeypatch.setattr("bankportal.store.decisions._NEW_PROTECTED", None)
     with pytest.raises(Exception, match=r"."):
-        Decisions(database, DeclarationStore(database)).record(customer, outcome, "c" * 64)
+        Decisions(database, DeclarationStore(database)).record(customer, outcome, "c" * 64, BY_PAGE)
     monkeypatch.undo()
     assert Decisions(database, DeclarationStore(database)).latest() == []
 
@@ -205,7 +205,7 @@ def test_sqlite_waits_for_the_disk(tmp_path) -> None:
 def test_churn_has_no_limit(database, services, examples) -> None:
     customer = validate(CHURN, examples["churn"], Source.TEXT)
     recorded = Decisions(database, DeclarationStore(database)).record(
-        customer, services.scoring.score(customer), "d" * 64
+        customer, services.scoring.score(customer), "d" * 64, BY_PAGE
     )
     again = Decisions(database, DeclarationStore(database)).get(recorded.id)
     assert again.outcome.limit is None

@@ -24,8 +24,6 @@ from bankportal.store.receipts import PLACE, add_decisions
 from bankportal.store.sessions import Database
 from bankportal.store.tables import WITHOUT_LIMIT, decisions, protected_values, receipts
 
-UNTIL = Provenance(Door.PAGE)  # until every door says so
-
 
 @dataclass(frozen=True)
 class DecisionPage:
@@ -64,20 +62,18 @@ class Decisions:
             row = connection.execute(_read().where(decisions.c.submission == submission)).first()
         return self._decision(row) if row else None
 
-    def record(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance = UNTIL) -> Decision:
+    def record(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> Decision:
         """Record the decision and return it; return the earlier one where the submission was recorded before.
 
         Returns after the commit. Raises `Conflict` where the product's declaration was never applied.
         """
         return self.record_all([(customer, outcome, submission, provenance)])[0]
 
-    def record_all(self, answered: Sequence[tuple[Any, ...]]) -> list[Decision]:
+    def record_all(self, answered: Sequence[tuple[Customer, Outcome, str, Provenance]]) -> list[Decision]:
         """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
         return self._write([self._new(*each) for each in answered]) if answered else []
 
-    def _new(
-        self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance = UNTIL
-    ) -> _NewDecision:
+    def _new(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> _NewDecision:
         decision = Decision(new_id(), datetime.now(UTC), customer, outcome, provenance)
         return _NewDecision(decision, submission, secrets.token_hex(16), self.declarations.numbers_of(outcome.product))
 

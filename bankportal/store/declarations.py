@@ -4,7 +4,6 @@ The table is append-only. Which declarations are in force is read from the event
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +79,6 @@ class DeclarationStore:
         self.database = database
         self._products: dict[tuple[str, int | None, int | None], Product] = {}
         self._numbers: dict[tuple[Kind, str, str], int] = {}
-        self._lock = threading.RLock()
 
     # What old and new decisions stand on
 
@@ -100,7 +98,7 @@ class DeclarationStore:
         known = self._products.get((key, product_number, policy_number))
         if known is not None:
             return known
-        with self._reading(connection) as open_connection, self._lock:
+        with self._reading(connection) as open_connection:
             return self._product(open_connection, key, product_number, policy_number)
 
     def product_of(self, record: Record, connection: Connection | None = None) -> Product:

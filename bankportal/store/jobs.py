@@ -36,7 +36,7 @@ from bankportal.domain.ids import is_id
 from bankportal.domain.products import Product
 from bankportal.domain.provenance import Provenance
 from bankportal.domain.receipt import Record
-from bankportal.store.decisions import UNTIL, provenance_from
+from bankportal.store.decisions import provenance_from
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.receipts import add_batch
 from bankportal.store.sessions import Database
@@ -69,7 +69,7 @@ class Upload:
     input_bytes: int
     header_digest: str
     layout: Mapping[str, Any]
-    provenance: Provenance = UNTIL
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
