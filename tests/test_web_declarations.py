@@ -4,18 +4,20 @@ import io
 import json
 import re
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
+from bankportal import wiring
 from bankportal.domain.canonical import canonical
 from bankportal.domain.declaration import Declaration, Kind, product_from
 from bankportal.domain.portfolio import Portfolio
-from bankportal.services.declarations import Declarations
+from bankportal.services.declarations import NOTICED_WITHIN, Declarations
 from bankportal.store.declarations import Origin
 from bankportal.web import live
 from tests.conftest import make_app, write_csv
-from tests.home_equity import DECLARED, EXAMPLE, HOME_EQUITY, columns, train_home_equity
+from tests.home_equity import DECLARED, EXAMPLE, FILES, HOME_EQUITY, columns, train_home_equity
 from tests.shipped import ALLOWANCE, CHURN
 from tests.test_web_decisions import text_of
 
@@ -46,6 +48,14 @@ def record(app, *declarations) -> None:
     with store.changing() as connection:
         for declaration in declarations:
             store.apply(connection, declaration, Origin.BANK, "system")
+
+
+@pytest.fixture(scope="module")
+def home_equity_model(tmp_path_factory):
+    return train_home_equity(tmp_path_factory.mktemp("home-equity"))
+
+
+YES = {"HasCrCard": "1", "IsActiveMember": "1"}
 
 
 @pytest.fixture
@@ -213,12 +223,32 @@ def test_the_pages_under_fastapi_follow_as_well(config, in_force) -> None:
         assert "Allowance was withdrawn" in client.get("/allowance/", headers=browser).text
 
 
+def test_a_running_portal_notices_what_another_process_applies(config, home_equity_model) -> None:
+    app = make_app(config, csrf=False)
+    client, other = app.test_client(), wiring.build(config)
+    location = client.post("/allowance/", data=EXAMPLE | {"Tenure": "5", "Balance": "10", "NumOfProducts": "1"} | YES)
+    assert client.get("/home-equity/").status_code == 404
+    other.declarations.apply({path.name: path.read_bytes() for path in FILES})
+    other.models.add(home_equity_model)
+    other.declarations.withdraw("allowance")
+    applied = time.monotonic()
+    while client.get("/home-equity/").status_code == 404:
+        assert time.monotonic() < applied + 2 * NOTICED_WITHIN
+        time.sleep(0.02)
+    assert client.post("/home-equity/", data=EXAMPLE).status_code == 303
+    assert "Allowance was withdrawn" in client.get("/allowance/").text
+    assert "Withdrawn" in client.get("/").text
+    stands = text_of(client.get(location.headers["Location"]).text)
+    assert f"Declaration {ALLOWANCE.digest[:12]} withdrawn, applied" in stands
+    other.declarations.withdraw("home-equity")
+    while client.get("/home-equity/").status_code == 200:
+        time.sleep(0.02)
+    assert "Home equity was withdrawn" in client.get("/home-equity/").text
+    other.database.close()
+    app.extensions["bankportal"].database.close()
+
+
 # --- a bank's own product ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def home_equity_model(tmp_path_factory):
-    return train_home_equity(tmp_path_factory.mktemp("home-equity"))
 
 
 @pytest.fixture

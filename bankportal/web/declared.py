@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from bankportal.domain.declaration import Kind
+from bankportal.domain.errors import NotFound
 from bankportal.domain.products import Product
 from bankportal.web.current import portfolio, services
 from bankportal.web.drawings.bars import factors_by_name
@@ -23,11 +23,19 @@ class Standing:
 
 def standing(product: Product) -> Standing:
     """Return what a product of a decision or batch stands on, in the words of its page."""
-    history = services().decisions.declarations.history(Kind.PRODUCT, product.key)
-    at = next((change.at for change in reversed(history) if change.applied and change.digest == product.digest), None)
+    at = applied_at(product)
     if is_in_force(product):
         return Standing(product.digest, at, "in force")
     return Standing(product.digest, at, "an earlier declaration" if product.key in portfolio() else "withdrawn")
+
+
+def applied_at(product: Product) -> datetime | None:
+    """Return when a product's declaration was first applied; `None` where that is not recorded."""
+    try:
+        history = services().declarations.history(product.key)
+    except NotFound:
+        return None
+    return next((change.at for change in reversed(history) if change.applied and change.digest == product.digest), None)
 
 
 def is_in_force(product: Product) -> bool:
