@@ -11,14 +11,14 @@ import pytest
 
 from bankportal import wiring
 from bankportal.domain.canonical import canonical
-from bankportal.domain.declaration import Declaration, Kind, product_from
+from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
 from bankportal.domain.portfolio import Portfolio
 from bankportal.services.declarations import NOTICED_WITHIN, Declarations
 from bankportal.store.declarations import Origin
 from bankportal.web import live
 from tests.conftest import make_app, write_csv
 from tests.home_equity import DECLARED, EXAMPLE, FILES, HOME_EQUITY, columns, train_home_equity
-from tests.shipped import ALLOWANCE, CHURN
+from tests.shipped import ALLOWANCE, CARD_LIMIT_POLICY, CHURN
 from tests.test_web_decisions import text_of
 
 
@@ -55,6 +55,7 @@ def home_equity_model(tmp_path_factory):
     return train_home_equity(tmp_path_factory.mktemp("home-equity"))
 
 
+OTHER_SENTENCES = {name: f"Otherwise: {words}" for name, words in CARD_LIMIT_POLICY.sentences.items()}
 YES = {"HasCrCard": "1", "IsActiveMember": "1"}
 
 
@@ -373,3 +374,23 @@ def test_a_decision_says_which_declaration_it_stands_on(app, client, in_force, e
     assert "stands on an earlier declaration" in again.text
     in_force(ALLOWANCE, withdrawn=[renamed])
     assert f"Declaration {CHURN.digest[:12]} withdrawn" in text_of(client.get(location).text)
+
+
+def test_an_old_limit_is_explained_by_its_own_policy(app, client, in_force, examples) -> None:
+    unknown = examples["allowance"] | {"MonthlyObligations": "", "RequestedLimit": "90000"}
+    location = client.post("/allowance/", data=unknown).headers["Location"]
+    pages = [client.get(f"{location}{path}").text for path in ("", "/letter")]
+    share = {"version": "2027-1", "unknown_obligations_share": 0.3, "sentences": OTHER_SENTENCES}
+    stricter = policy_from(canonical(json.loads(CARD_LIMIT_POLICY.text) | share))
+    changed = product_from(ALLOWANCE.text, stricter)
+    record(app, Declaration(Kind.POLICY, stricter.key, stricter.text))
+    in_force(CHURN, changed)
+    for path, before in zip(("", "/letter"), pages, strict=True):
+        now = text_of(client.get(f"{location}{path}").text)
+        assert now == text_of(before).replace(" in force,", " an earlier declaration,")
+    assert "25% of the monthly salary was assumed" in text_of(pages[0])
+    later = client.post("/allowance/", data=unknown).headers["Location"]
+    assert "30% of the monthly salary was assumed" in text_of(client.get(later).text)
+    in_force(CHURN, withdrawn=[changed])
+    assert "25% of the monthly salary was assumed" in text_of(client.get(location).text)
+    assert "30% of the monthly salary was assumed" in text_of(client.get(later).text)
