@@ -205,7 +205,7 @@ def test_two_at_once_are_one_after_the_other(bank, beside) -> None:
 
 def test_several_processes_adopt_at_once(portal) -> None:
     others = [wiring.build(portal.config) for _ in range(3)]
-    threads = [threading.Thread(target=wiring.upgrade, args=(each,)) for each in (portal, *others)]
+    threads = [threading.Thread(target=each.declarations.adopt) for each in (portal, *others)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 
 from bankportal.cli.common import EXISTING, console, reported, services
-from bankportal.domain.declaration import Declaration
+from bankportal.domain.declaration import Declaration, Kind, needs_new_model
 from bankportal.services.declaration_text import differences
 from bankportal.services.declarations import DIGEST_SHOWN, Change, Declarations, Plan
 
@@ -71,6 +71,9 @@ def diff(before: str, after: str) -> None:
     lines = differences(one.content, other.content)
     for line in lines or ["Nothing differs."]:
         click.echo(line)
+    if one.kind is other.kind is Kind.PRODUCT:
+        for why in needs_new_model(portal.product(one), portal.product(other)):
+            click.echo(f"A new model is needed: {why}.")
 
 
 @declarations.command()
