@@ -379,21 +379,17 @@ def test_every_problem_is_named_at_once() -> None:
     assert len(problems) == 11, "one each, and nothing that follows from another"
 
 
+def test_factors_that_there_are_not_are_one_problem() -> None:
+    (problem,) = problems_of(edited(PRODUCT, 'shared = "factors"', 'shared = "fators"'))
+    assert str(problem) == 'home-equity.toml, shared: "fators" is the key of no shared factors; there are: factors.'
+
+
 def test_a_key_is_declared_once() -> None:
     (problem,) = problems_of(FILES | {"again.toml": FILES[POLICY]})
     assert str(problem) in {
         f'{one}, key: "equity-limit" is declared by {other} as well.'
         for one, other in [("again.toml", POLICY), (POLICY, "again.toml")]
     }
-
-
-def test_other_rules_need_another_version() -> None:
-    in_force = [*shipped(), *read(FILES)]
-    files = {POLICY: TEXTS[POLICY].replace("step = 100", "step = 50").encode()}
-    (problem,) = problems_of(files, in_force)
-    assert (problem.key, problem.stands) == ("version", '"2026-1"')
-    assert read({POLICY: files[POLICY].replace(b"2026-1", b"2026-2")}, in_force)
-    assert read({POLICY: TEXTS[POLICY].replace("sets this loan", "sets the loan").encode()}, in_force)
 
 
 def test_a_product_in_force_is_not_left_without_what_it_needs() -> None:

@@ -64,8 +64,8 @@ SCORED_ROLES = ("required", "optional")
 MAX_FACTORS = 200
 
 
-def policy_problems(content: Content, before: Tables | None) -> Iterator[DeclarationProblem]:
-    """Yield what is wrong with a policy by itself; `before` is the policy of its key that is in force."""
+def policy_problems(content: Content) -> Iterator[DeclarationProblem]:
+    """Yield what is wrong with a policy by itself."""
     policy = content.tables
     shares = policy["living_share"], policy["unknown_obligations_share"]
     if None not in shares and sum(shares) >= 1:
@@ -85,14 +85,6 @@ def policy_problems(content: Content, before: Tables | None) -> Iterator[Declara
     for key, name in reads.items():
         if names.count(name) > 1:
             yield _problem(content, ("factors",), key, name, "is read twice; each must be a factor of its own")
-    if before and before["version"] == policy["version"] and _rules(before) != _rules(policy) and not content.unfitting:
-        message = "is the version in force, which has other rules: other rules need another version"
-        yield _problem(content, (), "version", policy["version"], message)
-
-
-def _rules(policy: Tables) -> Tables:
-    """Return what of a policy is no words."""
-    return {key: value for key, value in policy.items() if key not in {"rules", "sentences"}}
 
 
 def _unknown_amounts(sentence: str) -> str:

@@ -1,7 +1,7 @@
 """Declaration files: from TOML to the declarations that are recorded, or to all that is wrong with them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -47,27 +47,32 @@ def _read(
     problems: list[DeclarationProblem] = []
     contents = [content for name, text in files.items() if (content := opened(name, text, problems))]
     problems += _twice(contents)
-    before: Known = {(each.kind.value, each.key): each.content for each in (*fallback, *in_force)}
-    known = before | {(each.kind, each.key): each.tables for each in contents if each.key}
     for content in contents:
-        if content.kind == "policy":
-            problems += policy_problems(content, before.get(("policy", content.key or "")))
-        else:
-            problems += factor_problems(content)
-    products = [content for content in contents if content.kind == "product"]
-    changed = {(each.kind, each.key): each.file for each in contents}
-    products += [
-        Content(file, "product", _as_filed(each.content))
-        for each in in_force
-        if each.kind is Kind.PRODUCT and ("product", each.key) not in changed
-        if (file := _changed_by(each.content, changed))
+        problems += policy_problems(content) if content.kind == "policy" else factor_problems(content)
+    known: Known = {(each.kind.value, each.key): each.content for each in (*fallback, *in_force)}
+    known |= {(each.kind, each.key): each.tables for each in contents if each.key}
+    tables = [
+        _whole(content, known, problems) if content.kind == "product" else content.tables
+        for content in (*contents, *_affected(in_force, contents))
     ]
-    whole = {id(product.tables): _whole(product, known, problems, changed) for product in products}
     if problems:
         raise DeclarationRefused(problems)
-    tables = [whole.get(id(each.tables), each.tables) for each in contents]
-    tables += [whole[id(each.tables)] for each in products if ("product", each.key) not in changed]
     return tuple(Declaration(Kind(each["kind"]), each["key"], canonical(each)) for each in tables)
+
+
+def _affected(in_force: Iterable[Declaration], contents: Iterable[Content]) -> Iterator[Content]:
+    """Yield the products in force whose policy or shared factors the files declare anew, as their own files had them.
+
+    Each goes by the name of the file that changes it.
+    """
+    files = {(content.kind, content.key): content.file for content in contents}
+    for each in in_force:
+        if each.kind is Kind.PRODUCT and ("product", each.key) not in files:
+            product = each.content
+            file = files.get(("factors", product["shared"])) or files.get(("policy", product["policy"]))
+            if file:
+                own = {name: product["factors"][name] for name in product["own"]}
+                yield Content(file, "product", {**product, "factors": own}, in_force=True)
 
 
 def _twice(contents: list[Content]) -> Iterable[DeclarationProblem]:
@@ -78,38 +83,24 @@ def _twice(contents: list[Content]) -> Iterable[DeclarationProblem]:
             yield DeclarationProblem(content.file, "", "key", f'"{content.key}"', message)
 
 
-def _as_filed(product: Tables) -> dict[str, Any]:
-    """Return a recorded product as its file had it: with its own factors only."""
-    return {**product, "factors": {name: product["factors"][name] for name in product["own"]}}
-
-
-def _changed_by(product: Tables, changed: Mapping[tuple[str, str | None], str]) -> str | None:
-    """Return the file that changes the policy or the shared factors of a product; `None` if none does."""
-    return changed.get(("factors", product["shared"])) or changed.get(("policy", product["policy"]))
-
-
-def _whole(
-    product: Content, known: Known, problems: list[DeclarationProblem], changed: Mapping[tuple[str, str | None], str]
-) -> dict[str, Any]:
+def _whole(product: Content, known: Known, problems: list[DeclarationProblem]) -> dict[str, Any]:
     """Return a product with the shared factors written into it, and add what is wrong with it to the problems."""
     tables = product.tables
-    shared: Tables = {}
-    found: list[DeclarationProblem] = []
-    if tables["shared"] is not None:
-        if ("factors", tables["shared"]) in known:
-            shared = known["factors", tables["shared"]]["factors"] or {}
-        else:
-            there = ", ".join(sorted(key for kind, key in known if kind == "factors")) or "none"
-            message = f"is the key of no shared factors; there are: {there}"
-            found.append(DeclarationProblem(product.file, "", "shared", f'"{tables["shared"]}"', message))
+    wrong: list[DeclarationProblem] = []
+    if tables["shared"] is not None and ("factors", tables["shared"]) not in known:
+        there = ", ".join(sorted(key for kind, key in known if kind == "factors")) or "none"
+        message = f"is the key of no shared factors; there are: {there}"
+        wrong.append(DeclarationProblem(product.file, "", "shared", f'"{tables["shared"]}"', message))
+        product = replace(product, unfitting=product.unfitting | {("", "shared")})  # no factor of them is missed
+    shared = known.get(("factors", tables["shared"] or ""), {}).get("factors") or {}
     own = tables["factors"] or {}
     factors = {**shared, **own}
     policies = [key for kind, key in known if kind == "policy"]
-    found += product_problems(product, factors, policies, known.get(("policy", tables["policy"] or "")))
-    if ("product", product.key) not in changed:
+    wrong += product_problems(product, factors, policies, known.get(("policy", tables["policy"] or "")))
+    if product.in_force:
         place = f"the product {product.key}, which is in force"
-        found = [replace(each, table=", ".join(filter(None, (place, each.table)))) for each in found]
-    problems += found
+        wrong = [replace(each, table=", ".join(filter(None, (place, each.table)))) for each in wrong]
+    problems += wrong
     used = dict.fromkeys(name for _, name in roles_of(tables))
     written = {name: _in_currency(factors.get(name), tables["currency"]) for name in used}
     return {**tables, "factors": written, "own": sorted(own)}

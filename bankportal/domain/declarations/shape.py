@@ -25,12 +25,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Content:
-    """A file's content as plain data, as its declaration is recorded. What does not fit is `None`."""
+    """A file's content as plain data, as its declaration is recorded. What does not fit is `None`.
+
+    `unfitting` are the tables and keys of what does not fit. `in_force` marks a product that is in force and that the
+    file changes without declaring it.
+    """
 
     file: str
     kind: str
     tables: dict[str, Any]
-    unfitting: frozenset[tuple[str, str]] = frozenset()  # the tables and keys
+    unfitting: frozenset[tuple[str, str]] = frozenset()
+    in_force: bool = False
 
     @property
     def key(self) -> str | None:
