@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common import Bar, bars, write
-from same_bits import BEFORE, PRODUCTS, ROOT, Release, customers_of
+from same_bits import BEFORE, PRODUCTS, ROOT, Release, customers_of, name_commands
 from sqlalchemy import create_engine, text
 
 POSTGRES = os.environ.get("BANKPORTAL_TEST_DATABASE_URL")
@@ -103,6 +103,7 @@ def main() -> None:
         checkout = Path(name) / "checkout"
         subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, checkout], check=True)
         subprocess.run(["git", "-C", checkout, "checkout", "--quiet", options.before], check=True)
+        name_commands(checkout)
         for database, address in databases.items():
             folder = Path(name) / database
             folder.mkdir()
