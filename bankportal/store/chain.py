@@ -1,6 +1,6 @@
 """The chain of receipts in the database, read in its order with what each receipt is of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json import JSONDecoder
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.receipt import Kind, Receipt, Record
 from bankportal.store.adopting import differences
-from bankportal.store.receipts import PLACE, declared_digests, head, numbered, with_digests
+from bankportal.store.receipts import PLACE, declared_digests, digests_of, head, numbered
 from bankportal.store.sessions import Database
 from bankportal.store.tables import decisions, events, jobs, protected_values, receipts
 
@@ -118,13 +118,13 @@ class Chain:
             return Link(Kind.EVENT, self._stored(events, event), receipt)
         if batch is not None:
             stored = self._stored(jobs, batch)
-            return Link(Kind.BATCH, digests.with_digests(stored) if stored else None, receipt)
+            return Link(Kind.BATCH, digests.add_to(stored) if stored else None, receipt)
         record = dict(zip(_COLUMNS, columns, strict=True))
         if record["number"] is None:
             return Link(Kind.DECISION, None, receipt)
         for name in _JSON:
             record[name] = _parsed(record[name])
-        return Link(Kind.DECISION, digests.with_digests(record), receipt)
+        return Link(Kind.DECISION, digests.add_to(record), receipt)
 
     def _stored(self, table: Table, number: int) -> dict[str, Any] | None:
         with self.database.read() as connection:
@@ -137,17 +137,26 @@ class _Digests:
 
     def __init__(self, database: Database):
         self.database = database
-        self._known: dict[int, str] = {}
+        self._known: dict[tuple[Any, ...], Mapping[str, str | None]] = {}
 
-    def with_digests(self, record: dict[str, Any]) -> Record:
-        """Return a record with the digests of its `declarations`, without them where an edit names unknown ones."""
-        for _ in range(2):
-            try:
-                return with_digests(record, self._known)
-            except KeyError:  # the first one of the walk, or one that was recorded during it
-                with self.database.read() as connection:
-                    self._known = declared_digests(connection)
+    def add_to(self, record: dict[str, Any]) -> Record:
+        """Add the digests of its `declarations` to a record, none where an edit names declarations that are not there.
+
+        A declaration is recorded before what stands on it, so each pair of them is looked up once.
+        """
+        numbers = record["product_declaration"], record["policy_declaration"]
+        if numbers not in self._known:
+            self._known[numbers] = self._read(record)
+        record["declarations"] = self._known[numbers]
         return record
+
+    def _read(self, record: Record) -> Mapping[str, str | None]:
+        with self.database.read() as connection:
+            digests = declared_digests(connection)
+        try:
+            return digests_of(record, digests)
+        except KeyError:
+            return {}
 
 
 def _parsed(text: str | None) -> Any:

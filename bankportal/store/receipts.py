@@ -46,14 +46,16 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
         raise ValueError("only a batch that is done has a place in the chain")
     database.lock_chain(connection)
     stored = connection.execute(select(jobs).where(jobs.c.number == job.number)).one()
-    record = with_digests(stored._asdict(), declared_digests(connection))
+    record = stored._asdict()
+    record["declarations"] = digests_of(record, declared_digests(connection))
     return _add(connection, Kind.BATCH, [record], [job.number])
 
 
 def add_decisions(connection: Connection, records: Sequence[Record], numbers: Sequence[int]) -> None:
     """Add decisions, stored under these numbers, to the end of the chain, which the caller must have locked."""
     digests = declared_digests(connection)
-    _add(connection, Kind.DECISION, [with_digests(record, digests) for record in records], numbers)
+    proved = [{**record, "declarations": digests_of(record, digests)} for record in records]
+    _add(connection, Kind.DECISION, proved, numbers)
 
 
 def add_event_receipt(connection: Connection, record: Record, number: int) -> None:
@@ -66,11 +68,10 @@ def declared_digests(connection: Connection) -> dict[int, str]:
     return {row.number: row.digest for row in connection.execute(_DIGESTS)}
 
 
-def with_digests(record: Record, digests: Mapping[int, str]) -> Record:
-    """Return a decision or batch with the digests of the `declarations` it stands on; `KeyError` for an unknown one."""
+def digests_of(record: Record, digests: Mapping[int, str]) -> dict[str, str | None]:
+    """Return the digests of the declarations that a decision or batch stands on; `KeyError` for one that is unknown."""
     numbers = {name: record[column] for name, column in DECLARATIONS.items()}
-    found = {name: None if number is None else digests[number] for name, number in numbers.items()}
-    return {**record, "declarations": found}
+    return {name: None if number is None else digests[number] for name, number in numbers.items()}
 
 
 def _add(connection: Connection, kind: Kind, records: Sequence[Record], numbers: Sequence[int]) -> Receipt:
