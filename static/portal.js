@@ -136,7 +136,9 @@ class LiveForm {
       this.show(await this.ask(request.signal));
       this.status.hidden = true;
     } catch (error) {
-      if (error.name !== "AbortError") this.status.hidden = false;
+      if (error.name === "AbortError") return;
+      this.status.textContent = `${error.words || "Live preview paused."} `;
+      this.status.hidden = false;
     }
   }
 
@@ -147,8 +149,9 @@ class LiveForm {
       headers: { Accept: "application/json" },
       signal,
     });
-    if (!response.ok) throw new Error(`status ${response.status}`);
-    return response.json();
+    if (response.ok) return response.json();
+    const { error } = await response.json().catch(() => ({}));
+    throw Object.assign(new Error(`status ${response.status}`), { words: error });
   }
 
   show(answer) {
