@@ -31,7 +31,7 @@ line of code: forms, API, files, training, explanations and letters follow.
 4. `flask declarations apply FILE…` puts the files in force, all together or none. Running portals follow within a
    second. Each version is recorded for good: what was decided under an earlier one is shown, explained, verified and
    replayed under that one.
-5. A product without a model scores nothing yet: `flask train KEY FILE --activate`.
+5. A product without a model scores nothing yet: `flask train KEY --data FILE --activate`.
    Other scored factors, kinds of values, choices or another label need a new model; words, help, aliases, bounds,
    bands and thresholds do not.
 
