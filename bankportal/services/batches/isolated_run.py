@@ -40,18 +40,7 @@ def crashes_the_worker(
     `heartbeat` is called while the process runs; an error that it raises ends the run. The process has ended when this
     function returns or raises.
     """
-    payload = {
-        "models": str(models),
-        "source": str(source),
-        "span": asdict(span) if span else None,
-        "max_seconds": max_seconds,
-        "declaration": job.product.text,
-        "policy": job.product.policy.text if job.product.policy else None,
-        "version": job.model_version,
-        "digest": job.model_digest,
-        "layout": job.layout,
-        "mapping": job.mapping,
-    }
+    payload = payload_of(job, span, source, models, max_seconds)
     command = [sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603  # this package
         try:
@@ -65,6 +54,22 @@ def crashes_the_worker(
             process.kill()
         output = process.stdout.read() if process.stdout else b""
     return BEGUN in output and process.returncode != 0
+
+
+def payload_of(job: Job, span: Span | None, source: Path, models: Path, max_seconds: float) -> dict[str, Any]:
+    """Return what the separate process is sent, as plain JSON data; it knows no product but the one in it."""
+    return {
+        "models": str(models),
+        "source": str(source),
+        "span": asdict(span) if span else None,
+        "max_seconds": max_seconds,
+        "declaration": job.product.text,
+        "policy": job.product.policy.text if job.product.policy else None,
+        "version": job.model_version,
+        "digest": job.model_digest,
+        "layout": job.layout,
+        "mapping": job.mapping,
+    }
 
 
 def _send(pipe: IO[bytes] | None, payload: dict[str, Any]) -> None:
