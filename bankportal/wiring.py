@@ -71,7 +71,7 @@ def require_writable(services: Services) -> None:
 def upgrade(services: Services) -> list[str]:
     """Bring the database to the tables and declarations of this release; nothing to do is fine.
 
-    Returns in words which files of declarations in the instance folder were refused.
+    Returns in words what of an earlier release's file of words cannot be taken over.
     """
     migrate.upgrade(services.database)
     return services.declarations.adopt()

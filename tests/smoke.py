@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 FLASK = [sys.executable, "-m", "flask"]
-COMMANDS = ("up", "worker", "train", "data", "score", "models", "audit")
+COMMANDS = ("up", "worker", "train", "data", "declarations", "score", "models", "audit")
 ROWS = 1500
 PATIENCE = 120.0  # seconds that a server may take to start
 BASE = {"CreditScore": 650, "Tenure": 3, "Balance": 62000}

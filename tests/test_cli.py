@@ -123,6 +123,17 @@ def test_up_goes_on_without_data_for_a_product(config, mortgage, monkeypatch, ca
     assert "Mortgage has no model yet. Train one: flask train mortgage --data FILE" in capsys.readouterr().out
 
 
+def test_up_says_which_files_of_declarations_are_broken(config, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("BANKPORTAL_INSTANCE", str(config.instance))
+    config.declarations.mkdir()
+    (config.declarations / "loans.toml").write_text("kind = ")
+    config.reasons.write_text("[Age]\nmany = 7\n")
+    up.prepare()
+    printed = capsys.readouterr().out
+    assert "loans.toml: is not TOML" in printed
+    assert "reasons.toml: The catalogue of reasons has under Age" in printed
+
+
 def test_a_product_that_is_none(run, bank_files, tmp_path) -> None:
     said = "'loans' is no product in force. There are: churn, allowance."
     assert said in run("train", "loans", exits=2)

@@ -62,7 +62,7 @@ def prepare() -> Config:
     _ensure_secret(load())
     require_secret(load())
     portal = services()
-    for refused in portal.declarations.adopt():
+    for refused in [*portal.declarations.adopt(), *portal.declarations.adopt_folder()]:
         click.echo(f"Not in force, as it cannot be: {refused}")
     for product in portal.declarations.portfolio().values():
         try:

@@ -116,7 +116,7 @@ class Timeline:
 class Declarations:
     """The declarations of products and policies, and the portfolio that is in force. Safe for threads.
 
-    `folder` keeps the files that a bank applied; files that lie there and were never applied are adopted. `words` is
+    `folder` keeps the files that a bank applied; `flask up` adopts files that lie there and were never applied. `words` is
     an earlier release's file of the bank's own words for reasons.
     """
 
@@ -396,19 +396,24 @@ class Declarations:
                 return
 
     def adopt(self) -> list[str]:
-        """Put in force what the release ships and what lies in the folder, where it never was; return what is refused.
+        """Put in force what the release ships, where it never was; return in words what is refused.
 
         A shipped declaration stays out where a bank's stands in its place or it was withdrawn. An earlier release's
         file of a bank's own words goes over what is in force. Nothing is written where there is nothing to do.
         """
         self._put_in_force(self._shipped_plan, SYSTEM, without_model=True)
-        refused = list(self._adopt_words())
+        return list(self._adopt_words())
+
+    def adopt_folder(self) -> list[str]:
+        """Put in force the files of the folder that were never applied; return in words what is refused.
+
+        They are tried together, and one by one where that is refused, so that a broken file stops no other.
+        """
         files = self._new_files()
-        if not files or not (refusal := self._adopt_files(files)):
-            return refused
-        if len(files) == 1:
-            return [*refused, refusal]
-        return refused + [why for name, content in files.items() if (why := self._adopt_files({name: content}))]
+        refusal = self._adopt_files(files) if files else ""
+        if refusal and len(files) > 1:
+            return [why for name, content in files.items() if (why := self._adopt_files({name: content}))]
+        return [refusal] if refusal else []
 
     def _shipped_plan(self, timeline: Timeline) -> Plan:
         new = [each for each in shipped() if self._follows(each, timeline)]
