@@ -116,7 +116,7 @@ class Timeline:
 class Declarations:
     """The declarations of products and policies, and the portfolio that is in force. Safe for threads.
 
-    `folder` keeps the files that a bank applied; `flask up` adopts files that lie there and were never applied. `words` is
+    `folder` keeps the files that a bank applied; `flask up` adopts those there that were never applied. `words` is
     an earlier release's file of the bank's own words for reasons.
     """
 
