@@ -11,6 +11,7 @@ from bankportal.data.reading import read, read_bytes
 from bankportal.domain.constraints import ConstraintViolation, Source
 from bankportal.domain.errors import DataRefused, InvalidInput
 from bankportal.domain.schema import validate
+from tests.home_equity import HOME_EQUITY
 from tests.shipped import ALLOWANCE, CHURN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -294,3 +295,14 @@ def test_the_public_files_as_they_are(name, label):
 
 def test_a_public_file_has_no_allowance_label():
     assert read(real("Churn.csv"), ALLOWANCE).label is None
+
+
+def test_the_label_is_read_as_the_product_declares_it(tmp_path) -> None:
+    """In files of the bank's own product, BAD is 1 where the loan was not paid back."""
+    product = HOME_EQUITY
+    header = "CreditScore,EstimatedSalary,VALUE,Bad\n"
+    cells = ["0", "1", "paid", "defaulted", "", "yes"]
+    (tmp_path / "loans.csv").write_text(header + "".join(f"650,62000,240000,{cell}\n" for cell in cells))
+    table = read(tmp_path / "loans.csv", product)
+    assert table.label.tolist() == [1, 0, 1, 0]
+    assert [(problem.line, problem.code) for problem in table.problems] == [(6, "no-label"), (7, "not-a-flag")]
