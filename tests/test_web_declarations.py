@@ -72,8 +72,9 @@ def in_force(monkeypatch):
 
 
 @pytest.fixture
-def client(in_force, app):
-    return app.test_client()
+def app(in_force, app):
+    """The portal, made after its declarations were replaced."""
+    return app
 
 
 def hidden(page: str, name: str) -> str:
@@ -322,6 +323,11 @@ def test_a_file_of_an_own_product(app, own, in_force, tmp_path) -> None:
     row = text_of(own.get(f"{job}/rows/0").text)
     assert "USD" in row
     assert "EUR" not in row
+    checked = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(file.read_bytes()), "a.csv")})
+    checked = checked.headers["Location"]
+    own.post(f"{checked}/check", data=dict(chosen))
+    while worker.step():
+        pass
     waiting = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(file.read_bytes()), "b.csv")})
     in_force(CHURN, withdrawn=[HOME_EQUITY, ALLOWANCE])
     for path in (
@@ -339,6 +345,10 @@ def test_a_file_of_an_own_product(app, own, in_force, tmp_path) -> None:
     with own.get(f"{job}/scored.csv") as file_again:
         assert file_again.status_code == 200
     assert own.get(waiting.headers["Location"]).status_code == 200
+    started = own.post(f"{checked}/start")
+    assert started.status_code == 409
+    assert "Home equity was withdrawn" in started.text
+    assert "Home equity was withdrawn" in text_of(own.get(checked).text)
     refused = own.post("/batches/", data={"product": "home-equity", "file": (io.BytesIO(b"a"), "c.csv")})
     assert refused.status_code == 422
     assert "Home equity was withdrawn" in refused.text

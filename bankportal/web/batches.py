@@ -9,11 +9,12 @@ from flask_wtf.csrf import CSRFError
 from bankportal.domain.batch import REJECTS, Job, State
 from bankportal.domain.errors import Conflict, DataRefused, FieldProblem, InvalidInput, NotFound, TooLarge
 from bankportal.domain.outcome import Decision, Outcome
+from bankportal.domain.portfolio import withdrawn_words
 from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.schema import Customer
 from bankportal.web import forms, jobs, remembering
 from bankportal.web.comparing import recorded_values
-from bankportal.web.current import product_ever_named, product_named, services
+from bankportal.web.current import portfolio, product_ever_named, product_named, services
 from bankportal.web.decisions import explanation_context
 from bankportal.web.scoring import has_model
 from bankportal.web.streams import progress_stream
@@ -184,10 +185,12 @@ def _work(job: Job) -> str:
 
 
 def _checked(job: Job) -> str:
-    can_score = has_model(job.product)
+    withdrawn = "" if job.product.key in portfolio() else withdrawn_words(job.product)
+    can_score = not withdrawn and has_model(job.product)
     return _page(
         "batch_checked.html",
         job,
+        withdrawn_words=withdrawn,
         sample=services().batches.sample(job, PREVIEW_ROWS),
         duplicate=services().batches.duplicate(job) if can_score else None,
         can_score=can_score,
