@@ -155,6 +155,11 @@ def test_it_works(bank, examples, bank_files) -> None:
             decisions, jobs = some_decisions(bank, examples, bank_files, len(known)), some_batches(bank, bank_files)
             known.append((decisions, jobs, read_again(bank, decisions, jobs)))
     assert len(known) == len(CHANGES)
+    outcomes = [bank.decisions.get(decisions[-1]).outcome for decisions, _, _ in known]
+    assert [outcome.product.currency for outcome in outcomes] == ["EUR", "EUR", "CHF", "CHF"]
+    assert [outcome.policy_version for outcome in outcomes] == ["2026-11", "2026-11", "2027-01", "2027-02"]
+    assert [outcome.band.name for outcome in outcomes] == ["Elite", "Elite", "Prime", "Prime"]
+    assert all(before[0][-2]["lifts"] for _, _, before in known)
 
 
 def uploaded(portal, product, path):
@@ -227,6 +232,7 @@ def test_a_model_of_another_declaration_does_not_start_an_older_upload(bank, ban
     added = bank.models.add(trained)
     assert (added.version, added.active) == ("v2", True), "nothing served, so the new one does"
     assert bank.models.serving(product).manifest["declaration"] == product.digest
+    assert bank.models.verify(product) == {"v1": None, "v2": None}, "each by its own declaration"
     with pytest.raises(Conflict, match=r"declared anew .* Geography is scored now, and the model has not learnt"):
         bank.batches.start(job)
 

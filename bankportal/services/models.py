@@ -186,10 +186,21 @@ class Models:
         return self.declarations.product_with(product.key, digest)
 
     def verify(self, product: Product) -> dict[str, str | None]:
-        """Check the files of every registered version again; return why each version is refused, or `None`."""
+        """Check the files of every registered version again; return why each version is refused, or `None`.
+
+        A version that was trained under an earlier declaration is checked against that one.
+        """
         registry = Registry(self.registry.folder)  # a new one has loaded nothing yet
-        versions = self.store.all(product.key)
-        return {registered.version: _problem(registry, product, registered) for registered in versions}
+        return {each.version: self._problem(registry, product, each) for each in self.store.all(product.key)}
+
+    def _problem(self, registry: Registry, product: Product, registered: Registered) -> str | None:
+        try:
+            manifest = registry.manifest(product, registered.version, registered.manifest_digest)
+            trained = self._declaration(product, manifest) or product
+            registry.model(trained, registered.version, registered.manifest_digest)
+        except VersionRefused as error:
+            return str(error)
+        return None
 
     def _serving_version(self, product: Product) -> str | None:
         try:
@@ -212,14 +223,6 @@ class Models:
             parameters=manifest["parameters"],
             libraries=manifest["libraries"],
         )
-
-
-def _problem(registry: Registry, product: Product, registered: Registered) -> str | None:
-    try:
-        registry.model(product, registered.version, registered.manifest_digest)
-    except VersionRefused as error:
-        return str(error)
-    return None
 
 
 def _manifest(trained: TrainedModel) -> dict[str, Any]:
