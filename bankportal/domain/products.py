@@ -228,7 +228,7 @@ class Product:
         return (*self.cut_offs, 1.0)[self.bands.index(band)]
 
     def verdict(self, band: Band, amount: float | None) -> Verdict:
-        """Return the verdict of a decision in a band; `amount` is the limit in EUR, `None` where no policy set one."""
+        """Return the verdict of a decision in a band; `amount` is the limit, `None` where no policy set one."""
         if self.decides_credit and band.tone is Tone.BAD:
             return Verdict(NO_LIMIT, Tone.BAD, f"{band.name} by the score. {band.meaning}")
         if amount == 0:
