@@ -28,20 +28,12 @@ def row_content(table: Table, row: RowMapping) -> dict[str, Any]:
     return {name: instant(row[name]) if isinstance(row[name], datetime) else row[name] for name in names}
 
 
-def adopt(database: Database) -> None:
-    """Fix the rows that are there without events, once for each database; nothing to do is fine."""
-    if _is_adopted(database):
-        return
-    with database.write() as connection:
+def adopt(connection: Connection, database: Database) -> None:
+    """Fix the rows that are there without events, in a write transaction, once for each database."""
+    if connection.execute(_ADOPTED).first() is None:
         database.lock_chain(connection)
-        if connection.execute(_ADOPTED).first() is None:
-            content = {table.name: _rows_fixed(connection, table) for table in EVENT_OF}
-            add_event(connection, database, TABLES_ADOPTED, "database", SYSTEM, content)
-
-
-def _is_adopted(database: Database) -> bool:
-    with database.read() as connection:
-        return connection.execute(_ADOPTED).first() is not None
+        content = {table.name: _rows_fixed(connection, table) for table in EVENT_OF}
+        add_event(connection, database, TABLES_ADOPTED, "database", SYSTEM, content)
 
 
 _ADOPTED = select(events.c.content).where(events.c.kind == TABLES_ADOPTED).order_by(events.c.number).limit(1)

@@ -13,14 +13,15 @@ from bankportal.store.sessions import Database
 def upgrade(database: Database) -> None:
     """Run the migrations that the database lacks, in one transaction; nothing to do is fine.
 
-    Then the rows that were there before events proved them are adopted into the chain.
+    The rows that were there before events proved them are adopted into the chain in the same transaction, so that none
+    with an event comes between.
     """
     database.prepare_folder()
     config = _config()
     with database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    adopt(database)
+        adopt(connection, database)
 
 
 def is_migrated(database: Database) -> bool:
