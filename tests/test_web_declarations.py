@@ -55,6 +55,7 @@ def home_equity_model(tmp_path_factory):
     return train_home_equity(tmp_path_factory.mktemp("home-equity"))
 
 
+PATIENCE = 5.0  # seconds for a machine that is busy otherwise
 OTHER_SENTENCES = {name: f"Otherwise: {words}" for name, words in CARD_LIMIT_POLICY.sentences.items()}
 YES = {"HasCrCard": "1", "IsActiveMember": "1"}
 
@@ -235,7 +236,7 @@ def test_a_running_portal_notices_what_another_process_applies(config, home_equi
     other.declarations.withdraw("allowance")
     applied = time.monotonic()
     while client.get("/home-equity/").status_code == 404:
-        assert time.monotonic() < applied + 2 * NOTICED_WITHIN
+        assert time.monotonic() < applied + NOTICED_WITHIN + PATIENCE
         time.sleep(0.02)
     assert client.post("/home-equity/", data=EXAMPLE).status_code == 303
     assert "Allowance was withdrawn" in client.get("/allowance/").text
