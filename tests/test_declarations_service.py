@@ -75,6 +75,17 @@ def test_nothing_to_do_writes_nothing(bank) -> None:
     assert not bank.declarations.folder.exists()
 
 
+def test_a_version_is_activated_or_refused_where_the_files_change_nothing(bank, bank_files) -> None:
+    same, head = file_of(bank, "churn"), bank.audit.head()
+    with pytest.raises(NotFound, match="no churn model version v9"):
+        bank.declarations.apply(same, activate={"churn": "v9"})
+    assert bank.audit.head() == head
+    churn = bank.declarations.portfolio()["churn"]
+    version = bank.models.add(train_again(bank_files["churn"], churn), activate=False).version
+    bank.declarations.apply(same, activate={"churn": version})
+    assert bank.models.serving(churn).version == version
+
+
 def test_nothing_of_broken_files_is_written(bank) -> None:
     head, before = bank.audit.head(), bank.declarations.portfolio()
     files = file_of(bank, "churn", (MODERATE, MIDDLING)) | file_of(bank, "allowance", ("0.8", "1.8"))

@@ -214,7 +214,7 @@ class Declarations:
     ) -> Plan:
         """Carry out a plan in one transaction; it is made again where somebody else changed what it follows."""
         plan = planned(self._timeline())
-        if not plan.changes:
+        if not (plan.changes or activate):
             return plan
         with self.store.changing() as connection:
             timeline = self._timeline(connection)
