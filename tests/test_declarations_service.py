@@ -195,6 +195,12 @@ def test_applied_files_are_kept_as_they_were_given(bank) -> None:
     assert MIDDLING in first.read_text()
 
 
+def test_a_folder_that_cannot_be_written_undoes_nothing(bank) -> None:
+    bank.declarations.folder.write_text("a file in its place")
+    bank.declarations.apply(file_of(bank, "churn", (MODERATE, MIDDLING)))
+    assert names(bank)[1] == "Middling"
+
+
 def test_two_at_once_are_one_after_the_other(bank, beside) -> None:
     product = ('"Standard"', '"A"'), ('"Standard"', '"B"')
     policy = (("Standard =", "A ="), ("2026-11", "a")), (("Standard =", "B ="), ("2026-11", "b"))

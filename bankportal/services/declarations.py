@@ -202,7 +202,10 @@ class Declarations:
         `NotFound` for a version that is not registered.
         """
         plan = self._put_in_force(lambda timeline: self._plan(files, timeline), actor, activate or {}, without_model)
-        self._keep(files, plan)
+        try:
+            self._keep(files, plan)
+        except OSError as error:  # they are in force all the same, and their texts are recorded
+            log.warning("files of declarations not kept", folder=str(self.folder), why=error.strerror)
         return plan
 
     def _put_in_force(
