@@ -14,6 +14,7 @@ from bankportal.domain.declaration import Kind
 from bankportal.domain.errors import Conflict, DeclarationRefused, NoActiveModel, NotFound, PortalError
 from bankportal.services.declarations import NOTICED_WITHIN
 from tests.conftest import train_again
+from tests.home_equity import FILES as HOME_EQUITY  # equity-limit.toml, home-equity.toml
 
 MODERATE, MIDDLING = '"Moderate"', '"Middling"'
 GEOGRAPHY = '"Geography", '
@@ -184,6 +185,39 @@ def test_files_in_the_folder_are_adopted_once(bank) -> None:
     bank.declarations.apply(file_of(bank, "churn", (MIDDLING, MODERATE)))
     assert bank.declarations.adopt_folder() == [refused]
     assert names(bank)[1] == "Moderate"
+
+
+def test_a_file_in_the_folder_takes_nothing_back(bank) -> None:
+    bank.declarations.folder.mkdir()
+    (name, content), *_ = file_of(bank, "churn").items()
+    (bank.declarations.folder / name).write_bytes(b"# A note.\n" + content)
+    bank.declarations.apply(file_of(bank, "churn", (MODERATE, MIDDLING)))
+    assert bank.declarations.adopt_folder() == []
+    assert names(bank)[1] == "Middling"
+    bank.declarations.withdraw("churn")
+    assert bank.declarations.adopt_folder() == []
+    assert "churn" not in bank.declarations.portfolio()
+
+
+def test_of_two_files_of_a_key_the_first_is_taken_and_the_other_named(bank) -> None:
+    bank.declarations.folder.mkdir()
+    for name in ("Middling", "Other"):
+        (_, content), *_ = file_of(bank, "churn", (MODERATE, f'"{name}"')).items()
+        (bank.declarations.folder / f"{name}.toml").write_bytes(content)
+    (refused,) = bank.declarations.adopt_folder()
+    assert "Other.toml" in refused
+    assert "is declared by" in refused
+    assert names(bank)[1] == "Middling"
+
+
+def test_a_product_waits_for_its_policy_where_another_file_is_broken(bank) -> None:
+    bank.declarations.folder.mkdir()
+    for path, name in zip(HOME_EQUITY, ("z.toml", "a.toml"), strict=True):
+        (bank.declarations.folder / name).write_bytes(path.read_bytes())
+    (bank.declarations.folder / "broken.toml").write_text("format = ")
+    (refused,) = bank.declarations.adopt_folder()
+    assert "broken.toml" in refused
+    assert "home-equity" in bank.declarations.portfolio()
 
 
 def test_applied_files_are_kept_as_they_were_given(bank) -> None:

@@ -410,13 +410,27 @@ class Declarations:
     def adopt_folder(self) -> list[str]:
         """Put in force the files of the folder that were never applied; return in words what is refused.
 
-        They are tried together, and one by one where that is refused, so that a broken file stops no other.
+        They are tried together, and where that is refused, one after the other beside those that were taken, so that a
+        broken file stops no other. Of two files that declare the same the first is taken.
         """
         files = self._new_files()
         refusal = self._adopt_files(files) if files else ""
-        if refusal and len(files) > 1:
-            return [why for name, content in files.items() if (why := self._adopt_files({name: content}))]
-        return [refusal] if refusal else []
+        return self._adopt_singly(files) if refusal and len(files) > 1 else [refusal] if refusal else []
+
+    def _adopt_singly(self, files: Mapping[str, bytes]) -> list[str]:
+        """Put files in force one after the other, again for those that wait for another; return what is refused."""
+        taken: dict[str, bytes] = {}
+        waiting = dict(files)
+        while True:
+            refused: dict[str, str] = {}
+            for name, content in waiting.items():
+                if why := self._adopt_files({**taken, name: content}):
+                    refused[name] = why
+                else:
+                    taken[name] = content
+            if len(refused) in {0, len(waiting)}:
+                return list(refused.values())
+            waiting = {name: waiting[name] for name in refused}
 
     def _shipped_plan(self, timeline: Timeline) -> Plan:
         new = [each for each in shipped() if self._follows(each, timeline)]
@@ -428,7 +442,7 @@ class Declarations:
         last = timeline.last.get(_key_of(declaration))
         if last is None:
             return True
-        known = (declaration.kind, declaration.key, declaration.digest) in timeline.digests
+        known = _identity(declaration) in timeline.digests
         return last.applied and last.origin is Origin.SHIPPED and not known
 
     def _adopt_words(self) -> Iterator[str]:
@@ -461,10 +475,21 @@ class Declarations:
     def _adopt_files(self, files: Mapping[str, bytes]) -> str:
         """Put files in force; return why they are refused, nothing where they are not."""
         try:
-            self._put_in_force(lambda timeline: self._plan(files, timeline), SYSTEM)
+            self._put_in_force(lambda timeline: _of_new(self._plan(files, timeline), timeline), SYSTEM)
         except PortalError as error:
             return str(error)
         return ""
+
+
+def _of_new(plan: Plan, timeline: Timeline) -> Plan:
+    """Return a plan without what was in force before: a file that says the same in other bytes takes nothing back."""
+    known = timeline.digests
+    new = [each for each in plan.changes if _identity(each.declaration) not in known]
+    return replace(plan, changes=tuple(new))
+
+
+def _identity(declaration: Declaration) -> tuple[Kind, str, str]:
+    return declaration.kind, declaration.key, declaration.digest
 
 
 def source_of(content: bytes) -> str:
