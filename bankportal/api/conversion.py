@@ -86,7 +86,7 @@ def product(declared: Product, model_version: str | None) -> answers.Product:
             answers.Band(name=band.name, start=band.start, end=declared.end(band), meaning=band.meaning)
             for band in declared.bands
         ),
-        policy_version=declared.policy.version if declared.policy else None,
+        policy_version=declared.policy_version,
         model_version=model_version,
         schema_url=f"{BASE}/products/{declared.key}/schema",
     )

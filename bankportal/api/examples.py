@@ -76,5 +76,5 @@ def _outcome(product: Product, customer: Customer) -> Outcome:
         reasons=reasons(product, band, customer.scored, attribution, allowed),
         model_version="v1",
         model_digest="0" * 64,
-        policy_version=product.policy.version if product.policy else None,
+        policy_version=product.policy_version,
     )

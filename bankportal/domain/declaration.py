@@ -52,7 +52,7 @@ class Declaration:
 def product_from(text: str, policy: LimitPolicy | None) -> Product:
     """Return the product that a canonical text declares, with its policy; the same object for the same texts."""
     if policy is None or policy is policy_from(policy.text):
-        return _product(text, policy and policy.text)
+        return product_of(text, policy and policy.text)
     return _PRODUCT_READERS[_format(text)](json.loads(text), policy, text)
 
 
@@ -63,7 +63,8 @@ def policy_from(text: str) -> LimitPolicy:
 
 
 @lru_cache(maxsize=256)
-def _product(text: str, policy_text: str | None) -> Product:
+def product_of(text: str, policy_text: str | None) -> Product:
+    """Return the product that a canonical text declares, with the policy of another; as `product_from`."""
     policy = None if policy_text is None else policy_from(policy_text)
     return _PRODUCT_READERS[_format(text)](json.loads(text), policy, text)
 

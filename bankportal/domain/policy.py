@@ -7,6 +7,7 @@ make the payments (12 CFR 1026.51): the residual income sets a ceiling for the l
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bankportal.domain.canonical import sha256
@@ -91,7 +92,7 @@ class LimitPolicy:
     sentences: Mapping[str, str]
     text: str = ""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the declaration's canonical text, in hexadecimal."""
         return sha256(self.text)

@@ -187,6 +187,11 @@ class Product:
         """The SHA-256 of the declaration's canonical text, in hexadecimal."""
         return sha256(self.text)
 
+    @property
+    def policy_version(self) -> str | None:
+        """The version of its policy; `None` where it has none."""
+        return self.policy.version if self.policy else None
+
     @cached_property
     def factors(self) -> tuple[ProductFactor, ...]:
         """All factors that the product accepts, with their roles."""

@@ -11,10 +11,9 @@ from dataclasses import fields
 from typing import Any
 
 from bankportal.domain.canonical import canonical
-from bankportal.domain.declaration import policy_from, product_from
+from bankportal.domain.declaration import Kind, product_of
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import Factor, Phrase
-from bankportal.domain.policy import LimitPolicy
 from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.products import Product
 
@@ -33,11 +32,12 @@ def with_words(portfolio: Portfolio, text: str) -> Portfolio:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsRefused(f"The catalogue of reasons is not TOML: {error}.") from None
-    rules = _rules(portfolio, tables.pop(RULES, {}))
+    _require_rules(portfolio, tables.get(RULES, {}))
     known = _scored(portfolio)
     for name, words in tables.items():
-        _require_words(name, words, known)
-    return Portfolio((_reworded(product, tables, rules) for product in portfolio.values()), portfolio.withdrawn)
+        if name != RULES:
+            _require_words(name, words, known)
+    return Portfolio((_reworded(product, tables) for product in portfolio.values()), portfolio.withdrawn)
 
 
 def to_toml(portfolio: Portfolio) -> str:
@@ -71,7 +71,7 @@ def _require_words(name: str, words: object, known: Mapping[str, Factor]) -> Non
         raise SettingsRefused(f"The catalogue of reasons needs under {name} an unknown, for a blank value.")
 
 
-def _rules(portfolio: Portfolio, sentences: object) -> Mapping[str, str]:
+def _require_rules(portfolio: Portfolio, sentences: object) -> None:
     if not isinstance(sentences, dict) or not all(isinstance(words, str) for words in sentences.values()):
         raise SettingsRefused("The catalogue of reasons needs a table of sentences under rules.")
     if unknown := set(sentences) - set(_sentences(portfolio)):
@@ -79,21 +79,24 @@ def _rules(portfolio: Portfolio, sentences: object) -> Mapping[str, str]:
     for name, words in sentences.items():
         if set(re.findall(r"{([^}]*)}", words)) - AMOUNTS:
             raise SettingsRefused(f"The catalogue of reasons has a name in braces in {name} that means nothing.")
-    return sentences
 
 
-def _reworded(product: Product, tables: Mapping[str, dict[str, Any]], rules: Mapping[str, str]) -> Product:
-    content = json.loads(product.text)
-    for name, factor in content["factors"].items():
-        if words := tables.get(name):
-            factor["phrase"] = _words_of(Phrase(unknown="")) | (factor["phrase"] or {}) | words
-    return product_from(canonical(content), product.policy and _with_rules(product.policy, rules))
+def _reworded(product: Product, tables: Mapping[str, Any]) -> Product:
+    policy = product.policy and reworded(product.policy.text, tables)
+    return product_of(reworded(product.text, tables), policy)
 
 
-def _with_rules(policy: LimitPolicy, rules: Mapping[str, str]) -> LimitPolicy:
-    content = json.loads(policy.text)
-    content["sentences"] |= {rule: words for rule, words in rules.items() if rule in content["sentences"]}
-    return policy_from(canonical(content))
+def reworded(text: str, tables: Mapping[str, Any]) -> str:
+    """Return a declaration's canonical text with the words of such a file, which were checked, in place of its own."""
+    content = json.loads(text)
+    if content["kind"] == Kind.POLICY.value:
+        sentences = content["sentences"]
+        content["sentences"] |= {rule: words for rule, words in tables.get(RULES, {}).items() if rule in sentences}
+    else:
+        for name in tables.keys() & content["factors"].keys():
+            factor = content["factors"][name]
+            factor["phrase"] = _words_of(Phrase(unknown="")) | (factor["phrase"] or {}) | tables[name]
+    return canonical(content)
 
 
 def _words_of(phrase: Phrase) -> dict[str, Any]:

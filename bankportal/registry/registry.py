@@ -152,8 +152,9 @@ class Registry:
         if (model := self._models.get(key)) is None:
             with self._lock:
                 if (model := self._models.get(key)) is None:
-                    model = self._models[key] = self._load(product, version, manifest_digest)
-                    self._manifests[key] = model.manifest
+                    model = self._load(product, version, manifest_digest)
+                    self._manifests[key] = model.manifest  # first: whoever finds the model needs it
+                    self._models[key] = model
         self._require_fit(product, key)
         return model
 

@@ -1,7 +1,6 @@
 """The declarations: which products and policies are in force, and how a bank changes them."""
 
 import hashlib
-import json
 import threading
 import time
 import tomllib
@@ -15,14 +14,13 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bankportal.domain.canonical import canonical
-from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
+from bankportal.domain.declaration import Declaration, Kind, product_of
 from bankportal.domain.declarations.files import read, shipped
 from bankportal.domain.errors import Conflict, DeclarationRefused, NotFound, PortalError
 from bankportal.domain.portfolio import Portfolio, portfolio_from, shipped_portfolio
 from bankportal.domain.products import Product
 from bankportal.domain.provenance import SYSTEM
-from bankportal.domain.reasons_file import RULES, with_words
+from bankportal.domain.reasons_file import reworded, with_words
 from bankportal.files import replacing
 from bankportal.services.declaration_text import differences, to_toml
 from bankportal.services.models import Models
@@ -33,7 +31,6 @@ from bankportal.store.declarations import DeclarationStore, Origin
 NOTICED_WITHIN = 1.0
 DIGEST_SHOWN = 12  # characters of a digest that tell declarations apart
 MIN_DIGEST = 6  # characters of a digest that a person must give
-BLANK_PHRASE = {"many": "", "one": "", "zero": "", "unknown": "", "plural": False}
 Key = tuple[Kind, str]
 
 log = structlog.get_logger()
@@ -167,7 +164,7 @@ class Declarations:
     def product(self, declaration: Declaration, timeline: Timeline | None = None) -> Product:
         """Return the product that a declaration makes with the policy that is in force, or was last."""
         policy = (timeline or self._timeline()).applied.get((Kind.POLICY, declaration.content["policy"]))
-        return product_from(declaration.text, policy_from(self._declaration(policy).text) if policy else None)
+        return product_of(declaration.text, self._declaration(policy).text if policy else None)
 
     def _timeline(self, connection: Connection | None = None) -> Timeline:
         return Timeline(self.store.all_changes(connection))
@@ -460,7 +457,7 @@ class Declarations:
 
     def _plan_of_words(self, text: str, source: str, timeline: Timeline) -> Plan:
         in_force, words = self._in_force(timeline), tomllib.loads(text)
-        new = [_reworded(each, words) for each in in_force]
+        new = [replace(each, text=reworded(each.text, words)) for each in in_force]
         plan = self._plan_for(new, in_force, timeline, {})
         return replace(plan, changes=tuple(replace(change, source=source) for change in plan.changes))
 
@@ -531,17 +528,6 @@ def _made(changed: Iterable[Declaration], after: Mapping[Key, Declaration]) -> l
     products = [each for each in changed if each.kind is Kind.PRODUCT]
     policies = [after.get((Kind.POLICY, each.content["policy"])) for each in products]
     return [
-        product_from(product.text, policy_from(policy.text) if policy else None)
+        product_of(product.text, policy.text if policy else None)
         for product, policy in zip(products, policies, strict=True)
     ]
-
-
-def _reworded(declaration: Declaration, words: Mapping[str, Any]) -> Declaration:
-    """Return a declaration with a bank's own words, of an earlier release's file, in place of its own."""
-    content: dict[str, Any] = json.loads(declaration.text)
-    if declaration.kind is Kind.POLICY:
-        content["sentences"] |= words.get(RULES, {})
-    else:
-        for name in words.keys() & content["factors"].keys():
-            content["factors"][name]["phrase"] = (content["factors"][name]["phrase"] or BLANK_PHRASE) | words[name]
-    return replace(declaration, text=canonical(content))

@@ -66,7 +66,7 @@ def _model(models: Models, product: Product, record: Record) -> LoadedModel:
 
     `VersionRefused` where it cannot be loaded, or the policy version that the decision names is not its declaration's.
     """
-    if record["policy_version"] != (product.policy.version if product.policy else None):
+    if record["policy_version"] != product.policy_version:
         raise VersionRefused(f"Limit policy {record['policy_version']} is not the one that was declared.")
     return models.registry.model(product, record["model_version"], record["model_digest"])
 

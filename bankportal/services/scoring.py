@@ -118,7 +118,7 @@ def _outcome(
         reasons=reasons(product, band, customer.scored, attribution, suggested),
         model_version=model.version,
         model_digest=model.manifest_digest,
-        policy_version=product.policy.version if product.policy else None,
+        policy_version=product.policy_version,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select
 
 from bankportal.domain.canonical import sha256
-from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
+from bankportal.domain.declaration import Declaration, Kind, product_of
 from bankportal.domain.errors import Conflict, NotFound, VersionRefused
 from bankportal.domain.products import Product
 from bankportal.domain.receipt import Record
@@ -113,7 +113,7 @@ class DeclarationStore:
         """
         with self.database.read() as connection:
             number = connection.scalar(select(declarations.c.number).where(*_is(Kind.PRODUCT, key, digest)))
-            return product_from(_one(connection, Kind.PRODUCT, key, number).text, None) if number else None
+            return product_of(_one(connection, Kind.PRODUCT, key, number).text, None) if number else None
 
     def _product(
         self, connection: Connection, key: str, product_number: int | None, policy_number: int | None
@@ -124,10 +124,8 @@ class DeclarationStore:
             policy_number = _one(connection, Kind.POLICY, policy_key, None).number
         exact = (key, recorded.number, policy_number)
         if exact not in self._products:
-            policy = (
-                None if policy_number is None else policy_from(_one(connection, Kind.POLICY, None, policy_number).text)
-            )
-            self._products[exact] = product_from(recorded.text, policy)
+            policy = None if policy_number is None else _one(connection, Kind.POLICY, None, policy_number).text
+            self._products[exact] = product_of(recorded.text, policy)
         if product_number is None:
             self._products[key, None, None] = self._products[exact]
         return self._products[exact]

@@ -80,11 +80,6 @@ class ScoringVersions:
     model_digest: str
     product: Product
 
-    @property
-    def policy_version(self) -> str | None:
-        """The version of the product's policy; `None` where it has none."""
-        return self.product.policy.version if self.product.policy else None
-
 
 @dataclass(frozen=True)
 class Pace:
@@ -194,7 +189,7 @@ class JobStore:
             return self._job(connection, jobs.c.number == job.number)
 
     def _start(self, connection: Connection, number: int, versions: ScoringVersions) -> None:
-        values = self.declarations.numbers_of(versions.product) | {"policy_version": versions.policy_version}
+        values = self.declarations.numbers_of(versions.product) | {"policy_version": versions.product.policy_version}
         values |= {"model_version": versions.model_version, "model_digest": versions.model_digest}
         _set(connection, number, state=State.SCORING.value, started_at=datetime.now(UTC), **values)
         connection.execute(update(chunks).where(*_held(number)).values(state=WAITING))

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from bankportal.domain.declaration import product_from
+from bankportal.domain.declaration import product_of
 from bankportal.domain.errors import DataRefused
 from bankportal.domain.products import Product
 from bankportal.files import replacing
@@ -62,7 +62,7 @@ class ExportedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return np.column_stack([1 - score, score])
 
     def _product(self) -> Product:
-        return product_from(self.declaration, None)  # scores need no policy
+        return product_of(self.declaration, None)  # scores need no policy
 
     def predict(self, X: Any) -> NDArray[np.int64]:  # noqa: N803
         """Return 1 where its probability is 0.5 or more, else 0, (rows,)."""

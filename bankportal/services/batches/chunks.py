@@ -68,8 +68,8 @@ class Work:
 def work_of(models: Models, job: Job) -> Work:
     """Return the work of a started job; `VersionRefused` where its model or policy cannot be loaded."""
     model = models.registry.model(job.product, job.model_version or "", job.model_digest or "")
-    if job.policy_version != (job.product.policy.version if job.product.policy else None):
-        raise VersionRefused(f"Limit policy {job.policy_version} is no longer known.")
+    if job.policy_version != job.product.policy_version:
+        raise VersionRefused(f"Limit policy {job.policy_version} is not the one that was declared.")
     return Work(job.product, Layout.from_json(job.layout), job.mapping or {}, model)
 
 

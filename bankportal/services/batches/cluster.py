@@ -20,7 +20,7 @@ from bankportal.config import HOST
 from bankportal.data.blocks import Layout
 from bankportal.data.locations import EXTRA, AnyInput, Input, file_name
 from bankportal.domain.batch import Span
-from bankportal.domain.declaration import policy_from, product_from
+from bankportal.domain.declaration import product_of
 from bankportal.domain.errors import PortalError
 from bankportal.domain.products import Product
 from bankportal.registry.registry import FILES, MANIFEST, LoadedModel, Registry, digest
@@ -83,7 +83,7 @@ class SerializedWork:
         """
         if self.portal != __version__:
             raise ClusterFailed(f"The cluster's workers have bankportal {__version__}, this is {self.portal}.")
-        product = product_from(self.declaration, policy_from(self.policy) if self.policy else None)
+        product = product_of(self.declaration, self.policy)
         return Work(product=product, layout=self.layout, mapping=self.mapping, model=self._model(product))
 
     def _model(self, product: Product) -> LoadedModel:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from bankportal.data.blocks import Layout, blocks
 from bankportal.domain.batch import Job, Span
-from bankportal.domain.declaration import policy_from, product_from
+from bankportal.domain.declaration import product_of
 from bankportal.registry.registry import Registry
 from bankportal.services.batches.checking import BLOCK_ROWS
 from bankportal.services.batches.chunks import Work, score_block
@@ -109,7 +109,7 @@ def _be_killed_first() -> None:
 
 
 def _score(payload: dict[str, Any]) -> None:
-    product = product_from(payload["declaration"], payload["policy"] and policy_from(payload["policy"]))
+    product = product_of(payload["declaration"], payload["policy"])
     work = Work(
         product=product,
         layout=Layout.from_json(payload["layout"]),
