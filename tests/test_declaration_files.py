@@ -289,10 +289,6 @@ BROKEN = {
         *(PRODUCT, '["RequestedLoan"]', '["RequestedLoan", "RequestedLimit"]'),
         *("[roles]", "policy", '"RequestedLimit"', "is read by no policy; equity-limit reads RequestedLoan"),
     ),
-    "nothing left to live on": (
-        *(POLICY, "unknown_obligations_share = 0.2", "unknown_obligations_share = 0.5"),
-        *("", "unknown_obligations_share", "0.5", "must be below 1 together with living_share"),
-    ),
     "a sentence with another name": (
         *(POLICY, "no loan above {ceiling}", "no loan above {maximum}"),
         *("[sentences]", "ability-to-pay", '"After living', "has “maximum” in braces; {ceiling}"),

@@ -80,6 +80,13 @@ def test_what_carries_a_limit_is_worked_back(limit, salary, bound) -> None:
     assert POLICY.ceiling(POLICY.salary_for(limit, None), None) == pytest.approx(limit)
 
 
+def test_no_salary_carries_a_limit_where_nothing_is_left_of_it() -> None:
+    harsh = replace(POLICY, unknown_obligations_share=1 - POLICY.living_share)
+    assert harsh.salary_for(500.0, None) is None
+    assert harsh.ceiling(60_000.0, None) == pytest.approx(0.0)
+    assert harsh.salary_for(500.0, 100.0) == POLICY.salary_for(500.0, 100.0)
+
+
 def test_unknown_obligations_are_assumed_and_said() -> None:
     limit = suggest()
     assert limit.obligations_assumed

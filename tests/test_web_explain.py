@@ -15,7 +15,7 @@ from bankportal.services.explaining import Explaining
 from bankportal.web import explanations, forms
 from bankportal.web.drawings import bars
 from tests.conftest import make_app
-from tests.shipped import ALLOWANCE, CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS, PRODUCTS
+from tests.shipped import ALLOWANCE, CARD_UTILISATION, HAS_LOAN, LATE_PAYMENTS, NUM_OF_PRODUCTS, PRODUCTS, shipped_file
 from tests.test_web_decisions import decided_fixture, text_of  # noqa: F401  # the fixture `decided`
 
 EACH_PRODUCT = pytest.mark.parametrize("product", PRODUCTS.values(), ids=lambda product: product.key)
@@ -357,3 +357,14 @@ def test_a_refusal_by_the_ability_to_pay_is_headlined_and_says_what_lifts_it(cli
     letter = html.unescape(client.get(f"{response.location}/letter").text)
     assert "speaks for" not in letter
     assert "none is granted" in letter
+
+
+def test_a_policy_may_leave_nothing_of_a_salary_whose_obligations_are_unknown(app, client, examples) -> None:
+    file = shipped_file(
+        "card-limit", ("2026-11", "2027-01"), ("unknown_obligations_share = 0.25", "unknown_obligations_share = 0.4")
+    )
+    app.extensions["bankportal"].declarations.apply({"card-limit.toml": file})
+    answer = client.post("/allowance/", data=examples["allowance"] | {"MonthlyObligations": ""})
+    text = client.get(answer.location).text
+    assert "40% of the monthly salary was assumed" in text
+    assert "No limit" in text

@@ -60,6 +60,10 @@ def amount_of(value: Value) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+# Below this share of a salary nothing is left of it: 1 - 0.7 - 0.3 is not exactly 0.
+MIN_FREE_SHARE = 1e-9
+
+
 @dataclass(frozen=True, kw_only=True)
 class LimitPolicy:
     """Suggests a limit from band, salary, obligations and request.
@@ -127,9 +131,14 @@ class LimitPolicy:
         """Return the largest monthly obligations with which a salary still carries a limit; may be below 0."""
         return salary / 12 * (1 - self.living_share) - limit * self.minimum_payment / self.payment_share
 
-    def salary_for(self, limit: float, obligations: float | None) -> float:
-        """Return the smallest yearly salary that carries a limit beside the obligations (`None`: unknown)."""
+    def salary_for(self, limit: float, obligations: float | None) -> float | None:
+        """Return the smallest yearly salary that carries a limit beside the obligations (`None`: unknown).
+
+        `None` where no salary does, because living costs and what is taken for unknown obligations use up all of it.
+        """
         free_share = 1 - self.living_share - (self.unknown_obligations_share if obligations is None else 0)
+        if free_share < MIN_FREE_SHARE:
+            return None
         return (limit * self.minimum_payment / self.payment_share + (obligations or 0.0)) * 12 / free_share
 
     def _round(self, amount: float) -> float:

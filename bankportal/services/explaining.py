@@ -37,8 +37,8 @@ def _lifting_values(decision: Decision, limit: Limit, policy: LimitPolicy) -> It
     salary, obligations = (amount_of(decision.customer.scored[name]) for name in (policy.salary, policy.obligations))
     if salary is not None and obligations is not None and (lower := policy.obligations_for(target, salary)) >= 0:
         yield factors[policy.obligations], _whole_steps(lower, factors[policy.obligations], math.floor)
-    enough = policy.salary_for(target, obligations)
-    yield factors[policy.salary], _whole_steps(enough, factors[policy.salary], math.ceil)
+    if (enough := policy.salary_for(target, obligations)) is not None:
+        yield factors[policy.salary], _whole_steps(enough, factors[policy.salary], math.ceil)
 
 
 def _whole_steps(value: float, factor: Factor, rounded: Callable[[float], int]) -> float:

@@ -67,15 +67,6 @@ MAX_FACTORS = 200
 def policy_problems(content: Content) -> Iterator[DeclarationProblem]:
     """Yield what is wrong with a policy by itself."""
     policy = content.tables
-    shares = policy["living_share"], policy["unknown_obligations_share"]
-    if None not in shares and sum(shares) >= 1:
-        yield _problem(
-            content,
-            (),
-            "unknown_obligations_share",
-            shares[1],
-            f"must be below 1 together with living_share, which is {shares[0]}",
-        )
     for name, sentence in (policy["sentences"] or {}).items():
         if unknown := _unknown_amounts(sentence or ""):
             message = f"has {unknown} in braces; {', '.join(f'{{{name}}}' for name in AMOUNTS)} may stand there"

@@ -385,8 +385,8 @@ class PolicyTable(Table):
     ] = Field(description="Its version, which answers carry. Other rules need another version; other words do not.")
     living_share: BelowOne = Field(description="The share of the salary that tax and living costs take.")
     unknown_obligations_share: BelowOne = Field(
-        description="The share of the salary that is taken for obligations where they are blank. Together with "
-        "`living_share` below 1."
+        description="The share of the salary that is taken for obligations where they are blank. Where it and "
+        "`living_share` make 1 or more, nobody whose obligations are unknown gets a limit."
     )
     minimum_payment: Share = Field(description="The monthly minimum payment, as a share of the full limit.")
     payment_share: Share = Field(
