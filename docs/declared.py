@@ -21,23 +21,33 @@ line of code: forms, API, files, training, explanations and letters follow.
 
 ## How to make a bank's own
 
-1. Begin with a file that is near to it: `flask declarations show churn > instance/declarations/churn.toml`, or the
-   [whole example](#a-whole-example) below. A file of a shipped key stands in place of the shipped declaration; a new
-   key makes a new product.
-2. Edit it. Factors that its products share come from the file that `shared` names; a factor under `[factors]` is the
-   product's own, and stands in place of a shared one of the same name.
+1. Begin with a file that is near to it: `flask declarations show churn > leavers.toml`, or the
+   [whole example](#a-whole-example) below. `key` says what the file declares: a key of something in force stands in its
+   place, a new key makes a new product.
+2. Edit it: key, title, roles, label, bands. Factors that several products share come from the file that `shared` names
+   (`flask declarations show factors`); a factor under `[factors]` is the product's own, and stands in place of a shared
+   one of the same name.
 3. `flask declarations check FILE…` names everything that is wrong, by file, table and key, and prints what the files
    would change. Nothing is written.
 4. `flask declarations apply FILE…` puts the files in force, all together or none. Running portals follow within a
    second. Each version is recorded for good: what was decided under an earlier one is shown, explained, verified and
    replayed under that one.
-5. A product without a model scores nothing yet: `flask train KEY --data FILE --activate`.
-   Other scored factors, kinds of values, choices or another label need a new model; words, help, aliases, bounds,
-   bands and thresholds do not.
+5. A product without a model scores nothing yet: `flask train KEY --data CUSTOMERS` trains one on a file of customers
+   with the label, and activates it.
 
-A file that merely lies in `instance/declarations/` changes nothing, except that `flask up` applies those that were
-never applied. A product names its factors and its policy by key: they are looked up in the files that are applied with
-it, then in what is in force, then in what the portal ships.
+Other scored factors, kinds of values, choices or another label need a new model; words, help, aliases, bounds, bands
+and thresholds do not. Train it by the new file before that is in force, and put both in force together:
+
+```sh
+flask train leavers --data customers.csv --declaration leavers.toml
+flask declarations apply leavers.toml --activate v2
+```
+
+`flask declarations withdraw KEY` ends a product: nothing new is scored, and all that was recorded stays.
+
+What is applied is kept in `instance/declarations/`. A file that merely lies there changes nothing, except that
+`flask up` applies those that were never applied. A product names its factors and its policy by key: they are looked up
+in the files that are applied with it, then in what is in force, then in what the portal ships.
 
 Names of columns must tell apart after case, spaces, `_` and `-` are left out: `credit_score` is `CreditScore`. No text
 has line breaks, control characters or spaces at its ends. A file has 1 MB at most and is in UTF-8.

@@ -86,6 +86,14 @@ def test_an_earlier_declaration_is_shown_by_its_digest(run, portal, file) -> Non
     assert "There is no declaration abcdef1" in run("show", "abcdef1", exits=1)
 
 
+def test_a_shown_file_reads_like_one_that_a_person_writes(run) -> None:
+    lines = run("show", "churn").splitlines()
+    assert [line for line in lines if line.startswith("[") and "bands" not in line][:2] == ["[roles]", "[label]"]
+    assert not [line for line in lines if line.endswith(("= []", "= {}")) or line == "[factors]"]
+    label = lines[lines.index("[label]") + 1 : lines.index("[label]") + 6]
+    assert [line.split(" ")[0] for line in label] == ["name", "aliases", "meaning", "positive", "negative"]
+
+
 BROKEN = {
     "no TOML": ("format = 1", "format = ", "churn.toml: is not TOML"),
     "a band twice": ('"Moderate"', '"Low"', "churn.toml, [[bands]]"),
@@ -110,7 +118,7 @@ def test_a_broken_file_is_refused(run, portal, file, command, before, after, say
 def test_a_new_model_is_asked_for(run, portal, file, bank_files) -> None:
     path = file("churn", ('"Geography", ', ""))
     assert "A new model is needed" in run("check", path)
-    assert "flask train churn --declaration FILE" in run("apply", path, exits=1)
+    assert "flask train churn --data CUSTOMERS --declaration FILE" in run("apply", path, exits=1)
     assert "A new model is needed: Geography is not scored" in run("diff", "churn", path)
     trained = run("churn", "--data", bank_files["churn"], "--declaration", path, command="train")
     assert "Churn v2 is registered" in trained

@@ -25,12 +25,16 @@ def to_toml(content: Mapping[str, Any], *, whole: Iterable[str] = ()) -> str:
 
 
 # The keys that come first in their table; the others follow in the order of their content.
-_FIRST = ("format", "kind", "key", "title", "name", "version", "start", "label", "group", "many", "one", "zero")
+_FIRST = (
+    *("format", "kind", "key", "title", "question", "quantity", "roles", "identifiers", "required", "factors"),
+    *("label", "group", "name", "version", "start", "tone", "aliases", "meaning", "positive", "negative", "bands"),
+    *("raises", "singular", "many", "one", "zero", "salary", "minimum"),
+)
 
 
 def _table(path: str, content: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a table: its values first, then the tables inside it."""
-    known = {key: content[key] for key in sorted(content, key=_place) if content[key] is not None}
+    known = {key: content[key] for key in sorted(content, key=_place) if content[key] not in (None, [], {})}
     for key, value in known.items():
         if not _is_table(value, path):
             yield f"{_key(key)} = {_value(value)}"

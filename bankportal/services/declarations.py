@@ -63,10 +63,10 @@ class Planned:
 class Plan:
     """What files would change. `misfits` say of each product, by its key, why its active model could not go on.
 
-    `given` are the files' declarations, changed or not, and `newest` the event that all of it follows.
+    `declared` are the files' declarations, changed or not, and `newest` the event that all of it follows.
     """
 
-    given: tuple[Declaration, ...]
+    declared: tuple[Declaration, ...]
     changes: tuple[Planned, ...]
     misfits: Mapping[str, str]
     newest: int
@@ -220,12 +220,12 @@ class Declarations:
             timeline = self._timeline(connection)
             if timeline.newest != plan.newest:
                 plan = planned(timeline)
-            self._require_models(plan, activate or {}, without_model=without_model)
+            self._require_models(plan, timeline, activate or {}, without_model=without_model)
             for change in plan.changes:
                 origin = Origin.SHIPPED if change.declaration in shipped() else Origin.BANK
                 self.store.apply(connection, change.declaration, origin, actor, change.source)
             for product, version in (activate or {}).items():
-                self.models.store.activate_within(connection, product, version)
+                self.models.store.activate_within(connection, product, version, actor)
         self.models.store.forget()
         self._ask_again()
         return plan
@@ -235,10 +235,11 @@ class Declarations:
         with self._refreshing:
             self._fresh_until = 0.0
 
-    def _require_models(self, plan: Plan, activate: Mapping[str, str], *, without_model: bool) -> None:
-        in_force = {_key_of(each): each for each in self._in_force(self._timeline())}
-        given = {_key_of(each): each for each in plan.given}
-        after = {product.key: product for product in _made(plan.given, in_force | given)}
+    def _require_models(
+        self, plan: Plan, timeline: Timeline, activate: Mapping[str, str], *, without_model: bool
+    ) -> None:
+        declared = (*self._in_force(timeline), *plan.declared)
+        after = {product.key: product for product in _made(plan.declared, {_key_of(each): each for each in declared})}
         for key, version in activate.items():
             if key not in after:
                 raise NotFound(f"There is no product {key} in these files.")
@@ -246,8 +247,9 @@ class Declarations:
         for key, why in plan.misfits.items():
             if key not in activate and not without_model:
                 raise Conflict(
-                    f"{after[key].title} needs a new model: {why} Train one (flask train {key} --declaration FILE) and "
-                    "apply with --activate VERSION; or apply with --without-model, and nothing is scored until then."
+                    f"{after[key].title} needs a new model: {why} Train one (flask train {key} --data CUSTOMERS "
+                    "--declaration FILE) and apply with --activate VERSION; or apply with --without-model, and nothing "
+                    "is scored until then."
                 )
 
     def record(self, declaration: Declaration, actor: str = SYSTEM) -> None:
@@ -322,30 +324,30 @@ class Declarations:
 
     def _plan(self, files: Mapping[str, bytes], timeline: Timeline) -> Plan:
         in_force = self._in_force(timeline)
-        given = read(files, in_force)
-        sources = dict(zip((each.digest for each in given), map(source_of, files.values()), strict=False))
-        return self._plan_for(given, in_force, timeline, sources)
+        declared = read(files, in_force)
+        sources = dict(zip((each.digest for each in declared), map(source_of, files.values()), strict=False))
+        return self._plan_for(declared, in_force, timeline, sources)
 
     def _plan_for(
         self,
-        given: Iterable[Declaration],
+        declared: Iterable[Declaration],
         in_force: Iterable[Declaration],
         timeline: Timeline,
         sources: Mapping[str, str],
     ) -> Plan:
         """Return the plan of putting declarations in force; `sources` are their files' SHA-256 by digest."""
         before = {(each.kind, each.key): each for each in in_force}
-        given = tuple(sorted(given, key=_place))
+        declared = tuple(sorted(declared, key=_place))
         changes = tuple(
             Planned(each, old, sources.get(each.digest))
-            for each in given
+            for each in declared
             if (old := before.get((each.kind, each.key))) is None or old.digest != each.digest
         )
-        after = before | {(each.kind, each.key): each for each in given}
+        after = before | {(each.kind, each.key): each for each in declared}
         self._refuse_policies(changes, after, timeline)
         products = _made([change.declaration for change in changes], after)
         refusals = {product.key: self.models.refusal(product) for product in products}
-        return Plan(given, changes, {key: why for key, why in refusals.items() if why}, timeline.newest)
+        return Plan(declared, changes, {key: why for key, why in refusals.items() if why}, timeline.newest)
 
     def _refuse_policies(
         self, changes: Iterable[Planned], after: Mapping[Key, Declaration], timeline: Timeline
