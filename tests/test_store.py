@@ -1,4 +1,5 @@
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, inspect, text
+from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Source
@@ -58,6 +59,25 @@ def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
     recorded = Decisions(database, DeclarationStore(database)).record(customer, outcome, "a" * 64, BY_PAGE)
     upgrade(database)
     assert Decisions(database, DeclarationStore(database)).get(recorded.id) == without_protected(recorded)
+
+
+def test_portals_that_start_at_once_migrate_one_after_the_other(migrated_postgresql) -> None:
+    server = create_engine(migrated_postgresql, isolation_level="AUTOCOMMIT")
+    name = f"bankportal_test_{secrets.token_hex(6)}"
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    address = server.url.set(database=name).render_as_string(hide_password=False)
+    migrating = (
+        "import sys; from bankportal.store.migrate import upgrade; from bankportal.store.sessions import Database; "
+        "upgrade(Database(sys.argv[1]))"
+    )
+    try:
+        portals = [subprocess.Popen([sys.executable, "-c", migrating, address]) for _ in range(3)]
+        assert [portal.wait() for portal in portals] == [0, 0, 0]
+    finally:
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
 
 
 def test_protected_values_stand_apart(database, customer, outcome) -> None:

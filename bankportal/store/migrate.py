@@ -19,6 +19,7 @@ def upgrade(database: Database) -> None:
     database.prepare_folder()
     config = _config()
     with database.write() as connection:
+        database.lock_migration(connection)  # two portals that start at once both find no tables
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         adopt(connection, database)

@@ -37,8 +37,9 @@ SQLITE_CONNECTIONS = 32
 JOURNAL_BYTES = 1_000_000
 # Errors are logged; the values sent to the database are customers' and must not be.
 ENGINE_OPTIONS = {"hide_parameters": True}
-# The number of PostgreSQL's advisory lock on the chain of receipts.
+# The numbers of PostgreSQL's advisory locks on the chain of receipts and on changes of the tables.
 CHAIN = 0x62616E6B
+MIGRATION = CHAIN + 1
 # The database's own file and those that SQLite may keep beside it.
 _BESIDE = ("", "-journal", "-wal", "-shm")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -86,6 +87,11 @@ class Database:
         """Let one transaction at a time add to the chain of receipts; SQLite's write lock does so already."""
         if self.engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(CHAIN)))
+
+    def lock_migration(self, connection: Connection) -> None:
+        """Let one transaction at a time change the tables; SQLite's write lock does so already."""
+        if self.engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION)))
 
     def next_numbers(self, connection: Connection, table: Table, count: int) -> list[int]:
         """Return the next unused numbers of a numbered table, in order, for rows that the caller inserts.
