@@ -20,7 +20,7 @@ from bankportal.services.audit import Audit, ChainBroken
 from bankportal.store import migrate
 from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions
-from bankportal.store.declarations import DeclarationBroken, DeclarationStore, Origin
+from bankportal.store.declarations import Change, DeclarationBroken, DeclarationStore, Origin, Recorded
 from bankportal.store.jobs import JobStore
 from bankportal.store.storage import Storage
 from bankportal.store.tables import activations, decisions, declarations, events, model_versions, receipts
@@ -55,21 +55,30 @@ def apply(store, declaration, origin=Origin.BANK) -> int:
         return store.apply(connection, declaration, origin, SOMEBODY)
 
 
+def in_force(store) -> list[Recorded]:
+    changes = store.timeline().in_force.values()
+    return [store.recorded(change.kind, change.key, change.number) for change in changes]
+
+
+def history(store) -> list[Change]:
+    return [change for change in store.timeline().changes if (change.kind, change.key) == (Kind.PRODUCT, "churn")]
+
+
 def count(database, table) -> int:
     with database.read() as connection:
         return connection.scalar(select(func.count()).select_from(table))
 
 
 def test_it_works(database, store, audit) -> None:
-    assert store.in_force() == []
+    assert in_force(store) == []
     before, rows = store.changes(), count(database, declarations)
     number = apply(store, LOYAL)
     assert store.changes() > before
-    (recorded,) = store.in_force()
+    (recorded,) = in_force(store)
     assert (recorded.number, recorded.kind, recorded.key, recorded.text) == (number, Kind.PRODUCT, "churn", LOYAL.text)
     assert recorded.digest == LOYAL.digest
     assert count(database, declarations) == rows + 1
-    (change,) = store.history(Kind.PRODUCT, "churn")
+    (change,) = history(store)
     assert (change.applied, change.number, change.origin, change.actor) == (True, number, Origin.BANK, SOMEBODY)
     audit.verify()
 
@@ -80,7 +89,7 @@ def test_a_text_that_was_recorded_before_keeps_its_number(database, store, audit
     assert first == store.number_of(CHURN), "what release 0.1.0 declared"
     second = apply(store, LOYAL)
     assert apply(store, shipped, Origin.SHIPPED) == first != second
-    assert [change.number for change in store.history(Kind.PRODUCT, "churn")] == [first, second, first]
+    assert [change.number for change in history(store)] == [first, second, first]
     audit.verify()
 
 
@@ -88,8 +97,8 @@ def test_what_is_withdrawn_is_not_in_force_and_stays_recorded(store, audit) -> N
     number = apply(store, LOYAL)
     with store.changing() as connection:
         store.withdraw(connection, Kind.PRODUCT, "churn", SOMEBODY)
-    assert store.in_force() == []
-    assert [change.applied for change in store.history(Kind.PRODUCT, "churn")] == [False, True]
+    assert in_force(store) == []
+    assert [change.applied for change in history(store)] == [True, False]
     assert store.product("churn", number, None).text == LOYAL.text
     with store.changing() as connection, pytest.raises(NotFound, match="No product churn is in force"):
         store.withdraw(connection, Kind.PRODUCT, "churn", SOMEBODY)

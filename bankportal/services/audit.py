@@ -99,11 +99,11 @@ class Audit:
     def _verify_tables(self) -> None:
         """Raise `ChainBroken` where versions, activations or declarations are not what the events in the chain say."""
         try:
-            found = self.chain.differences()
+            differences = self.chain.differences()
         except UNREADABLE as error:
             raise ChainBroken("The tables that events prove cannot be read: they were edited.") from error
-        if found:
-            raise ChainBroken(found[0])
+        if differences:
+            raise ChainBroken(differences[0])
 
     def _verified_before(self, since: Head) -> Receipt:
         """Return the receipt at which an earlier verification ended; `ChainBroken` where it is not in the chain."""
@@ -119,7 +119,7 @@ class Audit:
         """Compute every decision from its stored input, and every batch from its stored file, with its model version.
 
         Raises `ReplayDiffers`, which names the first one that is not equal to the last bit. Sentences are not compared:
-        the bank may have edited its words since, and the chain proves them. A batch that lacks a file is skipped.
+        the chain proves them. A batch that lacks a file is skipped.
         """
         counts = Counter[Kind]()
         skipped: list[str] = []

@@ -6,7 +6,6 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ from bankportal.files import replacing
 from bankportal.services.declaration_text import differences, to_toml
 from bankportal.services.models import Models
 from bankportal.store.declarations import Change as Change  # part of what this module offers
-from bankportal.store.declarations import DeclarationStore, Origin
+from bankportal.store.declarations import DeclarationStore, Key, Origin, Timeline
 
 # Seconds within which a running portal notices what another process applied; its own changes count at once.
 NOTICED_WITHIN = 1.0
 DIGEST_SHOWN = 12  # characters of a digest that tell declarations apart
 MIN_DIGEST = 6  # characters of a digest that a person must give
-Key = tuple[Kind, str]
 
 log = structlog.get_logger()
 
@@ -70,44 +68,6 @@ class Plan:
     changes: tuple[Planned, ...]
     misfits: Mapping[str, str]
     newest: int
-
-
-class Timeline:
-    """All changes of declarations so far, and what is in force after them."""
-
-    def __init__(self, changes: Iterable[Change]):
-        self.changes = tuple(changes)
-        self.last: dict[Key, Change] = {}  # in the order in which they were first applied
-        self.applied: dict[Key, Change] = {}
-        for change in self.changes:
-            self.last[change.kind, change.key] = change
-            if change.applied:
-                self.applied[change.kind, change.key] = change
-
-    @cached_property
-    def in_force(self) -> dict[Key, Change]:
-        """What is in force, by kind and key."""
-        return {key: change for key, change in self.last.items() if change.applied}
-
-    @cached_property
-    def withdrawn(self) -> dict[Key, Change]:
-        """What was withdrawn and not applied again."""
-        return {key: change for key, change in self.last.items() if not change.applied}
-
-    @cached_property
-    def sources(self) -> set[str | None]:
-        """The SHA-256 of every file that was ever applied."""
-        return {change.source for change in self.changes}
-
-    @cached_property
-    def digests(self) -> set[tuple[Kind, str, str]]:
-        """Kind, key and digest of every declaration that was ever in force."""
-        return {(change.kind, change.key, change.digest) for change in self.changes}
-
-    @property
-    def newest(self) -> int:
-        """The number of the newest change; 0 where there is none."""
-        return self.changes[-1].event if self.changes else 0
 
 
 class Declarations:
@@ -167,7 +127,7 @@ class Declarations:
         return product_of(declaration.text, self._declaration(policy).text if policy else None)
 
     def _timeline(self, connection: Connection | None = None) -> Timeline:
-        return Timeline(self.store.all_changes(connection))
+        return self.store.timeline(connection)
 
     def _declaration(self, change: Change) -> Declaration:
         return Declaration(change.kind, change.key, self.store.recorded(change.kind, change.key, change.number).text)

@@ -4,11 +4,12 @@ The table is append-only. Which declarations are in force is read from the event
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, insert, select
@@ -24,6 +25,7 @@ from bankportal.store.sessions import Database
 from bankportal.store.tables import declarations, events
 from bankportal.version import __version__
 
+Key = tuple[Kind, str]
 _CHANGES = events.c.kind.in_((DECLARATION_APPLIED, DECLARATION_WITHDRAWN))
 
 
@@ -70,6 +72,44 @@ class Change:
     actor: str
     at: datetime
     source: str | None
+
+
+class Timeline:
+    """All changes of declarations so far, and what is in force after them."""
+
+    def __init__(self, changes: Iterable[Change]):
+        self.changes = tuple(changes)
+        self.last: dict[Key, Change] = {}  # in the order in which they were first applied
+        self.applied: dict[Key, Change] = {}
+        for change in self.changes:
+            self.last[change.kind, change.key] = change
+            if change.applied:
+                self.applied[change.kind, change.key] = change
+
+    @cached_property
+    def in_force(self) -> dict[Key, Change]:
+        """What is in force, by kind and key."""
+        return {key: change for key, change in self.last.items() if change.applied}
+
+    @cached_property
+    def withdrawn(self) -> dict[Key, Change]:
+        """What was withdrawn and not applied again."""
+        return {key: change for key, change in self.last.items() if not change.applied}
+
+    @cached_property
+    def sources(self) -> set[str | None]:
+        """The SHA-256 of every file that was ever applied."""
+        return {change.source for change in self.changes}
+
+    @cached_property
+    def digests(self) -> set[tuple[Kind, str, str]]:
+        """Kind, key and digest of every declaration that was ever in force."""
+        return {(change.kind, change.key, change.digest) for change in self.changes}
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest change; 0 where there is none."""
+        return self.changes[-1].event if self.changes else 0
 
 
 class DeclarationStore:
@@ -172,33 +212,15 @@ class DeclarationStore:
         with self.database.read() as connection:
             return connection.scalar(select(func.max(events.c.number)).where(_CHANGES)) or 0
 
-    def in_force(self) -> list[Recorded]:
-        """Return what is in force, as the events say, in the order in which it was first applied.
-
-        Raises `DeclarationBroken` where one of them is not what was recorded.
-        """
-        with self.database.read() as connection:
-            return [_one(connection, change.kind, change.key, change.number) for change in _in_force(connection)]
-
-    def changes_in_force(self) -> list[Change]:
-        """Return the change that brought in each declaration that is in force, in the same order."""
-        with self.database.read() as connection:
-            return _in_force(connection)
-
     def recorded(self, kind: Kind, key: str, number: int) -> Recorded:
         """Return one recorded version; `DeclarationBroken` where it is not there or not what was recorded."""
         with self.database.read() as connection:
             return _one(connection, kind, key, number)
 
-    def history(self, kind: Kind, key: str) -> list[Change]:
-        """Return all that happened to a declaration, newest first."""
-        with self.database.read() as connection:
-            return [change for change in _changes(connection) if (change.kind, change.key) == (kind, key)][::-1]
-
-    def all_changes(self, connection: Connection | None = None) -> list[Change]:
-        """Return all that happened to all declarations, oldest first; by the caller's `connection` if given."""
+    def timeline(self, connection: Connection | None = None) -> Timeline:
+        """Return all that happened to all declarations; `connection` is used where the caller has one open."""
         with self._reading(connection) as open_connection:
-            return list(_changes(open_connection))
+            return Timeline(_changes(open_connection))
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
@@ -300,18 +322,8 @@ def _changes(connection: Connection) -> Iterator[Change]:
         )
 
 
-def _in_force(connection: Connection) -> list[Change]:
-    applied: dict[tuple[Kind, str], Change] = {}
-    for change in _changes(connection):
-        if change.applied:
-            applied[change.kind, change.key] = change
-        else:
-            applied.pop((change.kind, change.key), None)
-    return list(applied.values())
-
-
 def _now_in_force(connection: Connection, kind: Kind, key: str) -> Change | None:
-    return next((change for change in _in_force(connection) if (change.kind, change.key) == (kind, key)), None)
+    return Timeline(_changes(connection)).in_force.get((kind, key))
 
 
 def _policy_key(recorded: Recorded) -> str | None:
