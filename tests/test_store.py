@@ -69,11 +69,17 @@ def test_portals_that_start_at_once_migrate_one_after_the_other(migrated_postgre
     address = server.url.set(database=name).render_as_string(hide_password=False)
     migrating = (
         "import sys; from bankportal.store.migrate import upgrade; from bankportal.store.sessions import Database; "
-        "upgrade(Database(sys.argv[1]))"
+        "print(flush=True); sys.stdin.read(); sys.stdout = None; upgrade(Database(sys.argv[1]))"
     )
     try:
-        portals = [subprocess.Popen([sys.executable, "-c", migrating, address]) for _ in range(3)]
-        assert [portal.wait() for portal in portals] == [0, 0, 0]
+        command = [sys.executable, "-c", migrating, address]
+        portals = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
+        for portal in portals:
+            portal.stdout.readline()
+        for portal in portals:
+            portal.stdin.close()
+            portal.stdout.close()
+        assert [portal.wait() for portal in portals] == [0, 0, 0, 0]
     finally:
         with server.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
