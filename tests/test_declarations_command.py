@@ -115,15 +115,26 @@ def test_a_broken_file_is_refused(run, portal, file, command, before, after, say
     assert portal.declarations.portfolio() is in_force
 
 
+def test_a_new_product_is_told_how_to_get_a_model(run, file) -> None:
+    path = file("churn", ('key = "churn"', 'key = "leavers"'), ('title = "Churn"', 'title = "Leavers"'))
+    assert "Leavers has no model yet. Train one: flask train leavers --data FILE" in run("apply", path)
+
+
 def test_a_new_model_is_asked_for(run, portal, file, bank_files) -> None:
     path = file("churn", ('"Geography", ', ""))
     assert "A new model is needed" in run("check", path)
     assert "flask train churn --data CUSTOMERS --declaration FILE" in run("apply", path, exits=1)
     assert "A new model is needed: Geography is not scored" in run("diff", "churn", path)
     trained = run("churn", "--data", bank_files["churn"], "--declaration", path, command="train")
-    assert "Churn v2 is registered" in trained
+    assert "Churn v2 is registered. To use it: flask declarations apply FILE --activate v2" in trained
     assert "Geography" in {factor.name for factor in portal.declarations.portfolio()["churn"].scored}
     assert "churn v2 is active." in run("apply", path, "--activate", "v2")
+    assert "flask models activate churn v3" in run(
+        "churn", "--data", bank_files["churn"], "--no-activate", command="train"
+    )
+    assert "churn v3 is active." in run("apply", path, "--activate", "v3"), "also where nothing else changes"
+    assert portal.models.serving(portal.declarations.portfolio()["churn"]).version == "v3"
+    run("apply", path, "--activate", "v2")
     product = portal.declarations.portfolio()["churn"]
     assert portal.models.serving(product).version == "v2"
     portal.audit.verify()

@@ -124,6 +124,11 @@ def _once(name: str, make: Callable[[], wiring.Services]) -> wiring.Services:
     return made
 
 
+def no_model_yet(product: Product) -> str:
+    """Say that nothing scores a product yet, and what to do."""
+    return f"{product.title} has no model yet. Train one: flask train {product.key} --data FILE"
+
+
 # A product in force in a command that works with the database, and in one that needs none: where the database is not
 # there, or not of this release, the second knows the shipped products.
 PRODUCT = ProductType(lambda: services().declarations.portfolio())

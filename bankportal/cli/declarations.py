@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from bankportal.cli.common import EXISTING, console, reported, services
+from bankportal.cli.common import EXISTING, console, no_model_yet, reported, services
 from bankportal.domain.declaration import Declaration, Kind, needs_new_model
 from bankportal.services.declaration_text import differences
 from bankportal.services.declarations import DIGEST_SHOWN, Change, Declarations, Plan
@@ -82,7 +82,7 @@ def diff(before: str, after: str) -> None:
     "--activate",
     metavar="VERSION",
     multiple=True,
-    help="Model version that becomes active with the declaration; PRODUCT:VERSION where the files change several.",
+    help="Model version that becomes active with the declaration; PRODUCT:VERSION where the files declare several.",
 )
 @click.option("--without-model", is_flag=True, help="Apply although no model can score by it: none does until then.")
 @reported
@@ -94,6 +94,10 @@ def apply(files: tuple[str, ...], activate: tuple[str, ...], without_model: bool
     _print_plan(plan, "is in force")
     for product, version in versions.items():
         click.echo(f"{product} {version} is active.")
+    for declared in (each.declaration for each in plan.changes if each.of_product and not each.before):
+        product_in_force = portal.portfolio().get(declared.key)
+        if product_in_force and not services().models.versions(product_in_force):
+            click.echo(no_model_yet(product_in_force))
 
 
 @declarations.command()
@@ -126,19 +130,19 @@ def _find(portal: Declarations, name: str) -> Declaration:
     return portal.read(name, Path(name).read_bytes()) if Path(name).is_file() else portal.find(name)
 
 
-def _versions(portal: Declarations, files: dict[str, bytes], given: Iterable[str]) -> dict[str, str]:
-    """Read `--activate`: a version alone is of the one product that the files change."""
+def _versions(portal: Declarations, files: dict[str, bytes], texts: Iterable[str]) -> dict[str, str]:
+    """Read `--activate`: a version alone is of the one product that the files declare."""
     versions = {}
-    for text in given:
+    for text in texts:
         product, colon, version = text.rpartition(":")
         if not colon:
-            changed = [each.declaration.key for each in portal.check(files).changes if each.of_product]
-            if len(changed) != 1:
+            products = [each.key for each in portal.check(files).declared if each.kind is Kind.PRODUCT]
+            if len(products) != 1:
                 raise click.UsageError(
-                    f"--activate {text}: say of which product, as PRODUCT:VERSION. The files change "
-                    f"{', '.join(changed) or 'none'}."
+                    f"--activate {text}: say of which product, as PRODUCT:VERSION. The files declare "
+                    f"{', '.join(products) or 'none'}."
                 )
-            (product,) = changed
+            (product,) = products
         versions[product] = version
     return versions
 

@@ -121,15 +121,18 @@ def train_product(
         trained = fit(table, seed=seed, allow_leakage=allow_leakage, progress=report, ceiling=ceiling)
     version = portal.models.add(trained, activate=activate)
     show_version(version)
-    click.echo(_next_step(version))
+    click.echo(_next_step(version, portal.declarations.portfolio().get(product.key)))
     return version
 
 
-def _next_step(version: ModelVersion) -> str:
-    name = f"{version.product.title} {version.version}"
+def _next_step(version: ModelVersion, in_force: Product | None) -> str:
+    key, name = version.product.key, f"{version.product.title} {version.version}"
     if version.active:
         return f"{name} is active.\n"
-    return f"{name} is registered. To use it: flask models activate {version.product.key} {version.version}\n"
+    use = f"flask models activate {key} {version.version}"
+    if in_force is None or in_force.digest != version.product.digest:
+        use = f"flask declarations apply FILE --activate {version.version}"
+    return f"{name} is registered. To use it: {use}\n"
 
 
 def simulated_bank(portal: Services, product: Product) -> Path:

@@ -56,7 +56,7 @@ def start_worker() -> None:
 
 def prepare() -> Config:
     """Make what is missing: the secret key, the database's tables, a model for each product that has data for it."""
-    from bankportal.cli.common import services
+    from bankportal.cli.common import no_model_yet, services
     from bankportal.cli.train import train_product
 
     _ensure_secret(load())
@@ -71,7 +71,7 @@ def prepare() -> Config:
             if simulates(product):
                 train_product(portal, product, activate=True)
             else:
-                click.echo(f"{product.title} has no model yet. Train one: flask train {product.key} --data FILE")
+                click.echo(no_model_yet(product))
     portal.explaining.warm_up()  # compiled kernels are kept on disk: the web server finds them ready
     return load()
 
