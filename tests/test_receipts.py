@@ -441,7 +441,7 @@ def test_a_forged_file_does_not_come_out_again(done, batches, name, change, what
         ("summary = json_set(summary, '$.mean_score', 0.5)", "recomputed differs in its counts"),
         ("mapping = json_remove(mapping, '$.CreditScore')", "recomputed differs in rejects.csv"),
         ("layout = '{}'", "cannot be recomputed"),
-        ("policy_version = 'other'", "Limit policy other is no longer known"),
+        ("policy_version = 'other'", "Limit policy other is not the one that was declared"),
         ("model_version = 'v7'", "cannot be recomputed: Allowance model v7 is refused"),
     ],
     ids=["summary", "mapping", "layout", "policy", "model"],
