@@ -10,6 +10,7 @@ import licenses
 from bankportal.api import openapi
 from bankportal.cli.audit import audit
 from bankportal.cli.data import data
+from bankportal.cli.declarations import declarations
 from bankportal.cli.models import models
 from bankportal.cli.score import score
 from bankportal.cli.train import train
@@ -20,7 +21,7 @@ from bankportal.domain.portfolio import shipped_portfolio
 from bankportal.domain.products import Product, ProductFactor, Role
 
 HERE = Path(__file__).parent
-COMMANDS = (up, worker, train, data, score, models, audit)
+COMMANDS = (up, worker, train, data, declarations, score, models, audit)
 THIRD_PARTY = """\
 # Third-party licences
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from flask import Flask
+
+from bankportal import cli
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = [
@@ -62,3 +65,10 @@ def test_the_receipt_script_needs_the_standard_library_alone(tmp_path) -> None:
     command = [sys.executable, "-I", "-S", ROOT / "docs" / "verify_receipts.py", tmp_path / "empty.jsonl"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "not right: there is no receipt in it\n")
+
+
+def test_every_command_is_documented() -> None:
+    app = Flask("commands")
+    cli.register(app)
+    described = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in app.cli.commands if f"## `flask {name}" not in described] == []
