@@ -7,12 +7,14 @@ import time
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from bankportal import wiring
 from bankportal.domain.declaration import Kind
 from bankportal.domain.errors import Conflict, DeclarationRefused, NoActiveModel, NotFound, PortalError
 from bankportal.services.declarations import NOTICED_WITHIN
+from bankportal.store.tables import declarations
 from tests.conftest import train_again
 from tests.home_equity import FILES as HOME_EQUITY  # equity-limit.toml, home-equity.toml
 
@@ -218,6 +220,24 @@ def test_a_product_waits_for_its_policy_where_another_file_is_broken(bank) -> No
     (refused,) = bank.declarations.adopt_folder()
     assert "broken.toml" in refused
     assert "home-equity" in bank.declarations.portfolio()
+
+
+@pytest.mark.parametrize(("key", "left_out"), [("churn", "churn"), ("card-limit", "allowance")])
+def test_a_portal_that_starts_over_a_changed_declaration_decides_by_no_other(bank, key: str, left_out: str) -> None:
+    bank.declarations.apply(file_of(bank, "churn", (MODERATE, MIDDLING)))
+    before = bank.declarations.portfolio()
+    with bank.database.write() as connection:
+        changed = {"text": "{}"}
+        connection.execute(update(declarations).where(declarations.c.key == key).values(changed))
+    assert bank.declarations.portfolio() is before
+    started = wiring.build(bank.config)
+    try:
+        portfolio = started.declarations.portfolio()
+        assert [*portfolio] == [each for each in before if each != left_out]
+        time.sleep(NOTICED_WITHIN)
+        assert started.declarations.portfolio() is portfolio
+    finally:
+        started.database.close()
 
 
 def test_applied_files_are_kept_as_they_were_given(bank) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from bankportal.files import replacing
 from bankportal.services.declaration_text import differences, to_toml
 from bankportal.services.models import Models
 from bankportal.store.declarations import Change as Change  # part of what this module offers
-from bankportal.store.declarations import DeclarationStore, Key, Origin, Timeline
+from bankportal.store.declarations import DeclarationBroken, DeclarationStore, Key, Origin, Timeline
 
 # Seconds within which a running portal notices what another process applied; its own changes count at once.
 NOTICED_WITHIN = 1.0
@@ -94,7 +95,8 @@ class Declarations:
         """Return the portfolio that is in force; the same object until a declaration changes.
 
         The database is asked once a second at most. While it does not answer, or what it holds cannot be used, this is
-        the portfolio known last: at first the shipped one.
+        the portfolio known last: at first the shipped one while it does not answer, else that of the products that can
+        be used.
         """
         if time.monotonic() >= self._fresh_until and self._refreshing.acquire(blocking=not self._fresh_until):
             try:
@@ -110,8 +112,12 @@ class Declarations:
             if not self.store.database.is_missing() and (newest := self.store.changes()) != self._newest:
                 self._portfolio = self._read_portfolio() if newest else shipped_portfolio()
                 self._newest = newest
-        except (SQLAlchemyError, PortalError, ValueError, LookupError, TypeError) as error:
+        except SQLAlchemyError as error:
             self._log_once(f"What is in force cannot be read: {error}")
+        except (PortalError, ValueError, LookupError, TypeError) as error:
+            self._log_once(f"What is in force cannot be read: {error}")
+            if self._newest is None and (sound := self._read_sound_portfolio()) != self._portfolio:
+                self._portfolio = sound
         self._fresh_until = time.monotonic() + NOTICED_WITHIN
 
     def _read_portfolio(self) -> Portfolio:
@@ -120,6 +126,22 @@ class Declarations:
         return portfolio_from(
             self._in_force(timeline), [self.product(self._declaration(each), timeline) for each in withdrawn]
         )
+
+    def _read_sound_portfolio(self) -> Portfolio:
+        """Return what is in force without products whose declaration or policy cannot be used.
+
+        The shipped ones do not stand in for them: that would be to decide by what the bank replaced.
+        """
+        sound: list[Declaration] = []
+        try:
+            changes = list(self._timeline().in_force.values())
+        except (PortalError, ValueError, LookupError, TypeError):
+            changes = []
+        for change in changes:
+            with suppress(DeclarationBroken):
+                sound.append(self._declaration(change))
+        policies = {None} | {each.key for each in sound if each.kind is Kind.POLICY}
+        return portfolio_from(each for each in sound if each.content.get("policy") in policies)
 
     def product(self, declaration: Declaration, timeline: Timeline | None = None) -> Product:
         """Return the product that a declaration makes with the policy that is in force, or was last."""
