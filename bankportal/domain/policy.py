@@ -60,6 +60,8 @@ def amount_of(value: Value) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+# What the sentence of a rule may name in braces.
+AMOUNTS = ("ceiling", "amount", "smallest")
 # Below this share of a salary nothing is left of it: 1 - 0.7 - 0.3 is not exactly 0.
 MIN_FREE_SHARE = 1e-9
 

@@ -14,11 +14,11 @@ from bankportal.domain.canonical import canonical
 from bankportal.domain.declaration import Kind, product_of
 from bankportal.domain.errors import SettingsRefused
 from bankportal.domain.factors import Factor, Phrase
+from bankportal.domain.policy import AMOUNTS
 from bankportal.domain.portfolio import Portfolio
 from bankportal.domain.products import Product
 
 RULES = "rules"
-AMOUNTS = {"ceiling", "amount", "smallest"}  # what a rule's sentence may name in braces
 
 
 def with_words(portfolio: Portfolio, text: str) -> Portfolio:
@@ -77,7 +77,7 @@ def _require_rules(portfolio: Portfolio, sentences: object) -> None:
     if unknown := set(sentences) - set(_sentences(portfolio)):
         raise SettingsRefused(f"The catalogue of reasons has under rules: {', '.join(sorted(unknown))}.")
     for name, words in sentences.items():
-        if set(re.findall(r"{([^}]*)}", words)) - AMOUNTS:
+        if set(re.findall(r"{([^}]*)}", words)).difference(AMOUNTS):
             raise SettingsRefused(f"The catalogue of reasons has a name in braces in {name} that means nothing.")
 
 

@@ -14,6 +14,7 @@ from bankportal.domain.declaration import constraint_from
 from bankportal.domain.declarations.shape import Content, header, stands
 from bankportal.domain.errors import DeclarationProblem
 from bankportal.domain.factors import normalised_name
+from bankportal.domain.policy import AMOUNTS
 from bankportal.domain.products import NO_LIMIT
 
 Tables = Mapping[str, Any]
@@ -59,7 +60,6 @@ RESERVED_NAMES = frozenset(
 )
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 CURRENCY = "{currency}"
-AMOUNTS = ("ceiling", "amount", "smallest")
 SCORED_ROLES = ("required", "optional")
 MAX_FACTORS = 200
 
