@@ -5,11 +5,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bankportal.domain.batch import CheckResult, ProblemExample, ProblemGroup, Summary
-from bankportal.domain.canonical import canonical
+from bankportal.domain.canonical import canonical, canonical_finite
 from bankportal.domain.outcome import Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
 from bankportal.domain.receipt import Kind, Receipt, content, receipt
@@ -323,3 +326,27 @@ def test_what_json_has_no_words_for_is_refused() -> None:
     for number in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="not JSON compliant"):
             canonical({"score": number})
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(-1e-3, 1e-3)
+    | st.sampled_from([1e-4, 9.9e-5, 1e-5, 1e-6, 1.5e-7, 1e15, 1e16, 1e21, 5e-324])
+    | st.text(),
+    lambda inside: st.lists(inside, max_size=5) | st.dictionaries(st.text(max_size=5), inside, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=2000)
+@given(st.dictionaries(st.text(max_size=5), PLAIN, max_size=6))
+def test_the_faster_writer_writes_the_same_text(content: dict[str, Any]) -> None:
+    assert canonical_finite(content) == canonical(content)
+
+
+def test_the_faster_writer_refuses_what_json_has_no_words_for() -> None:
+    with pytest.raises(TypeError):
+        canonical_finite({"at": AT})

@@ -41,7 +41,7 @@ def test_every_room_is_part_of_the_package() -> None:
 @pytest.mark.parametrize(
     ("room", "known"),
     [
-        ("domain", {"pydantic", "pydantic_core", "bankportal.resources"}),
+        ("domain", {"orjson", "pydantic", "pydantic_core", "bankportal.resources"}),
         ("answers", {"pydantic"}),
         ("client", {"httpx", "pydantic", "bankportal.answers", "bankportal.version"}),
     ],
