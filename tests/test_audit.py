@@ -1,16 +1,26 @@
 import json
+import os
+import pty
 import runpy
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from bankportal.config import PREFIX
 from bankportal.domain.canonical import sha256
 from bankportal.domain.constraints import Source
 from bankportal.domain.schema import validate
+from bankportal.services import audit
 from bankportal.services.audit import ChainBroken, Head, Replayed, Verified
 from bankportal.services.batches.replaying import ReplayDiffers
 from bankportal.services.proving import verified_receipt
+from tests.conftest import SECRET
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "verify_receipts.py"
@@ -392,12 +402,108 @@ def test_what_stands_outside_is_found_from_an_earlier_head_too(
         services.audit.verify(since=since)
 
 
-def test_progress_is_reported(services, decided, monkeypatch) -> None:
+def test_replaying_takes_up_from_an_earlier_head(services, decided, before, tamper) -> None:
+    since = head_at(services, before + 4)
+    assert services.audit.replay(since) == Replayed(2, 0, ())
+    tamper("UPDATE decisions SET score = 0.5 WHERE number = 4")
+    assert services.audit.replay(since).decisions == 2, "what was recomputed before is not read again"
+    tamper("UPDATE decisions SET score = 0.5 WHERE number = 5")
+    with pytest.raises(ReplayDiffers, match=f"{decided[4].id} recomputed differs in score"):
+        services.audit.replay(since)
+    with pytest.raises(ChainBroken, match="is not the one that was verified before"):
+        services.audit.replay(Head(before + 4, "0" * 64))
+
+
+def test_progress_is_reported(services, decided, before, monkeypatch) -> None:
     monkeypatch.setattr("bankportal.services.audit.REPORT_EVERY", 2)
-    for work in (services.audit.verify, services.audit.replay):
+    monkeypatch.setattr("bankportal.services.audit.GROUP_SIZE", 2)
+    head = services.audit.head()
+    for work, expected in (
+        (services.audit.verify, range(2, head.number + 1, 2)),
+        (services.audit.replay, range(before + 2, head.number + 1, 2)),
+    ):
         reached = []
         work(report=reached.append)
-        assert reached == list(range(2, services.audit.head().number + 1, 2))
+        assert [receipt.number for receipt in reached] == list(expected)
+        assert reached[-1] == services.audit.chain.receipt(reached[-1].number)
+
+
+def stopped(app, monkeypatch, patched: str, call: int, number: signal.Signals, *command: str):
+    """Run a command to which a signal comes in a function of the audit, when that is called for the nth time."""
+    function, calls = getattr(audit, patched), count(1)
+
+    def with_signal(*arguments):
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return function(*arguments)
+
+    monkeypatch.setattr(audit, "REPORT_EVERY", 2)
+    monkeypatch.setattr(audit, "GROUP_SIZE", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, patched, with_signal)
+        return app.test_cli_runner().invoke(args=["audit", *command])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_says_how_to_go_on(app, services, decided, before, monkeypatch, number, code) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    newest = services.audit.head()
+    last = before + 4 - before % 2  # verify reports even receipts
+    for command, patched, call, reached, rest in (
+        ("verify", "verified_link", last + 1, last, f"{newest.number - last} decisions"),
+        ("replay", "replay_decisions", 3, before + 4, "2 decisions"),
+    ):
+        result = stopped(app, monkeypatch, patched, call, number, command)
+        head = head_at(services, reached)
+        go_on = f"audit {command} --since {head.number}:{head.digest}"
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert result.stderr == f"Stopped. Up to receipt {reached} all is right. Go on with: flask {go_on}\n"
+        result = app.test_cli_runner().invoke(args=go_on.split())
+        assert (result.exit_code, result.stdout.startswith(rest)) == (0, True), result.output
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_command_that_is_stopped_at_once_begins_again(app, services, decided, monkeypatch) -> None:
+    result = stopped(app, monkeypatch, "verified_link", 1, signal.SIGINT, "verify")
+    again = "Stopped before much was done. Begin again with: flask audit verify\n"
+    assert (result.exit_code, result.stderr) == (130, again)
+
+
+def test_a_later_head_is_compared_when_a_stopped_command_goes_on(app, services, decided, before, monkeypatch) -> None:
+    later, early = (head_at(services, number) for number in (before + 6, 2))
+    given = f"--head {later.number}:{later.digest}"
+    result = stopped(app, monkeypatch, "verified_link", before + 3, signal.SIGINT, "verify", *given.split())
+    assert result.stderr.endswith(f"{given}\n")
+    go_on = ["audit", "verify", "--since", f"{early.number}:{early.digest}", "--head"]
+    wrong = app.test_cli_runner().invoke(args=[*go_on, f"{later.number}:{'0' * 64}"])
+    assert (wrong.exit_code, "not the one of the exported head" in wrong.output) == (1, True)
+    assert app.test_cli_runner().invoke(args=[*go_on, f"{later.number}:{later.digest}"]).exit_code == 0
+    early_head = f"{early.number}:{early.digest}"
+    result = stopped(app, monkeypatch, "verified_link", before + 3, signal.SIGINT, "verify", "--head", early_head)
+    assert "--head" not in result.stderr, "it was compared before"
+
+
+@pytest.mark.parametrize(("command", "doing"), [("verify", "Verifying"), ("replay", "Recomputing")])
+def test_progress_is_shown_on_a_terminal(config, services, decided, command, doing) -> None:
+    terminal, other_end = pty.openpty()
+    environment = os.environ | {
+        "TERM": "xterm",
+        f"{PREFIX}INSTANCE": str(config.instance),
+        f"{PREFIX}SECRET_KEY": SECRET,
+    }
+    arguments = [sys.executable, "-m", "flask", "--app", "bankportal", "audit", command]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=other_end, env=environment) as process:
+        os.close(other_end)
+        shown = b""
+        with suppress(OSError):  # Linux's way of saying that the other end was closed
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        os.close(terminal)
+        printed = process.stdout.read().decode()
+    assert process.returncode == 0
+    assert f"{doing} " in shown.decode()
+    assert "%" in shown.decode()
+    assert printed.startswith("6 decisions")
 
 
 def test_sqlite_and_python_agree_on_floats(services, decided) -> None:
@@ -425,7 +531,7 @@ def test_commands(app, client, examples, tmp_path) -> None:
     )
     assert since.stderr == "", "no progress where nobody looks"
     both = runner.invoke(args=["audit", "verify", "--since", head, "--head", head])
-    assert (both.exit_code, "give one of" in both.output) == (2, True)
+    assert (both.exit_code, "must be a later one" in both.output) == (2, True)
     missing = runner.invoke(args=["audit", "verify", "--since", f"99:{'0' * 64}"])
     assert (missing.exit_code, "which was verified before, is not there" in missing.output) == (1, True)
     assert runner.invoke(args=["audit", "verify", "--head", "nonsense"]).exit_code == 2

@@ -18,8 +18,8 @@ from bankportal.store.storage import Storage
 
 GROUP_SIZE = 500  # decisions computed again at once
 REPORT_EVERY = 100  # receipts
-# Called regularly with the number of the receipt that was reached.
-Report = Callable[[int], None]
+# Called regularly with the last receipt up to which all was right.
+Report = Callable[[Receipt], None]
 
 
 class ChainBroken(PortalError):
@@ -58,7 +58,7 @@ class Replayed:
     skipped: tuple[str, ...]
 
 
-def _silent(_number: int) -> None:
+def _silent(_reported: object) -> None:
     """Report nothing."""
 
 
@@ -115,20 +115,28 @@ class Audit:
             raise ChainBroken(f"Receipt {since.number} is not the one that was verified before.")
         return known
 
-    def replay(self, report: Report = _silent) -> Replayed:
+    def replay(
+        self, since: Head | None = None, report: Report = _silent, skip: Callable[[str], None] = _silent
+    ) -> Replayed:
         """Compute every decision from its stored input, and every batch from its stored file, with its model version.
 
-        Raises `ReplayDiffers`, which names the first one that is not equal to the last bit. Sentences are not compared:
-        the chain proves them. A batch that lacks a file is skipped.
+        With `since`, a head up to which all was replayed before, only what follows it. Raises `ReplayDiffers`, which
+        names the first one that is not equal to the last bit. Sentences are not compared: the chain proves them. A
+        batch that lacks a file is skipped, and `skip` is called with a sentence about it at once.
         """
         counts = Counter[Kind]()
         skipped: list[str] = []
-        for kind, records in _runs(self._links(0, report)):
+        begin = self._verified_before(since).number if since else 0
+        for kind, links in _runs(self._links(begin, _silent)):
+            records = [link.record for link in links if link.record is not None]
             try:
                 self._replay(kind, records)
                 counts[kind] += len(records)
             except FilesGone as error:
                 skipped.append(str(error))
+                skip(skipped[-1])
+            if links and (last := links[-1].receipt):
+                report(last)
         return Replayed(counts[Kind.DECISION], counts[Kind.BATCH], tuple(skipped))
 
     def _replay(self, kind: Kind, records: Sequence[Record]) -> None:
@@ -171,17 +179,18 @@ class Audit:
             if link is None:
                 return
             yield link
-            place = link.receipt.number if link.receipt else place
-            if place % REPORT_EVERY == 0:
-                report(place)
+            if link.receipt:
+                place = link.receipt.number
+                if place % REPORT_EVERY == 0:
+                    report(link.receipt)
 
 
-def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Record]]]:
-    """Yield the records in groups: consecutive decisions together, each batch alone.
+def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Link]]]:
+    """Yield what has a record in groups: consecutive decisions together, each batch alone; events are left out.
 
     Where an entry cannot be read, the entries before it are yielded before the error is raised.
     """
-    run: list[Record] = []
+    run: list[Link] = []
     try:
         for link in links:
             if link.record is None or link.kind is Kind.EVENT:
@@ -190,9 +199,9 @@ def _runs(links: Iterator[Link]) -> Iterator[tuple[Kind, list[Record]]]:
                 yield Kind.DECISION, run
                 run = []
             if link.kind is Kind.BATCH:
-                yield link.kind, [link.record]
+                yield link.kind, [link]
             else:
-                run.append(link.record)
+                run.append(link)
     except ChainBroken:
         yield Kind.DECISION, run
         raise
