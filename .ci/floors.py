@@ -31,11 +31,12 @@ TO_PARQUET = "from pyarrow import csv, parquet; parquet.write_table(csv.read_csv
 
 
 def requirements() -> list[Requirement]:
-    """Return what setup.cfg requires of the package and the extras."""
+    """Return what setup.cfg requires of the package and the extras, on this platform."""
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     lists = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in EXTRAS)]
-    return [Requirement(line) for text in lists for line in text.splitlines() if line.strip()]
+    written = [Requirement(line) for text in lists for line in text.splitlines() if line.strip()]
+    return [each for each in written if each.marker is None or each.marker.evaluate()]
 
 
 def install(environment: Path, project: str) -> Path:

@@ -1,16 +1,17 @@
 """What kind of outage an exception is: decided here alone, for pages, API and health."""
 
 import errno
-import sqlite3
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from bankportal.sqlite import driver
+
 FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 FULL_SQLSTATE = "53100"  # PostgreSQL's disk_full
 FULL_SQLITE = "database or disk is full"  # SQLite's words for SQLITE_FULL, whatever the driver
-DATABASE_ERRORS = (DBAPIError, PoolTimeout, sqlite3.Error, FileNotFoundError)  # the last: SQLite's file is gone
+DATABASE_ERRORS = (DBAPIError, PoolTimeout, driver.Error, FileNotFoundError)  # the last: SQLite's file is gone
 OUTAGE_ERRORS = (*DATABASE_ERRORS, OSError)
 
 

@@ -39,6 +39,7 @@ DECLARED = {
     "lazy-importer": "Apache-2.0",
     "librt": "MIT",
     "psycopg-binary": "LGPL-3.0-only",
+    "pysqlite3": "Zlib",  # the SQLite in it is in the public domain
     "zipp": "MIT",
 }
 MAX_NAME = 60  # characters; a longer text in the field for the licence's name is the licence itself

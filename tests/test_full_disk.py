@@ -3,7 +3,6 @@
 import errno
 import secrets
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bankportal.api.schemas import example
 from bankportal.outages import DATABASE, DISK_FULL, STORAGE, outage_of
-from bankportal.store.sessions import WAL_IS_SAFE, Database
+from bankportal.sqlite import WAL_IS_SAFE, driver
+from bankportal.store.sessions import Database
 from tests.api.conftest import ENGINES, Engine, running
 from tests.conftest import POSTGRES, config_for
 from tests.shipped import CHURN
@@ -201,7 +201,7 @@ def test_health_leaves_nothing(engine) -> None:
 
 @pytest.mark.parametrize("statement", ["BEGIN", "BEGIN IMMEDIATE"])
 def test_health_waits_for_nobody(engine, statement) -> None:
-    with sqlite3.connect(str(engine.services.config.database_url.database), isolation_level=None) as other:
+    with driver.connect(str(engine.services.config.database_url.database), isolation_level=None) as other:
         other.execute(statement)
         other.execute("SELECT count(*) FROM decisions").fetchall()
         begun = time.monotonic()
@@ -214,7 +214,7 @@ def test_health_waits_for_nobody(engine, statement) -> None:
 def test_a_full_disk_is_seen_while_somebody_reads(disk, run) -> None:
     with run(disk, database=True) as engine:
         path = str(engine.services.config.database_url.database)
-        other = sqlite3.connect(path, isolation_level=None)
+        other = driver.connect(path, isolation_level=None)
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM decisions").fetchall()
         disk.fill()
@@ -232,12 +232,12 @@ class QuotaUsedUp(OSError):
     [
         (OSError(errno.ENOSPC, "No space left on device"), DISK_FULL),
         (QuotaUsedUp(), DISK_FULL),
-        (sqlite3.OperationalError("database or disk is full"), DISK_FULL),
-        (OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")), DISK_FULL),
+        (driver.OperationalError("database or disk is full"), DISK_FULL),
+        (OperationalError("INSERT", {}, driver.OperationalError("database or disk is full")), DISK_FULL),
         (OperationalError("INSERT", {}, psycopg.errors.DiskFull("could not extend file")), DISK_FULL),
         (OperationalError("INSERT", {}, psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT")), DATABASE),
-        (OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error")), DATABASE),
-        (sqlite3.OperationalError("unable to open database file"), DATABASE),
+        (OperationalError("INSERT", {}, driver.OperationalError("disk I/O error")), DATABASE),
+        (driver.OperationalError("unable to open database file"), DATABASE),
         (PoolTimeout(), DATABASE),
         (FileNotFoundError(errno.ENOENT, "no such file"), DATABASE),
         (PermissionError(errno.EACCES, "no"), STORAGE),

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from bankportal.config import Config
 from bankportal.domain.batch import REJECTS, RESULTS, SCORED, State
 from bankportal.domain.errors import NotFound
 from bankportal.services.batches import isolated_run, worker
+from bankportal.sqlite import driver
 from bankportal.store.storage import PIECE, file_digest
 from tests.conftest import config_for
 from tests.shipped import BY_PAGE, CHURN
@@ -89,11 +89,11 @@ def stopped(process, portal) -> None:
         if portal.database.engine.dialect.name != "sqlite":
             return
         try:
-            with closing(sqlite3.connect(portal.database.url.database, timeout=0.2)) as connection:
+            with closing(driver.connect(portal.database.url.database, timeout=0.2)) as connection:
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.rollback()
                 return
-        except sqlite3.OperationalError:
+        except driver.OperationalError:
             os.kill(process.pid, signal.SIGCONT)
             time.sleep(0.05)
 

@@ -1,13 +1,12 @@
 """Connections to the database: SQLite set up for durable writes without deadlocks, PostgreSQL with its defaults."""
 
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     URL,
@@ -24,17 +23,22 @@ from sqlalchemy import (
     text,
 )
 
+from bankportal.sqlite import WAL_IS_SAFE, driver
 from bankportal.store.storage import ROOM, require_room
 from bankportal.store.tables import decisions
 
-# Older libraries can corrupt a WAL database when two connections reset the log at the same moment (fixed in 3.51.3).
-WAL_IS_SAFE = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_SECONDS = 15
 CACHE = -2000  # kibibytes, negated: SQLite's default
 # Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
 SQLITE_CONNECTIONS = 32
-# The journal file is kept at up to this size: it need not grow again with each transaction.
-JOURNAL_BYTES = 1_000_000
+# The journal file is kept at up to this size: it need not grow again with each transaction. A log (WAL) grows to 4 MB
+# before it is copied into the database.
+JOURNAL_BYTES = 8_000_000
+# What is said where WAL can neither be used nor left.
+UNSAFE_WAL = (
+    f"SQLite {driver.sqlite_version} can corrupt this database while another process has it open in WAL mode;"
+    f" end the others, or install pysqlite3, which brings a newer SQLite"
+)
 # Errors are logged; the values sent to the database are customers' and must not be.
 ENGINE_OPTIONS = {"hide_parameters": True}
 # The numbers of PostgreSQL's advisory locks on the chain of receipts and on changes of the tables.
@@ -133,12 +137,12 @@ class Database:
         With hardly a page of cache, what it writes goes to the file at once, unless somebody reads at this moment.
         """
         with closing(self.engine.raw_connection()) as pooled:
-            connection = cast(sqlite3.Connection, pooled.dbapi_connection)
+            connection: Any = pooled.dbapi_connection
             try:
                 for statement in _SQLITE_TRY:
                     connection.execute(statement)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the rest says why it is busy
+            except driver.OperationalError as error:
+                if not _is_one_of(error, driver.SQLITE_BUSY):
                     raise
             finally:
                 connection.rollback()
@@ -156,7 +160,9 @@ class Database:
 
 
 def _sqlite_engine(url: URL, file: Path | None) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=SQLITE_CONNECTIONS, **ENGINE_OPTIONS)
+    engine = create_engine(
+        url, module=driver, connect_args={"timeout": BUSY_SECONDS}, pool_size=SQLITE_CONNECTIONS, **ENGINE_OPTIONS
+    )
     if file:
         event.listen(engine, "do_connect", lambda *_: _keep_private(file))
     event.listen(engine, "connect", _set_up_sqlite)
@@ -181,16 +187,38 @@ def _keep_private(file: Path) -> None:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself; _begin_sqlite does
+    _choose_journal(connection)
     for pragma in (
         f"busy_timeout={BUSY_SECONDS * 1000}",
         f"cache_size={CACHE}",
-        f"journal_mode={'WAL' if WAL_IS_SAFE else 'PERSIST'}",
         f"journal_size_limit={JOURNAL_BYTES}",
         "synchronous=FULL",
         "foreign_keys=ON",
         "mmap_size=0",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _choose_journal(connection: Any) -> None:
+    """Let a database have the journal that is safe with this library.
+
+    Where others are at work for longer than a moment a rollback journal stays, and a later connection changes it. WAL
+    must not stay where this library could spoil it.
+    """
+    connection.execute("PRAGMA busy_timeout=500")
+    try:
+        connection.execute(f"PRAGMA journal_mode={'WAL' if WAL_IS_SAFE else 'PERSIST'}")
+    except driver.OperationalError as error:
+        if not _is_one_of(error, driver.SQLITE_BUSY, driver.SQLITE_READONLY):
+            raise
+        if not WAL_IS_SAFE and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            raise driver.OperationalError(UNSAFE_WAL) from error
+        connection.execute("PRAGMA journal_mode=PERSIST")
+
+
+def _is_one_of(error: Any, *codes: int) -> bool:
+    """Say whether an error of SQLite has one of these codes; its extended codes tell more in the higher bits."""
+    return error.sqlite_errorcode & 0xFF in codes
 
 
 def _begin_sqlite(connection: Connection) -> None:
