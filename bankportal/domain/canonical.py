@@ -2,55 +2,47 @@
 
 import hashlib
 import json
+import math
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+# What JSON has no words for is refused, not written in a way of its own.
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 )
-# What JSON has no words for is refused by both.
-_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-# Floats that both encoders must write alike: `canonical_finite` looks only for those from 1e-6 to 1e-4, and for smaller
-# ones, which orjson writes in another way.
-_ALIKE = [1.0, -0.0, 0.1, 1e-4, 123456.789, 1 / 3, 1e15, 1e16, 1.5e300]
-_WRITTEN_ALIKE = orjson.dumps(_ALIKE).decode() == _ENCODER.encode(_ALIKE)
+_WHOLE = frozenset({str, int, bool, type(None)})
 
 
 def canonical(content: Any) -> str:
-    """Write plain data as JSON in one way: keys sorted, no spaces, shortest floats; `ValueError` for NaN, infinity."""
-    return _ENCODER.encode(content)
+    """Write plain data as JSON in one way: keys sorted, no spaces, shortest floats as Python writes them.
 
-
-def canonical_finite(content: dict[str, Any]) -> str:
-    """Write an object whose floats are known to be finite, in the same way as `canonical`, ten times as fast.
-
-    NaN would become null: the caller must know that there is none.
+    Raises `ValueError` for NaN and infinity.
     """
     try:
-        text = _compact(content)
-        if _may_differ(text):
-            text = _compact({name: _fragment(value) for name, value in content.items()})
-    except TypeError:  # whole numbers beyond 64 bits, half characters: orjson refuses them
-        return canonical(content)
-    return text if _WRITTEN_ALIKE else canonical(content)
+        return orjson.dumps(_exact(content), option=_OPTIONS).decode()
+    except TypeError:  # whole numbers beyond 64 bits, half characters, other keys than texts
+        return _ENCODER.encode(content)
 
 
-def _compact(value: Any) -> str:
-    return orjson.dumps(value, option=_OPTIONS).decode()
-
-
-def _may_differ(text: str) -> bool:
-    """Say whether a text may hold a float below 1e-4, which Python writes with an exponent of two digits."""
-    return "0.0000" in text or "e-" in text
-
-
-def _fragment(value: Any) -> Any:
-    """Return a value, or its canonical text where orjson may write it in another way."""
-    if isinstance(value, dict | list | float) and _may_differ(_compact(value)):
-        return orjson.Fragment(canonical(value))
+def _exact(value: Any) -> Any:
+    """Return plain data with those floats as text that orjson may write in another way than Python."""
+    kind = type(value)
+    if kind is dict:
+        return {name: each if type(each) in _WHOLE else _exact(each) for name, each in value.items()}
+    if kind is float:
+        return value if 1e-4 <= value < 1e16 or -1e16 < value <= -1e-4 or not value else _as_python_writes_it(value)
+    if kind is list or kind is tuple:
+        return [each if type(each) in _WHOLE else _exact(each) for each in value]
     return value
+
+
+def _as_python_writes_it(number: float) -> orjson.Fragment:
+    if not math.isfinite(number):
+        raise ValueError("JSON has no words for a number that is not finite")
+    return orjson.Fragment(repr(number))
 
 
 def sha256(text: str) -> str:

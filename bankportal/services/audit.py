@@ -12,6 +12,7 @@ from bankportal.services.batches.replaying import FilesGone, ReplayDiffers, repl
 from bankportal.services.models import Models
 from bankportal.services.replaying import replay_decisions
 from bankportal.store.chain import UNREADABLE, Chain, Link
+from bankportal.store.counts import Group, group_of
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import JobStore, read_job
 from bankportal.store.storage import Storage
@@ -84,15 +85,20 @@ class Audit:
         inserted, or the first row of another table that is not what its event says. With a `head` exported earlier, it
         also notices that the end of the chain was cut off.
         """
-        counts = Counter[Kind]()
+        counts, groups = Counter[Kind](), Counter[Group]()
+        counted, newest = self.chain.counted()
         begin = last = self._verified_before(since) if since else None
-        for kind, _, last in self._verified(begin, report):
+        for kind, record, last in self._verified(begin, report):
             counts[kind] += 1
+            if kind is Kind.DECISION and newest and last.number <= newest.number:
+                groups[group_of(record, record["context_number"])] += 1
             if head and last.number == head.number and last.digest != head.digest:
                 raise ChainBroken(f"Receipt {last.number} is not the one of the exported head.")
         end = last.number if last else 0
         if head and end < head.number:
             raise ChainBroken(f"The chain ends at {end}, before the exported head {head.number}.")
+        if since is None and groups != counted:
+            raise ChainBroken("The counts of decisions are not those of the decisions: they were edited.")
         self._verify_tables()
         return Verified(counts[Kind.DECISION], counts[Kind.BATCH], counts[Kind.EVENT], last)
 

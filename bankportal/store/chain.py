@@ -1,23 +1,24 @@
 """The chain of receipts in the database, read in its order with what each receipt is of."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from json import JSONDecoder
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Row, Select, Table, Text, cast, null, select
+from sqlalchemy import Row, Select, Table, Text, null, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.batch import State
 from bankportal.domain.errors import NotFound
 from bankportal.domain.receipt import Kind, Receipt, Record
 from bankportal.store.adopting import differences
-from bankportal.store.receipts import PLACE, declared_digests, digests_of, head, numbered
+from bankportal.store.counts import Group, counted
+from bankportal.store.decision_rows import COLUMNS, Context, read_context, record_of
+from bankportal.store.receipts import OF_DECISION, PLACE, declared_digests, digests_of, head, numbered
 from bankportal.store.sessions import Database
-from bankportal.store.tables import decisions, events, jobs, protected_values, receipts
+from bankportal.store.tables import CompactJSON, decisions, events, jobs, parsed, protected_values, receipts
 
 # What an edit can make of stored values, beyond making them wrong.
 UNREADABLE = (
-    *(ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError),
     SQLAlchemyError,
 )
 BLOCK = 500  # links read in one transaction: no writer waits for longer than that
@@ -56,18 +57,24 @@ class Chain:
 
         What is missing is `None`. Where an edit has made a link unreadable, one of `UNREADABLE` is raised at its place.
         """
-        digests = _Digests(self.database)
+        walk = _Walk(self.database)
         # Never written: numbers begin at 1.
-        yield from self._read(_INSIDE.where(receipts.c.number < 1).limit(1), digests)
+        yield from self._read(_INSIDE.where(receipts.c.number < 1).limit(1), walk)
         following: int | None = after
         while following is not None:
             query, following = _INSIDE.where(receipts.c.number > following).limit(BLOCK), None
-            for link in self._read(query, digests):
+            for link in self._read(query, walk):
                 yield link
                 assert link.receipt is not None
                 following = link.receipt.number
         for outside in (_DECISIONS_OUTSIDE, _BATCHES_OUTSIDE, _EVENTS_OUTSIDE):
-            yield from self._read(outside.limit(1), digests)
+            yield from self._read(outside.limit(1), walk)
+
+    def counted(self) -> tuple[dict[Group, int], Receipt | None]:
+        """Return how many decisions are counted in each group, and the newest receipt at that moment."""
+        with self.database.read() as connection:
+            self.database.lock_chain(connection)  # so that nobody adds a decision between two queries
+            return counted(connection), head(connection)
 
     def differences(self) -> list[str]:
         """Return, in sentences, where model versions, activations and declarations are not what their events say."""
@@ -84,10 +91,10 @@ class Chain:
             row = connection.execute(_DECISIONS.where(decisions.c.id == id)).first()
             if row is None:
                 raise NotFound("There is no such decision.")
-            link = self._link(row, _Digests(self.database))
+            link = self._link(row, _Walk(self.database))
             return link, numbered(connection, link.receipt.number - 1) if link.receipt else None
 
-    def _read(self, query: Select[Any], digests: "_Digests") -> Iterator[Link]:
+    def _read(self, query: Select[Any], walk: "_Walk") -> Iterator[Link]:
         """Yield some links, all read before they are yielded, so that a slow caller holds no transaction open."""
         unreadable: Exception | None = None
         try:
@@ -96,7 +103,7 @@ class Chain:
         except UNREADABLE:
             rows, unreadable = self._read_as_far_as_possible(query)
         for row in rows:
-            yield self._link(row, digests)
+            yield self._link(row, walk)
         if unreadable:
             raise unreadable
 
@@ -110,21 +117,18 @@ class Chain:
             return rows, error
         return rows, None
 
-    def _link(self, row: Sequence[Any], digests: "_Digests") -> Link:
-        """Return the link of a row: receipt, the numbers of its batch and event, the columns of a decision's record."""
-        number, digest, previous, format_, batch, event, *columns = row
+    def _link(self, row: Sequence[Any], walk: "_Walk") -> Link:
+        """Return the link of a row: receipt, the numbers of its batch and event, the columns of a decision."""
+        number, digest, previous, format_, batch, event, values, salt, *columns = row
         receipt = Receipt(number, digest, previous, format_) if number is not None else None
         if event is not None:
             return Link(Kind.EVENT, self._stored(events, event), receipt)
         if batch is not None:
             stored = self._stored(jobs, batch)
-            return Link(Kind.BATCH, digests.add_to(stored) if stored else None, receipt)
-        record = dict(zip(_COLUMNS, columns, strict=True))
-        if record["number"] is None:
+            return Link(Kind.BATCH, walk.add_digests(stored) if stored else None, receipt)
+        if columns[0] is None:
             return Link(Kind.DECISION, None, receipt)
-        for name in _JSON:
-            record[name] = _parsed(record[name])
-        return Link(Kind.DECISION, digests.add_to(record), receipt)
+        return Link(Kind.DECISION, walk.record(columns, values, salt), receipt)
 
     def _stored(self, table: Table, number: int) -> dict[str, Any] | None:
         with self.database.read() as connection:
@@ -132,22 +136,37 @@ class Chain:
         return row._asdict() if row else None
 
 
-class _Digests:
-    """The digests of the recorded declarations, as they are during one walk through the chain."""
+class _Walk:
+    """What decisions stand on, as it is during one walk through the chain."""
 
     def __init__(self, database: Database):
         self.database = database
-        self._known: dict[tuple[Any, ...], Mapping[str, str | None]] = {}
+        self._contexts: dict[int, Context] = {}
+        self._digests: dict[tuple[Any, ...], Mapping[str, str | None]] = {}
 
-    def add_to(self, record: dict[str, Any]) -> Record:
+    def record(self, columns: list[Any], protected: str | None, salt: str | None) -> Record:
+        """Return the record of a decision's columns and protected values, whose JSON is not parsed yet."""
+        for place in _JSON:
+            columns[place] = parsed(columns[place])
+        record = record_of(columns, self._context(columns[_CONTEXT]))
+        record["protected"], record["salt"] = parsed(protected), salt
+        return self.add_digests(record)
+
+    def _context(self, number: int) -> Context:
+        if number not in self._contexts:
+            with self.database.read() as connection:
+                self._contexts[number] = read_context(connection, number)
+        return self._contexts[number]
+
+    def add_digests(self, record: dict[str, Any]) -> Record:
         """Add the digests of its `declarations` to a record, none where an edit names declarations that are not there.
 
         A declaration is recorded before what stands on it, so each pair of them is looked up once.
         """
         numbers = record["product_declaration"], record["policy_declaration"]
-        if numbers not in self._known:
-            self._known[numbers] = self._read(record)
-        record["declarations"] = self._known[numbers]
+        if numbers not in self._digests:
+            self._digests[numbers] = self._read(record)
+        record["declarations"] = self._digests[numbers]
         return record
 
     def _read(self, record: Record) -> Mapping[str, str | None]:
@@ -159,41 +178,32 @@ class _Digests:
             return {}
 
 
-def _parsed(text: str | None) -> Any:
-    """Return what a JSON column holds; `ValueError` where it is not JSON alone."""
-    if text is None:
-        return None
-    value, end = _DECODER.raw_decode(text)
-    if end != len(text):
-        raise ValueError("there is more than JSON in a column of JSON")
-    return value
-
-
-_DECODER = JSONDecoder()
-# What a decision's record holds, and the columns that it comes from.
-_COLUMNS = {
-    **{column.name: column for column in decisions.c},
-    "protected": protected_values.c["values"],
-    "salt": protected_values.c.salt,
-}
-_JSON = tuple(name for name, column in _COLUMNS.items() if isinstance(column.type, JSON))
-# JSON is read as text: parsed here it takes half as long.
-_SELECTED = [cast(column, Text) if name in _JSON else column for name, column in _COLUMNS.items()]
+# The places of a decision's columns that hold JSON. It is read as text and parsed here, where its place is known.
+_JSON = tuple(place for place, column in enumerate(COLUMNS) if isinstance(column.type, CompactJSON))
+_CONTEXT = COLUMNS.index(decisions.c.context_number)
+_SELECTED = (
+    type_coerce(protected_values.c["values"], Text),
+    protected_values.c.salt,
+    *(type_coerce(column, Text) if place in _JSON else column for place, column in enumerate(COLUMNS)),
+)
 _PROTECTED = protected_values.c.decision_number == decisions.c.number
+_OWN = (receipts.c.number == decisions.c.number) & OF_DECISION
 _INSIDE = (
     select(*PLACE, receipts.c.job_number, receipts.c.event_number, *_SELECTED)
     .select_from(receipts)
-    .join(decisions, isouter=True)
+    .join(decisions, _OWN, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
     .order_by(receipts.c.number)
 )
 _DECISIONS: Select[Any] = (
     select(*PLACE, null(), null(), *_SELECTED)
     .select_from(decisions)
-    .join(receipts, isouter=True)
+    .join(receipts, _OWN, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
 )
-_DECISIONS_OUTSIDE = _DECISIONS.where(receipts.c.number.is_(None))
+# The numbers alone are compared first, which an index has without the rest of millions of rows.
+_OUTSIDE = select(decisions.c.number).join(receipts, _OWN, isouter=True).where(receipts.c.number.is_(None)).limit(1)
+_DECISIONS_OUTSIDE = _DECISIONS.where(decisions.c.number.in_(_OUTSIDE.scalar_subquery()))
 _BATCHES_OUTSIDE = (
     select(*PLACE, jobs.c.number, null())
     .select_from(jobs)

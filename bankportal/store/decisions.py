@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import is_id, new_id
@@ -19,10 +19,13 @@ from bankportal.domain.products import Product
 from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.receipt import Receipt, Record
 from bankportal.domain.schema import Customer, Values
+from bankportal.store.counts import add_counts, counted, group_of
+from bankportal.store.decision_rows import Contexts, context_of, record_of, row_of
 from bankportal.store.declarations import DeclarationStore
-from bankportal.store.receipts import PLACE, add_decisions
+from bankportal.store.prepared import insert_rows
+from bankportal.store.receipts import OF_DECISION, PLACE, add_decisions
 from bankportal.store.sessions import Database
-from bankportal.store.tables import WITHOUT_LIMIT, decisions, protected_values, receipts
+from bankportal.store.tables import decisions, protected_values, receipts, written
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ def submission_digest(token: str, customer: Customer) -> str:
 
 @dataclass(frozen=True)
 class _NewDecision:
-    """A decision to record, with its submission's digest, its protected values' salt, and its declarations' numbers."""
+    """A decision to record, and its record: its fields, protected values, salt and the digests of its declarations."""
 
     decision: Decision
-    submission: str
-    salt: str
-    declarations: Mapping[str, int | None]
+    record: Record
+
+    @property
+    def submission(self) -> str:
+        """The digest of its submission."""
+        return str(self.record["submission"])
 
 
 class Decisions:
@@ -55,12 +61,11 @@ class Decisions:
     def __init__(self, database: Database, declarations: DeclarationStore):
         self.database = database
         self.declarations = declarations
+        self._contexts = Contexts()
 
     def find(self, submission: str) -> Decision | None:
         """Return the decision that a submission digest led to, if it was recorded."""
-        with self.database.read() as connection:
-            row = connection.execute(_read().where(decisions.c.submission == submission)).first()
-        return self._decision(row) if row else None
+        return self._one(decisions.c.submission == submission)
 
     def record(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> Decision:
         """Record the decision and return it; return the earlier one where the submission was recorded before.
@@ -75,53 +80,64 @@ class Decisions:
 
     def _new(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> _NewDecision:
         decision = Decision(new_id(), datetime.now(UTC), customer, outcome, provenance)
-        return _NewDecision(decision, submission, secrets.token_hex(16), self.declarations.numbers_of(outcome.product))
+        numbers = self.declarations.numbers_of(outcome.product)
+        return _NewDecision(decision, _record(decision, submission, numbers))
 
     def _write(self, submitted: Sequence[_NewDecision]) -> list[Decision]:
         """Write those whose submission is new, in one transaction; return the decision of each."""
         with self.database.write() as connection:
             self.database.lock_chain(connection)  # nobody else records now: a submission that is not known here is new
-            rows = connection.execute(_KNOWN, {"submissions": [each.submission for each in submitted]})
-            known = {row.submission: row for row in rows}
+            decided = self._known(connection, [each.submission for each in submitted])
             new: dict[str, _NewDecision] = {}
             for each in submitted:
-                if each.submission not in known:
+                if each.submission not in decided:
                     new.setdefault(each.submission, each)
             if new:
-                self._add(connection, list(new.values()))
-        decided = {submission: self._decision(row) for submission, row in known.items()}
+                self._add(connection, [each.record for each in new.values()])
         decided |= {submission: each.decision for submission, each in new.items()}
         return [decided[each.submission] for each in submitted]
 
-    def _add(self, connection: Connection, new: Sequence[_NewDecision]) -> None:
-        numbers = self.database.next_numbers(connection, decisions, len(new))
-        rows = [_row(each) | {"number": number} for number, each in zip(numbers, new, strict=True)]
-        protected = [{"protected": each.decision.customer.protected, "salt": each.salt} for each in new]
-        connection.execute(_NEW, rows)
-        connection.execute(
-            _NEW_PROTECTED,
-            [
-                {"decision_number": number, "values": each["protected"], "salt": each["salt"]}
-                for number, each in zip(numbers, protected, strict=True)
-            ],
+    def _known(self, connection: Connection, submissions: Sequence[str]) -> dict[str, Decision]:
+        """Return the decisions that were recorded before, by their submission."""
+        name = connection.dialect.name
+        together = written(submissions) if name == "sqlite" else list(submissions)
+        known = connection.exec_driver_sql(_KNOWN[name], (together,)).scalars().all()
+        if not known:
+            return {}
+        rows = connection.execute(select(decisions).where(decisions.c.submission.in_(known)))
+        return {row.submission: self._decision(connection, row) for row in rows}
+
+    def _add(self, connection: Connection, records: Sequence[Record]) -> None:
+        contexts = list(map(context_of, records))
+        known = self._contexts.numbers(connection, contexts)
+        context_numbers = [known[context] for context in contexts]
+        numbers = add_decisions(connection, records)
+        insert_rows(connection, decisions, list(map(row_of, records, numbers, context_numbers)))
+        protected = [(record["protected"], record["salt"]) for record in records]
+        insert_rows(
+            connection, protected_values, [(number, *own) for number, own in zip(numbers, protected, strict=True)]
         )
-        add_decisions(connection, [row | each for row, each in zip(rows, protected, strict=True)], numbers)
+        add_counts(connection, map(group_of, records, context_numbers))
 
     def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
         """Return one decision; `NotFound` if there is none."""
-        with self.database.read() as connection:
-            row = connection.execute(_read().where(decisions.c.id == id)).first() if is_id(id) else None
-        if row is None:
+        decision = self._one(decisions.c.id == id) if is_id(id) else None
+        if decision is None:
             raise NotFound("There is no such decision.")
-        return self._decision(row)
+        return decision
 
-    def _decision(self, row: Row[Any]) -> Decision:
-        record = row._asdict()
-        return decision_from(record, self.declarations.product_of(record))
+    def _one(self, condition: ColumnElement[bool]) -> Decision | None:
+        with self.database.read() as connection:
+            row = connection.execute(select(decisions).where(condition)).first()
+            return self._decision(connection, row) if row else None
+
+    def _decision(self, connection: Connection, row: Row[Any]) -> Decision:
+        record = record_of(row, self._contexts.context(connection, row.context_number))
+        return decision_from(record, self.declarations.product_of(record, connection))
 
     def receipt(self, id: str) -> Receipt:  # noqa: A002
         """Return a decision's place in the chain; `NotFound` if it has none."""
-        query = select(*PLACE).join(decisions, receipts.c.decision_number == decisions.c.number)
+        query = select(*PLACE).join(decisions, receipts.c.number == decisions.c.number).where(OF_DECISION)
         with self.database.read() as connection:
             row = connection.execute(query.where(decisions.c.id == id)).first() if is_id(id) else None
         if row is None:
@@ -136,7 +152,7 @@ class Decisions:
         """Return up to `size` decisions older than the decision `before`, newest first; none if there is no such."""
         if before and not is_id(before):
             return DecisionPage([], None)
-        query = _read().order_by(decisions.c.number.desc()).limit(size + 1)
+        query = select(decisions).order_by(decisions.c.number.desc()).limit(size + 1)
         if product:
             query = query.where(decisions.c.product == product)
         if before:
@@ -144,7 +160,7 @@ class Decisions:
             query = query.where(decisions.c.number < anchor)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-        items = [self._decision(row) for row in rows[:size]]
+            items = [self._decision(connection, row) for row in rows[:size]]
         return DecisionPage(items, items[-1].id if len(rows) > size else None)
 
     def counts(self) -> dict[str, Counter[str]]:
@@ -152,54 +168,50 @@ class Decisions:
 
         A decision's verdict is that of its own declaration. Products without decisions are left out.
         """
+        bands = defaultdict[tuple[str, int | None], Counter[str]](Counter)
+        without_limit = defaultdict[tuple[str, int | None], Counter[str]](Counter)
         with self.database.read() as connection:
-            by_band = _counts_by_band(connection, _COUNTS)
-            without_limit = _counts_by_band(connection, _COUNTS.where(WITHOUT_LIMIT))
+            for (key, context_number, band, refused), count in counted(connection).items():
+                declaration = self._contexts.context(connection, context_number).product_declaration
+                bands[key, declaration][band] += count
+                without_limit[key, declaration][band] += count if refused else 0
         counts = defaultdict[str, Counter[str]](Counter)
-        for (key, declaration), bands in by_band.items():
+        for (key, declaration), own in bands.items():
             product = self.declarations.product(key, declaration, None)
-            counts[key].update(product.count_verdicts(bands, without_limit[key, declaration]))
+            counts[key].update(product.count_verdicts(own, without_limit[key, declaration]))
         return dict(counts)
 
 
-def _read() -> Select[Any]:
-    return select(decisions).select_from(decisions)
+# Which of some submissions are known. They are one parameter, so that the statement is the same for any number.
+_KNOWN = {
+    "sqlite": "SELECT submission FROM decisions WHERE submission IN (SELECT value FROM json_each(?))",
+    "postgresql": "SELECT submission FROM decisions WHERE submission = ANY(%s)",
+}
 
 
-# Built once: SQLAlchemy caches a statement's compiled form with it.
-_NEW, _NEW_PROTECTED = insert(decisions), insert(protected_values)
-_KNOWN = select(decisions).where(decisions.c.submission.in_(bindparam("submissions", expanding=True)))
-
-
-_BANDS = (decisions.c.product, decisions.c.product_declaration, decisions.c.band)
-_COUNTS = select(*_BANDS, func.count()).group_by(*_BANDS)
-
-
-def _counts_by_band(connection: Connection, query: Select[Any]) -> dict[tuple[str, int | None], Counter[str]]:
-    """Return counts by product, declaration and band."""
-    counts = defaultdict[tuple[str, int | None], Counter[str]](Counter)
-    for product, declaration, band, count in connection.execute(query):
-        counts[product, declaration][band] = count
-    return counts
-
-
-def _row(recorded: _NewDecision) -> dict[str, Any]:
-    decision, customer, outcome = recorded.decision, recorded.decision.customer, recorded.decision.outcome
-    provenance = decision.provenance
+def _record(decision: Decision, submission: str, numbers: Mapping[str, int | None]) -> Record:
+    """Return the record of a new decision."""
+    customer, outcome, provenance = decision.customer, decision.outcome, decision.provenance
     assert provenance is not None
     return outcome.to_record() | {
         "id": decision.id,
-        "submission": recorded.submission,
+        "submission": submission,
         "at": decision.at,
         "product": customer.product.key,
         "carried": customer.identifiers,
         "scored": customer.scored,
         "policy": customer.policy,
+        "protected": customer.protected,
+        "salt": secrets.token_hex(16),
         "model_version": outcome.model_version,
         "model_digest": outcome.model_digest,
         "actor": provenance.actor,
         "door": provenance.door.value,
-        **recorded.declarations,
+        "declarations": {
+            "product": outcome.product.digest,
+            "policy": outcome.product.policy.digest if outcome.product.policy else None,
+        },
+        **numbers,
     }
 
 

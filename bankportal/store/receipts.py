@@ -2,31 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from bankportal.domain.batch import Job, State
 from bankportal.domain.receipt import Kind, Receipt, Record, receipt
+from bankportal.store.prepared import insert_rows
 from bankportal.store.sessions import Database
 from bankportal.store.tables import declarations, jobs, receipts
 
 # A receipt's columns in the order of `Receipt`'s fields.
 PLACE = (receipts.c.number, receipts.c.digest, receipts.c.previous, receipts.c.format)
-# Which column names what a receipt is of.
-SUBJECTS = {
-    Kind.DECISION: receipts.c.decision_number,
-    Kind.BATCH: receipts.c.job_number,
-    Kind.EVENT: receipts.c.event_number,
-}
+# A receipt of a decision: it names neither batch nor event, and has the decision's number.
+OF_DECISION = receipts.c.job_number.is_(None) & receipts.c.event_number.is_(None)
 # Which columns of decisions and jobs name the declarations that they stand on.
 DECLARATIONS = {"product": "product_declaration", "policy": "policy_declaration"}
-_NEW = insert(receipts)
 _DIGESTS = select(declarations.c.number, declarations.c.digest)
-_NEWEST = select(*PLACE).order_by(receipts.c.number.desc()).limit(1)
+# As text, since it is run for every decision: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_NEWEST = "SELECT number, digest, previous, format FROM receipts ORDER BY number DESC LIMIT 1"
 
 
 def head(connection: Connection) -> Receipt | None:
     """Return the newest receipt of the chain; `None` where there is none."""
-    row = connection.execute(_NEWEST).first()
+    row = connection.exec_driver_sql(_NEWEST).first()
     return Receipt(*row) if row else None
 
 
@@ -48,19 +45,22 @@ def add_batch(connection: Connection, database: Database, job: Job) -> Receipt:
     stored = connection.execute(select(jobs).where(jobs.c.number == job.number)).one()
     record = stored._asdict()
     record["declarations"] = digests_of(record, declared_digests(connection))
-    return _add(connection, Kind.BATCH, [record], [job.number])
+    (own,) = _add(connection, Kind.BATCH, [record], job_number=job.number)
+    return own
 
 
-def add_decisions(connection: Connection, records: Sequence[Record], numbers: Sequence[int]) -> None:
-    """Add decisions, stored under these numbers, to the end of the chain, which the caller must have locked."""
-    digests = declared_digests(connection)
-    proved = [{**record, "declarations": digests_of(record, digests)} for record in records]
-    _add(connection, Kind.DECISION, proved, numbers)
+def add_decisions(connection: Connection, records: Sequence[Record]) -> list[int]:
+    """Add decisions to the end of the chain, which the caller must have locked; return their numbers.
+
+    A record has its `protected` values, their `salt` and the digests of its `declarations`. Raises `ValueError` where a
+    number of it is not finite.
+    """
+    return [own.number for own in _add(connection, Kind.DECISION, records)]
 
 
 def add_event_receipt(connection: Connection, record: Record, number: int) -> None:
     """Add an event, stored under this number, to the end of the chain, which the caller must have locked."""
-    _add(connection, Kind.EVENT, [record], [number])
+    _add(connection, Kind.EVENT, [record], event_number=number)
 
 
 def declared_digests(connection: Connection) -> dict[int, str]:
@@ -74,11 +74,17 @@ def digests_of(record: Record, digests: Mapping[int, str]) -> dict[str, str | No
     return {name: None if number is None else digests[number] for name, number in numbers.items()}
 
 
-def _add(connection: Connection, kind: Kind, records: Sequence[Record], numbers: Sequence[int]) -> Receipt:
-    last, rows = head(connection), []
-    for record, number in zip(records, numbers, strict=True):
+def _add(
+    connection: Connection,
+    kind: Kind,
+    records: Sequence[Record],
+    job_number: int | None = None,
+    event_number: int | None = None,
+) -> list[Receipt]:
+    last, added = head(connection), []
+    for record in records:
         last = receipt(kind, record, last)
-        rows.append(vars(last) | {SUBJECTS[kind].name: number})
-    connection.execute(_NEW, rows)
-    assert last is not None
-    return last
+        added.append(last)
+    rows = [(each.number, job_number, event_number, each.digest, each.previous, each.format) for each in added]
+    insert_rows(connection, receipts, rows)
+    return added

@@ -1,8 +1,10 @@
 """The database's tables. A change here needs a migration in `migrations_data/migrations`; a test compares the two."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -21,7 +23,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    bindparam,
 )
 
 metadata = MetaData(
@@ -52,6 +53,36 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)  # type: ignore[no-any-return]
 
 
+class CompactJSON(TypeDecorator[Any]):
+    """Plain data as JSON text without spaces; its floats must be finite. `None` is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write it; `TypeError` for what JSON has no words for."""
+        return None if value is None else written(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read it; `ValueError` where the text is not JSON alone."""
+        return parsed(value)
+
+
+def written(value: Any) -> str:
+    """Write plain data as `CompactJSON` keeps it."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a whole number beyond 64 bits; a space says that it must be read in the same way
+        return " " + json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def parsed(text: str | None) -> Any:
+    """Read what `CompactJSON` keeps; `ValueError` where the text is not JSON alone."""
+    if text is None:
+        return None
+    return json.loads(text) if text.startswith(" ") else orjson.loads(text)
+
+
 # Every version of a declaration that was ever in force; append-only. Decisions and jobs name theirs by number.
 declarations = Table(
     "declarations",
@@ -69,55 +100,63 @@ declarations = Table(
 )
 
 
-def _provenance() -> tuple[Column[Any], ...]:
-    """Return the columns for what decisions and jobs stand on and come from; NULL in what release 0.1.0 recorded."""
-    return (
-        Column("product_declaration", ForeignKey("declarations.number")),
-        Column("policy_declaration", ForeignKey("declarations.number")),
-        Column("actor", String(200)),
-        Column("door", String(20)),
-    )
+# What all decisions by one model version under the same declarations share. A row is never changed.
+decision_contexts = Table(
+    "decision_contexts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    # SHA-256 of the other columns, by which a context is found again.
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("product_declaration", ForeignKey("declarations.number")),
+    Column("policy_declaration", ForeignKey("declarations.number")),
+    Column("model_version", String(20), nullable=False),
+    Column("model_digest", String(64), nullable=False),
+    Column("policy_version", String(40)),
+    Column("base", Float(53), nullable=False),
+    # The names of the values that stand as lists in `decisions`, by column.
+    Column("names", CompactJSON, nullable=False),
+    sqlite_autoincrement=True,
+)
 
-
+# One row a decision, as small as it can be (bankportal.store.decision_rows).
 decisions = Table(
     "decisions",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    # That of its receipt.
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(26), nullable=False, unique=True),
     # SHA-256 of the form's one-time token and the inputs: the same submission is recorded once.
     Column("submission", String(64), nullable=False, unique=True),
     Column("at", Instant, nullable=False),
     Column("product", String(40), nullable=False),
-    Column("carried", JSON, nullable=False),
-    Column("scored", JSON, nullable=False),
-    Column("policy", JSON, nullable=False),
+    Column("context_number", ForeignKey("decision_contexts.number"), nullable=False),
+    # Values in the order of the context's names.
+    Column("carried", CompactJSON, nullable=False),
+    Column("scored", CompactJSON, nullable=False),
+    Column("policy", CompactJSON, nullable=False),
     Column("score", Float(53), nullable=False),
     Column("band", String(40), nullable=False),
-    Column("limit", JSON),
-    Column("flags", JSON, nullable=False),
-    Column("base", Float(53), nullable=False),
-    Column("contributions", JSON, nullable=False),
-    Column("reasons", JSON, nullable=False),
-    Column("model_version", String(20), nullable=False),
-    Column("model_digest", String(64), nullable=False),
-    Column("policy_version", String(40)),
-    *_provenance(),
-    Index(None, "product", "band", "product_declaration"),
+    Column("limit", CompactJSON),
+    Column("flags", CompactJSON, nullable=False),
+    # In the order of the context's names.
+    Column("contributions", CompactJSON, nullable=False),
+    Column("reasons", CompactJSON, nullable=False),
+    # Who caused it and by which door it came in; NULL in what release 0.1.0 recorded.
+    Column("actor", String(200)),
+    Column("door", String(20)),
     Index(None, "product", "number"),
-    sqlite_autoincrement=True,
 )
 
-# SQLite takes the index below only where the query names the JSON key as plain text, not as a parameter.
-_AMOUNT = bindparam("amount_key", "amount", JSON.JSONStrIndexType(), literal_execute=True)
-WITHOUT_LIMIT = decisions.c.limit[_AMOUNT].as_float() == 0
-# The first page counts these: without the index every decision would be read for its limit.
-Index(
-    "ix_decisions_without_limit",
-    decisions.c.product,
-    decisions.c.band,
-    decisions.c.product_declaration,
-    sqlite_where=WITHOUT_LIMIT,
-    postgresql_where=WITHOUT_LIMIT,
+# How many decisions there are, kept in the transactions that record them: nobody counts millions of rows for a page.
+decision_counts = Table(
+    "decision_counts",
+    metadata,
+    Column("product", String(40), primary_key=True),
+    Column("context_number", ForeignKey("decision_contexts.number"), primary_key=True),
+    Column("band", String(40), primary_key=True),
+    # Whether no limit was granted.
+    Column("without_limit", Boolean(create_constraint=False), primary_key=True),
+    Column("decisions", Integer, nullable=False),
 )
 
 # Stored apart, so that nothing that reads decisions reads these by accident: for the fairness audit alone.
@@ -125,7 +164,7 @@ protected_values = Table(
     "protected_values",
     metadata,
     Column("decision_number", ForeignKey("decisions.number"), primary_key=True),
-    Column("values", JSON, nullable=False),
+    Column("values", CompactJSON, nullable=False),
     # Random, so that the digest in the receipt does not tell the values.
     Column("salt", String(32), nullable=False),
 )
@@ -157,7 +196,11 @@ jobs = Table(
     Column("finished_at", Instant),
     Column("summary", JSON),
     Column("files", JSON),
-    *_provenance(),
+    # What it stands on and where it came from; NULL in what release 0.1.0 recorded.
+    Column("product_declaration", ForeignKey("declarations.number")),
+    Column("policy_declaration", ForeignKey("declarations.number")),
+    Column("actor", String(200)),
+    Column("door", String(20)),
     Index(None, "input_digest"),
     Index(None, "product", "header_digest"),
     sqlite_autoincrement=True,
@@ -207,24 +250,28 @@ events = Table(
 )
 
 # The chain: one receipt a decision, batch or event, each over its content and the digest before
-# (bankportal.domain.receipt).
+# (bankportal.domain.receipt). The receipt of a decision names neither batch nor event: the decision has its number.
 receipts = Table(
     "receipts",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("decision_number", ForeignKey("decisions.number"), unique=True),
-    Column("job_number", ForeignKey("jobs.number"), unique=True),
+    Column("job_number", ForeignKey("jobs.number")),
+    Column("event_number", ForeignKey("events.number")),
     Column("digest", String(64), nullable=False),
     Column("previous", String(64), nullable=False),
     # Which module wrote the content (bankportal.domain.receipt.FORMATS); 1 for all from before there was a choice.
-    Column("format", Integer, nullable=False, server_default="1"),
-    Column("event_number", ForeignKey("events.number"), unique=True),
-    CheckConstraint(
-        "CASE WHEN decision_number IS NULL THEN 0 ELSE 1 END + CASE WHEN job_number IS NULL THEN 0 ELSE 1 END "
-        "+ CASE WHEN event_number IS NULL THEN 0 ELSE 1 END = 1",
-        name="one_subject",
-    ),
+    Column("format", Integer, nullable=False),
+    CheckConstraint("job_number IS NULL OR event_number IS NULL", name="one_subject"),
 )
+# Only of batches and events: the receipt of a decision, of which there are the most, needs no entry.
+for subject in (receipts.c.job_number, receipts.c.event_number):
+    Index(
+        f"ix_receipts_{subject.name}",
+        subject,
+        unique=True,
+        sqlite_where=subject.is_not(None),
+        postgresql_where=subject.is_not(None),
+    )
 
 # Keys that callers make their calls repeatable with; both columns are SHA-256, of the key and of what it came with.
 idempotency_keys = Table(
