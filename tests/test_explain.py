@@ -184,6 +184,29 @@ def test_one_row_and_many_give_the_same_bits(path):
     assert (explainer.explain(rows)[:50] == alone).all()
 
 
+@pytest.mark.parametrize("rows", [2, 3, 15, 16, 17, 33, 128, 129])
+def test_few_rows_and_many_give_the_same_bits(path, rows):
+    _, forest, _, tables = large()
+    matrix = customers(LARGE, 600, 4, blanks=0.3)
+    explainer = Explainer(forest, LARGE, tables)
+    assert explainer.explain(matrix[:rows]).tobytes() == explainer.explain(matrix)[:rows].tobytes()
+
+
+@pytest.mark.skipif(not compiling.available(), reason="Numba is not installed")
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_a_column_with_too_many_thresholds_for_steps_gives_the_same_bits(monkeypatch, rows):
+    _, forest, matrix = small(2)
+    explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
+    expected = explainer.explain(matrix[:rows])
+    assert explainer._plan.steps is not None
+    plan.cache_clear()
+    monkeypatch.setattr("bankportal.explanation.plan.MAX_STEP_CODE", 5)
+    explainer = Explainer(forest, SMALL, build(forest, SMALL, matrix))
+    plan.cache_clear()
+    assert explainer._plan.steps is None
+    assert explainer.explain(matrix[:rows]).tobytes() == expected.tobytes()
+
+
 @pytest.mark.skipif(not compiling.available(), reason="Numba is not installed")
 def test_compiled_and_numpy_give_the_same_bits(monkeypatch):
     _, forest, _, tables = large()
@@ -228,6 +251,7 @@ def test_32_bit_tables_add_up_to_1e_6(path, monkeypatch):
     assert explainer.tolerance == 1e-6
     contributions = explainer.explain(matrix)
     assert (explainer.explain_row(matrix[7]) == contributions[7]).all()
+    assert (explainer.explain(matrix[:9]) == contributions[:9]).all()
     np.testing.assert_allclose(explainer.base + contributions.sum(axis=1), forest.score(matrix), rtol=0, atol=1e-6)
 
 

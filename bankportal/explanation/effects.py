@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bankportal.explanation.explainer import FEW_ROWS
 from bankportal.explanation.plan import codes
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import LEAF, Forest
@@ -30,6 +29,8 @@ SEVERAL, NONE = -2, -1
 UNIT, MAX_TREES = 2.0**-48, 2**14
 # Rows at once without compiled kernels.
 BLOCK_ROWS = 128
+# Up to this many rows, the compiled kernels are faster row by row than leaf by leaf.
+FEW_ROWS = 32
 Floats = NDArray[np.float64]
 
 

@@ -23,7 +23,6 @@ Measured with `python benchmarks/explain.py`; the figures are in `benchmarks/res
 """
 
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -34,8 +33,8 @@ from bankportal.model.forest import Forest
 
 # Rows explained at once without compiled kernels.
 BLOCK_ROWS = 128
-# Up to this many rows, the compiled kernels are faster row by row than group by group.
-FEW_ROWS = 32
+# Up to so many rows, the compiled kernels are fastest one row after the other; up to so many, sixteen at once.
+ROW_BY_ROW, FEW_ROWS = 2, 128
 
 
 class Explainer:
@@ -72,11 +71,11 @@ class Explainer:
         if compiled is None:
             for start in range(0, len(matrix), BLOCK_ROWS):
                 out[start : start + BLOCK_ROWS] = self._add_up(matrix[start : start + BLOCK_ROWS])
-        elif len(matrix) <= FEW_ROWS:
-            self._call(compiled.explain_few, matrix, out)
+        elif len(matrix) <= FEW_ROWS and self._plan.steps is not None:
+            self._explain_few(compiled, matrix, out)
         elif len(matrix):
             compiled.run_in_parallel(
-                lambda start, end: self._call(compiled.explain_rows, matrix[start:end], out[start:end]), len(matrix)
+                lambda start, end: self._explain_many(compiled, matrix[start:end], out[start:end]), len(matrix)
             )
         return out
 
@@ -88,12 +87,23 @@ class Explainer:
     def warm_up(self) -> None:
         """Compile the kernels, or load the compiled ones, so that the first request does not wait."""
         blank = np.full((FEW_ROWS + 1, self._plan.columns), np.nan)
-        self.explain(blank)
-        self.explain(blank[:1])
+        for rows in (len(blank), ROW_BY_ROW + 1, 1):
+            self.explain(blank[:rows])
 
-    def _call(self, kernel: Any, matrix: Floats, out: Floats) -> None:
+    def _explain_few(self, compiled: ModuleType, matrix: Floats, out: Floats) -> None:
         lookup = self._plan
-        kernel(matrix, out, lookup.cells, lookup.visits, lookup.groups, lookup.inner, self._tables.values)
+        one_by_one = len(matrix) <= ROW_BY_ROW
+        kernel, rows = (compiled.explain_one, 1) if one_by_one else (compiled.explain_few, compiled.ROWS_AT_ONCE)
+        for start in range(0, len(matrix), rows):
+            part = slice(start, start + rows)
+            values = self._tables.values
+            kernel(matrix[part], out[part], lookup.cells, lookup.steps, lookup.groups, lookup.handovers, values)
+
+    def _explain_many(self, compiled: ModuleType, matrix: Floats, out: Floats) -> None:
+        lookup = self._plan
+        compiled.explain_rows(
+            matrix, out, lookup.cells, lookup.visits, lookup.groups, lookup.inner, self._tables.values
+        )
 
     def _add_up(self, matrix: Floats) -> Floats:
         cells = table_rows(self._plan, matrix)

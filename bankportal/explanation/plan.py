@@ -27,6 +27,8 @@ PRICES = (0.002, 0.008, 0.03, 0.1)
 MAX_BYTES = 64 * 1024 * 1024
 # The code of a blank where blanks go right: larger than the number of every threshold.
 BLANK_RIGHT = 65535
+# The largest code of a step: above it is the bit in which a comparison leaves its result.
+MAX_STEP_CODE = 32767
 
 Floats = NDArray[np.float64]
 
@@ -82,6 +84,59 @@ class Plan:
             ends = [0, *(np.flatnonzero(np.diff(lane_factors[:, lane])) + 1).tolist(), len(lane_factors)]
             runs += [(int(lane_factors[first, lane]), lane, slice(first, last)) for first, last in pairwise(ends)]
         return sorted((run for run in runs if run[0] < self.factors), key=lambda run: run[2].stop)
+
+    @cached_property
+    def steps(self) -> tuple[NDArray[Any], ...] | None:
+        """Visits and inner nodes as one list of steps without branches; `None` where a column has too many thresholds.
+
+        The state after a step is the state after an earlier one, with a bit set where a code is large enough. Step 0 is
+        the empty state. Arrays (steps,): the earlier step; the column (4c for nodes that send a blank of column c left,
+        4c + 2 for nodes that send it right, each 1 more for `MAX_STEP_CODE` less the code, which sets a bit where the
+        code is small); the least code that sets the bit; how far the bit is from the highest of 16. And an array
+        (groups,): the step after which a row's state is the group's index.
+        """
+        _, starts = self.cells
+        if np.diff(starts).max() >= MAX_STEP_CODE:
+            return None
+        steps = [(0, 0, MAX_STEP_CODE + 1, 0)]  # as do the roots, it sets no bit
+        ends, at_depth = [], [0] * (int(self.visits[0].max()) + 1)
+        inner = list(zip(*(array.tolist() for array in self.inner), strict=True))
+        first, last = self.groups[0].tolist(), self.groups[1].tolist()
+        for depth, column, code, bit, is_left, group in zip(*(array.tolist() for array in self.visits), strict=True):
+            at_depth[depth] = len(steps)
+            if depth == 0:
+                steps.append(steps[0])
+            elif is_left:
+                steps.append((at_depth[depth - 1], 2 * column, code + 1, 16 - bit.bit_length()))
+            else:
+                steps.append((at_depth[depth - 1], 2 * column + 1, MAX_STEP_CODE - code, 16 - bit.bit_length()))
+            if group >= 0:
+                for column_inside, code_inside, bit_inside in inner[first[group] : last[group]]:
+                    shift = 16 - bit_inside.bit_length()
+                    steps.append((len(steps) - 1, 2 * column_inside, code_inside + 1, shift))
+                ends.append(len(steps) - 1)
+        dtypes = (np.uint32, np.uint16, np.uint16, np.uint8)
+        arrays = (np.array(values, dtype) for values, dtype in zip(zip(*steps, strict=True), dtypes, strict=True))
+        return (*arrays, np.array(ends, np.uint32))
+
+    @cached_property
+    def handovers(self) -> tuple[NDArray[Any], ...]:
+        """Where a lane passes from one factor to another, in the order of groups and lanes.
+
+        `until` (groups,): how many handovers come before a group's numbers are added. `lane` and `factor` (handovers,):
+        the lane, and the factor that it had. `kept` (groups, LANES) float64: 0 where the lane has just been handed
+        over, else 1.
+        """
+        factor = self.groups[3]
+        changed = np.zeros(factor.shape, dtype=np.bool_)
+        changed[1:] = factor[1:] != factor[:-1]
+        group, lane = np.nonzero(changed)
+        return (
+            np.cumsum(changed.sum(axis=1)).astype(np.uint32),
+            lane.astype(np.uint8),
+            factor[group - 1, lane],
+            np.where(changed, 0.0, 1.0),
+        )
 
 
 class Shape:
