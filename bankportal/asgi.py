@@ -7,12 +7,11 @@ from typing import Any, cast
 from a2wsgi import WSGIMiddleware
 from fastapi import FastAPI
 from flask import Flask
-from starlette.routing import request_response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bankportal import app as flask_app
 from bankportal.api.api import Api
-from bankportal.api.fastapi_adapter import Engine
+from bankportal.api.fastapi_adapter import BeforeRoutes, Engine
 from bankportal.config import Config
 from bankportal.version import BRAND, __version__
 from bankportal.wiring import Services
@@ -23,14 +22,27 @@ class Others:
 
     def __init__(self, engine: Engine, pages: Flask, threads: int):
         self.engine = engine
-        self.rest_of_api = request_response(engine.respond)
         self.pages = WSGIMiddleware(cast(Any, pages), workers=threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the half it belongs to."""
         of_api = scope["type"] == "http" and self.engine.api.owns(scope["path"])
-        half: Any = self.rest_of_api if of_api else self.pages
+        half: Any = self.engine if of_api else self.pages
         await half(scope, receive, send)
+
+
+class PortalApp(FastAPI):
+    """A FastAPI app before whose routes `engine` answers the API's calls.
+
+    Where middleware was added, every request goes through it and comes to the engine by its route.
+    """
+
+    engine: Engine
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the engine before what FastAPI builds when the first request comes."""
+        routes = super().build_middleware_stack()
+        return routes if self.user_middleware else BeforeRoutes(self.engine, routes)
 
 
 def create_app(config: Config | None = None) -> FastAPI:
@@ -49,13 +61,14 @@ def create_app(config: Config | None = None) -> FastAPI:
         yield
         services.database.close()
 
-    app = FastAPI(
+    app = PortalApp(
         title=BRAND,
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,  # the document is the API's own: the same bytes as on Flask
     )
+    app.engine = engine
     engine.route(app)
     # As FastAPI's own manual extends it.
     app.openapi = lambda: engine.api.table().document  # type: ignore[method-assign]

@@ -4,18 +4,19 @@ import asyncio
 import io
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from enum import Enum
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bankportal import answers
 from bankportal.api.api import Api
@@ -23,58 +24,93 @@ from bankportal.api.calls import Call, Operation, Reply
 from bankportal.api.table import OperationTable
 
 MAX_GROUP = 64  # calls
+QUIET = 0.0005  # seconds
+QUIET_TURNS = 2  # of the event loop: one for what was received, one for the tasks that this has started
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
+TELEMETRY = "fastapi.telemetry"  # in the scope of a request that FastAPI's telemetry follows
 
 log = structlog.get_logger()
 
 
-class CallGroups:
-    """Answers calls in groups: those that come while one group is answered make up the next.
+class _State(Enum):
+    """What a `CallGroups` does at the moment."""
 
-    No call waits for others to come. Each group costs one hop to a thread and one commit. For one event loop.
+    IDLE, GATHERING, ANSWERING = range(3)
+
+
+class CallGroups:
+    """Answers calls in groups: those that come while one group is answered make up the next. For one event loop.
+
+    Each group costs one hop to a thread and one commit. Who was answered together usually comes back together. So after
+    a group, the next one begins once as many calls wait as were there before, or none has come for `QUIET` seconds; at
+    the latest after half the time that the group took. A call that comes when nothing is going on is answered at once.
     """
 
     def __init__(self, api: Api):
         self.api = api
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="api-together")
         self._waiting: list[tuple[Call, asyncio.Future[Reply]]] = []
-        self._busy = False
+        self._state = _State.IDLE
+        self._expected = 1  # calls
+        self._latest = 0.0  # when the next group begins at the latest, by the loop's clock
+        self._next_look: asyncio.Handle | None = None
 
     async def answer(self, loop: asyncio.AbstractEventLoop, call: Call) -> Reply:
         """Answer a call, by itself or in a group."""
         future: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((call, future))
-        if not self._busy:
+        if self._state is _State.IDLE or (self._state is _State.GATHERING and len(self._waiting) >= self._expected):
             self._start(loop)
         return await future
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        taken, self._waiting, self._busy = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:], True
-        calls = [call for call, _ in taken]
+        if self._next_look:
+            self._next_look.cancel()
+        taken, self._waiting, self._state = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:], _State.ANSWERING
+        began, calls = loop.time(), [call for call, _ in taken]
         group = loop.run_in_executor(self.thread, self.api.answer_all, calls)
-        group.add_done_callback(lambda done: self._end(loop, done, [future for _, future in taken]))
+        group.add_done_callback(lambda done: self._end(loop, done, [future for _, future in taken], began))
 
     def _end(
-        self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[list[Reply]]", futures: list[asyncio.Future[Reply]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        done: "asyncio.Future[list[Reply]]",
+        futures: list[asyncio.Future[Reply]],
+        began: float,
     ) -> None:
-        """Start the next group, if any call has come, and hand out the replies."""
-        self._busy = False
-        if self._waiting:
-            self._start(loop)
+        """Hand out the replies, and wait for those that come back."""
         error = done.exception()
         for place, future in enumerate(futures):
             if error is not None and not future.done():
                 future.set_exception(error)
             elif not future.done():  # else its caller has gone
                 future.set_result(done.result()[place])
+        self._state, now = _State.GATHERING, loop.time()
+        self._expected, self._latest = min(len(futures) + len(self._waiting), MAX_GROUP), now + (now - began) / 2
+        if len(self._waiting) >= self._expected:
+            self._start(loop)
+        else:
+            self._next_look = loop.call_soon(self._gather, loop, -1, 0)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int, turn: int) -> None:
+        """Begin a group if none has come since `before` calls waited, else go on waiting."""
+        waiting = len(self._waiting)
+        if turn < QUIET_TURNS:
+            self._next_look = loop.call_soon(self._gather, loop, before, turn + 1)
+        elif waiting > before and loop.time() < self._latest:
+            self._next_look = loop.call_later(QUIET, self._gather, loop, waiting, 0)
+        elif waiting:
+            self._start(loop)
+        else:
+            self._state = _State.IDLE
 
 
 class Engine:
-    """Answers the API's calls for a FastAPI app; `headers` go with every reply."""
+    """Answers the API's calls for a FastAPI app, as an ASGI app of its own; `headers` go with every reply."""
 
     def __init__(self, api: Api, headers: Mapping[str, str]):
         self.api = api
-        self.headers = {"Cache-Control": "no-store", **headers}
+        self.raw_headers = _encoded({"Cache-Control": "no-store", **headers})
         config = api.services.config
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
         self.groups = CallGroups(api)
@@ -87,28 +123,39 @@ class Engine:
         """
 
         def replace_routes(table: OperationTable) -> None:
-            own = [_route(operation, self.respond) for operation in table.operations if self.api.owns(operation.path)]
+            own = [_route(operation, self) for operation in table.operations if self.api.owns(operation.path)]
             others = [route for route in app.router.routes if not isinstance(route, _OperationRoute)]
             app.router.routes = [*own, *others]  # at once: requests go on with the list that they began with
 
         self.api.taken_up = replace_routes
         replace_routes(self.api.table())
 
-    async def respond(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started, request_id = time.perf_counter(), secrets.token_hex(8)
         try:
-            reply = await self._reply(request, request_id)
+            reply = await self._reply(scope, receive, request_id)
         except ClientDisconnect:
-            return Response()  # nobody is there to read it
+            await Response()(scope, receive, send)  # nobody is there to read it
+            return
         took = round((time.perf_counter() - started) * 1000, 1)
-        fields = {"method": request.method, "path": request.scope["path"], "status": reply.status, "milliseconds": took}
+        fields = {"method": scope["method"], "path": scope["path"], "status": reply.status, "milliseconds": took}
         log.info("request", request_id=request_id, **fields)
-        headers = reply.headers_with({**self.headers, "X-Request-Id": request_id})
-        return _ReplyResponse(reply, headers, self.pool)
+        headers = [*self.raw_headers, *_encoded(reply.headers_with({"X-Request-Id": request_id}))]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self._send_body(b"" if scope["method"] == "HEAD" else reply.body, send)
 
-    async def _reply(self, request: Request, request_id: str) -> Reply:
-        unread = call_of(request.scope, io.BytesIO(), request_id)
+    async def _send_body(self, body: bytes | Iterator[bytes], send: Send) -> None:
+        """Send a body. Blocks that may come slowly are read in the engine's threads."""
+        if not isinstance(body, bytes):
+            loop = asyncio.get_running_loop()
+            while (block := await loop.run_in_executor(self.pool, _next, body)) is not None:
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+            body = b""
+        await send({"type": "http.response.body", "body": body})
+
+    async def _reply(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
+        unread = call_of(scope, io.BytesIO(), request_id)
         if refused := self.api.refusal_by_headers(unread):
             return refused
         if self.api.may_be_new(unread.path):
@@ -116,7 +163,7 @@ class Engine:
         limit = self.api.max_body_bytes(unread.method, unread.path)
         with io.BytesIO() if limit <= IN_MEMORY else SpooledTemporaryFile(IN_MEMORY) as body:
             try:
-                if _announced_bytes(unread) > limit or not await _read(request, body, limit):
+                if _announced_bytes(unread) > limit or not await _read(receive, body, limit):
                     return self.api.refuse_too_large(unread)
             except OSError as error:  # of the disk where large bodies wait
                 return self.api.refuse(unread, error)
@@ -129,25 +176,47 @@ class Engine:
         return await loop.run_in_executor(self.pool, self.api.answer, call)
 
 
+class BeforeRoutes:
+    """The API before FastAPI's routes and its own middleware, which have nothing to do for a call of the API.
+
+    FastAPI's telemetry, where it is configured, follows a request from route to route; such a request goes on to them.
+    """
+
+    def __init__(self, engine: Engine, routes: ASGIApp):
+        self.engine = engine
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call of the API, and hand on everything else."""
+        of_api = scope["type"] == "http" and TELEMETRY not in scope and self.engine.api.owns(scope["path"])
+        await (self.engine if of_api else self.routes)(scope, receive, send)
+
+
 class _OperationRoute(APIRoute):
     """Hands a request on as it is: the API reads parameters and body itself, and FastAPI has nothing to inject.
 
     It takes its own methods alone: what others are answered, the API says in its own words.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return self.endpoint
+    engine: ASGIApp
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return (match, child_scope) if match is Match.FULL else (Match.NONE, {})
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.engine(scope, receive, send)
 
-def _route(operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]) -> APIRoute:
+
+async def _answered_by_engine() -> None:
+    """Stand as the endpoint of every route: FastAPI looks at its signature, and nobody calls it."""
+
+
+def _route(operation: Operation, engine: ASGIApp) -> APIRoute:
     answer, *others = operation.answers
-    return _OperationRoute(
+    route = _OperationRoute(
         operation.path,
-        endpoint,
+        _answered_by_engine,
         methods=["GET", "HEAD"] if operation.method == "GET" else [operation.method],
         name=operation.id,
         operation_id=operation.id,
@@ -162,28 +231,12 @@ def _route(operation: Operation, endpoint: Callable[[Request], Awaitable[Respons
             **{other.status: {"model": other.model, "description": other.help} for other in others},
         },
     )
+    route.engine = engine
+    return route
 
 
-class _ReplyResponse(Response):
-    """A reply as FastAPI's response. Blocks that may come slowly are read in the engine's threads."""
-
-    def __init__(self, reply: Reply, headers: Mapping[str, str], pool: ThreadPoolExecutor):
-        super().__init__(status_code=reply.status)
-        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
-        self.content = reply.body
-        self.pool = pool
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; without its body where only the head was requested."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        content = b"" if scope["method"] == "HEAD" else self.content
-        if isinstance(content, bytes):
-            await send({"type": "http.response.body", "body": content})
-            return
-        loop = asyncio.get_running_loop()
-        while (block := await loop.run_in_executor(self.pool, _next, content)) is not None:
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
 
 
 def _next(blocks: Iterator[bytes]) -> bytes | None:
@@ -206,10 +259,14 @@ def _announced_bytes(call: Call) -> int:
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-async def _read(request: Request, body: IO[bytes], limit: int) -> bool:
+async def _read(receive: Receive, body: IO[bytes], limit: int) -> bool:
     """Take in the body, and say whether it is within its limit; `ClientDisconnect` where the caller hung up."""
-    size = 0
-    async for block in request.stream():
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        block, more = message.get("body", b""), message.get("more_body", False)
         size += len(block)
         if size > limit:
             return False

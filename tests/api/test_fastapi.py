@@ -1,5 +1,6 @@
 """The FastAPI engine is a FastAPI app: its own tools see the operations, and middleware sees their requests."""
 
+import asyncio
 import json
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from starlette.routing import Match
 
 from bankportal import answers, asgi
 from bankportal.answers import JSON
+from bankportal.api.fastapi_adapter import TELEMETRY, BeforeRoutes
 from bankportal.api.operations import operations_of
 from bankportal.api.parameters import described
 from bankportal.api.schemas import example
@@ -98,6 +100,41 @@ def test_middleware_sees_calls_and_pages(config) -> None:
         assert client.get("/api/v1/nothing").headers["Content-Type"] == "application/problem+json"
         assert client.get("/").headers["Content-Type"].startswith("text/html")
     assert seen == [("POST", SCORE, 200), ("GET", "/api/v1/nothing", 404), ("GET", "/", 200)]
+
+
+def test_without_middleware_calls_come_before_the_routes(app, client, monkeypatch) -> None:
+    def nowhere(*args):
+        raise AssertionError("a call of the API went to the router")
+
+    monkeypatch.setattr(app.router, "middleware_stack", nowhere)
+    assert client.post(SCORE, json=example(CHURN)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "of_api"),
+    [
+        ({"type": "http", "path": SCORE}, True),
+        ({"type": "http", "path": "/api/v1/nothing"}, True),
+        ({"type": "http", "path": SCORE, TELEMETRY: object()}, False),
+        ({"type": "websocket", "path": SCORE}, False),
+        ({"type": "lifespan"}, False),
+        ({"type": "http", "path": "/churn/"}, False),
+    ],
+)
+def test_which_requests_come_before_the_routes(app, scope, of_api) -> None:
+    reached: list[bool] = []
+
+    class Noting:
+        api = app.engine.api
+
+        async def __call__(self, scope, receive, send):
+            reached.append(True)
+
+    async def routes(scope, receive, send):
+        reached.append(False)
+
+    asyncio.run(BeforeRoutes(Noting(), routes)(scope, None, None))
+    assert reached == [of_api]
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", SCORE), ("GET", SCORE), ("POST", "/api/v1/products")])

@@ -175,3 +175,43 @@ def test_who_comes_while_a_group_is_answered_makes_up_the_next() -> None:
         return [first, *map(str, others), await groups.answer(loop, 4)]
 
     assert asyncio.run(run()) == [0, "all of them", "all of them", "all of them", 4]
+
+
+class Counting:
+    """Stands for the API: notes how many calls each group has, and takes a moment for each group."""
+
+    def __init__(self) -> None:
+        self.groups: list[int] = []
+
+    def answer_all(self, calls):
+        self.groups.append(len(calls))
+        time.sleep(0.1)
+        return list(calls)
+
+
+async def come_back(groups: CallGroups, number: int, times: int) -> None:
+    for _ in range(times):
+        assert await groups.answer(asyncio.get_running_loop(), number) == number
+
+
+def test_who_was_answered_together_comes_back_together() -> None:
+    api = Counting()
+
+    async def run() -> None:
+        groups = CallGroups(api)
+        await asyncio.gather(*(come_back(groups, number, 3) for number in range(4)))
+
+    asyncio.run(run())
+    assert api.groups == [1, 4, 4, 3]
+
+
+def test_a_group_does_not_wait_for_those_who_stay_away() -> None:
+    api = Counting()
+
+    async def run() -> None:
+        groups, loop = CallGroups(api), asyncio.get_running_loop()
+        await asyncio.gather(*(groups.answer(loop, number) for number in range(4)))
+        await groups.answer(loop, 4)
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    assert api.groups == [1, 3, 1]
