@@ -68,12 +68,13 @@ def require_writable(services: Services) -> None:
     services.batches.storage.require_writable()
 
 
-def upgrade(services: Services) -> list[str]:
+def upgrade(services: Services, report: migrate.Report = migrate.silent) -> list[str]:
     """Bring the database to the tables and declarations of this release; nothing to do is fine.
 
-    Returns in words what of an earlier release's file of words cannot be taken over.
+    `report` is called while many rows are copied, with how far that is and how far it goes. Returns in words what of an
+    earlier release's file of words cannot be taken over.
     """
-    migrate.upgrade(services.database)
+    migrate.upgrade(services.database, report)
     return services.declarations.adopt()
 
 

@@ -101,8 +101,21 @@ def services() -> wiring.Services:
 
 def _upgraded() -> wiring.Services:
     built = _built()
-    wiring.upgrade(built)
+    wiring.upgrade(built, _copied())
     return built
+
+
+def _copied() -> Callable[[int, int], None]:
+    """Return what says how far the rows of an earlier release are copied: a line for each tenth of the way."""
+    told = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal told
+        if (tenths := done * 10 // total) > told:
+            told = tenths
+            click.echo(f"Bringing the database to this release: {tenths}0% of {total:,} receipts are copied.", err=True)
+
+    return report
 
 
 def _built() -> wiring.Services:

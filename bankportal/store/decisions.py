@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy.exc import IntegrityError
 
-from bankportal.domain.errors import NotFound
+from bankportal.domain.errors import Conflict, NotFound
 from bankportal.domain.ids import is_id, new_id
 from bankportal.domain.outcome import Decision, Outcome, Reason, UnseenValue
 from bankportal.domain.policy import Limit
@@ -112,7 +113,10 @@ class Decisions:
         known = self._contexts.numbers(connection, contexts)
         context_numbers = [known[context] for context in contexts]
         numbers = add_decisions(connection, records)
-        insert_rows(connection, decisions, list(map(row_of, records, numbers, context_numbers)))
+        try:
+            insert_rows(connection, decisions, list(map(row_of, records, numbers, context_numbers)))
+        except IntegrityError as error:  # submissions were looked up, so it can only be a number
+            raise Conflict("The end of the chain of receipts was cut off: flask audit verify says where.") from error
         protected = [(record["protected"], record["salt"]) for record in records]
         insert_rows(
             connection, protected_values, [(number, *own) for number, own in zip(numbers, protected, strict=True)]

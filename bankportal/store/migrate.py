@@ -16,11 +16,11 @@ from bankportal.store.sessions import Database
 Report = Callable[[int, int], None]
 
 
-def _silent(_done: int, _total: int) -> None:
+def silent(_done: int, _total: int) -> None:
     """Report nothing."""
 
 
-def upgrade(database: Database, report: Report = _silent) -> None:
+def upgrade(database: Database, report: Report = silent) -> None:
     """Run the migrations that the database lacks, each in a transaction; nothing to do is fine.
 
     A migration that has many rows to copy names `copy_rows`, which is called before it, a transaction for some rows
