@@ -46,6 +46,7 @@ bench: $(DEVELOPMENT)  ## measure, beside the peers and against the real data wh
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/api.py
 	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/growth.py
 
 clean:  ## remove the virtual environment; instance/ stays
 	rm -rf $(VENV)
