@@ -291,9 +291,10 @@ def test_a_file_without_optional_columns(services, files, tmp_path):
             assert float(lines.pop(0)[len(row)]) == found.score
 
 
-def test_contributions_that_do_not_add_up_are_not_answered(services, files, monkeypatch):
+@pytest.mark.parametrize("base", [0.9, np.nan])
+def test_contributions_that_do_not_add_up_are_not_answered(services, files, monkeypatch, base):
     work = work_on(services, CHURN, files["churn"])
-    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
+    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: base))
     with pytest.raises(ExplanationRefused, match="do not add up"):
         parts(work, files["churn"])
 

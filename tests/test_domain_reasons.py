@@ -1,3 +1,5 @@
+import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from bankportal.domain.constraints import YesNo
 from bankportal.domain.outcome import Outcome, Reason
+from bankportal.domain.products import Verb
 from bankportal.domain.reasons import (
     MAX_REASONS,
     NOTHING_ALONE,
@@ -163,6 +166,18 @@ def test_a_rule_and_what_pulls_below_are_four_at_most() -> None:
 def test_a_granted_limit_is_explained_either_way() -> None:
     found = of_allowance("Elite", attribution(LatePayments=-0.1, Balance=0.3), limit("Elite", 60_000, 0, 1_000))
     assert [reason.factor for reason in found] == ["Balance", "LatePayments"]
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_reason_of_any_value_has_the_sentence_of_that_value(product) -> None:
+    """The sentences that are kept do not mix factors, values, products or directions."""
+    changed = replace(product, raises=Verb("lifts", "lift"), lowers=Verb("sinks", "sink"))
+    for one, share, value in itertools.product((product, changed), (0.3, -0.3), (0, 1, 1.0, 2, 2.5, "1", None)):
+        for factor in one.scored:
+            parts = Attribution({factor.name: share}, {factor.name: share})
+            (reason,) = reasons(one, one.bands[0], {factor.name: value}, parts, None)
+            if reason.factor:  # a refusal has no reason that speaks for the customer
+                assert reason.sentence == sentence(one, factor.name, value, raises=share > 0)
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1 + 0.2, "0.3"), (-0.001, "0"), (1e6, "1,000,000"), (None, "")])

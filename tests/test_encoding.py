@@ -53,6 +53,8 @@ def test_row_and_matrix_give_the_same_bits(product):
     alone = np.array([encoding.row(customer) for customer in customers])
     assert alone.dtype == np.float64
     assert alone.tobytes() == encoding.matrix(as_columns(product, customers)).tobytes()
+    assert alone.tobytes() == encoding.rows(customers).tobytes()
+    assert encoding.rows([]).shape == (0, len(encoding.columns))
 
 
 def test_blank_choice_is_blank_in_each_of_its_columns():

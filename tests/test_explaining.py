@@ -117,8 +117,9 @@ def test_a_factor_without_words_cannot_be_activated(services) -> None:
         services.models.activate(wordless, "v1")
 
 
-def test_contributions_that_do_not_add_up_are_not_answered(services, customers, monkeypatch) -> None:
-    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: 0.9))
+@pytest.mark.parametrize("base", [0.9, math.nan])
+def test_contributions_that_do_not_add_up_are_not_answered(services, customers, monkeypatch, base) -> None:
+    monkeypatch.setattr("bankportal.explanation.explainer.Explainer.base", property(lambda self: base))
     customer = customers["churn"][0]
     with pytest.raises(ExplanationRefused, match="do not add up"):
         services.scoring.decide(customer, "token", BY_PAGE)

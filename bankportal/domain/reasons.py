@@ -6,6 +6,7 @@ The words are the product's: its factors' phrases, its verbs, and the sentences 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from bankportal.domain.factors import Phrase
 from bankportal.domain.outcome import Outcome, Reason
@@ -13,6 +14,7 @@ from bankportal.domain.policy import ABILITY_TO_PAY, Limit, Value
 from bankportal.domain.products import Band, Product, ReasonThresholds, Tone
 
 MAX_REASONS = 4  # results have room for as many
+SENTENCES = 8192  # that are kept: most factors have few values
 NOTHING_ALONE = "Several values together, none of them by itself"
 
 
@@ -50,6 +52,11 @@ def sentence(product: Product, factor: str, value: Value, *, raises: bool) -> st
     return f"{subject} {verb.plural if plural else verb.singular}"
 
 
+@lru_cache(maxsize=SENTENCES)
+def _sentence(product: Product, factor: str, value: Value, raises: bool) -> str:
+    return sentence(product, factor, value, raises=raises)
+
+
 def _subject(phrase: Phrase, value: Value, currency: str) -> tuple[str, bool]:
     """Return a phrase's subject for a value, and whether it takes a plural verb."""
     money = f"{currency} {{value}}"
@@ -77,8 +84,12 @@ class Attribution:
 
     def honest(self) -> list[tuple[str, float]]:
         """Return the contributions whose effect has the same sign, with their factors, largest first (honesty gate)."""
-        agreeing = [(name, share) for name, share in self.contributions.items() if share * self.effects[name] > 0]
-        return sorted(agreeing, key=lambda pair: (-abs(pair[1]), pair[0]))
+        effects = self.effects
+        agreeing = [
+            (-abs(share), name, share) for name, share in self.contributions.items() if share * effects[name] > 0
+        ]
+        agreeing.sort()  # of equal weights, the first name comes first
+        return [(name, share) for _, name, share in agreeing]
 
 
 def principal_contributions(ordered: list[tuple[str, float]], thresholds: ReasonThresholds) -> list[tuple[str, float]]:
@@ -112,7 +123,7 @@ def reasons(
     adverse = product.decides_credit and (band.tone is Tone.BAD or rule is not None)
     honest = [(name, share) for name, share in attribution.honest() if not adverse or share < 0]
     from_score = [
-        Reason(name, None, share, sentence(product, name, values.get(name), raises=share > 0))
+        Reason(name, None, share, _sentence(product, name, values.get(name), share > 0))
         for name, share in principal_contributions(honest, product.thresholds)[: MAX_REASONS - (rule is not None)]
     ]
     return tuple([rule, *from_score] if rule else from_score) or (Reason(None, None, 0.0, NOTHING_ALONE),)

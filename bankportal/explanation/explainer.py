@@ -22,6 +22,7 @@ with a file is ever used as an index; the tables contain values only.
 Measured with `python benchmarks/explain.py`; the figures are in `benchmarks/results.md`.
 """
 
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -50,12 +51,12 @@ class Explainer:
         self._tables = tables
         self._plan = plan(forest, encoding)
 
-    @property
+    @cached_property
     def base(self) -> float:
         """The mean score of the reference population."""
         return float(self._tables.base[0])
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
         """The largest difference between base + contributions and the score."""
         return self._tables.tolerance

@@ -1,7 +1,7 @@
 """The encoding: from customers' values to the forest's columns."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -79,14 +79,20 @@ class Encoding:
 
     def row(self, values: Mapping[str, Value]) -> NDArray[np.float64]:
         """Encode one customer, shape (columns,), from validated values by factor; absent or `None` is unknown."""
+        row: NDArray[np.float64] = self.rows([values])[0]
+        return row
+
+    def rows(self, customers: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
+        """Encode some customers, shape (customers, columns), with the same bits as `row` for each."""
         cells: list[Any] = []
-        for name, choice in self._cells_by_factor:
-            value = values.get(name)
-            if choice is not None:
-                cells += choice.by_option.get(value, choice.other)
-            else:
-                cells.append(math.nan if value is None else value)
-        return _clipped(np.array(cells, dtype=np.float64))
+        for values in customers:
+            for name, choice in self._cells_by_factor:
+                value = values.get(name)
+                if choice is not None:
+                    cells += choice.by_option.get(value, choice.other)
+                else:
+                    cells.append(math.nan if value is None else value)
+        return _clipped(np.array(cells, dtype=np.float64).reshape(len(customers), len(self.columns)))
 
     def matrix(self, columns: Columns) -> NDArray[np.float64]:
         """Encode many customers, shape (rows, columns), with the same bits as `row` for each.

@@ -49,7 +49,7 @@ class Forest:
         The trees' values are added in order. So a row has the same score to the last bit alone and among others, with
         compiled kernels and without. Raises `ValueError` where the matrix lacks columns.
         """
-        if matrix.ndim != 2 or matrix.shape[1] <= self.feature.max():
+        if matrix.ndim != 2 or matrix.shape[1] < self._columns:
             raise ValueError("the matrix does not have the forest's columns")
         if self.compiled_scorer is not None:
             return self.compiled_scorer(matrix)
@@ -78,6 +78,11 @@ class Forest:
         from bankportal.model import kernels
 
         return kernels.scorer({name: getattr(self, name) for name in DTYPES}, self.depths)
+
+    @cached_property
+    def _columns(self) -> int:
+        """The least number of columns of a matrix that can be scored."""
+        return int(self.feature.max()) + 1
 
     @cached_property
     def _walkable(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:

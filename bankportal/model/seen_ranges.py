@@ -45,11 +45,18 @@ class SeenRanges:
 
     def flags(self, product: Product, values: Mapping[str, Value]) -> tuple[UnseenValue, ...]:
         """Return a flag, with its sentence in the product's words, for each of a customer's values out of range."""
-        return tuple(
-            UnseenValue(factor.name, message)
-            for factor in product.scored
-            if (value := values.get(factor.name)) is not None and (message := self._message(factor, value))
-        )
+        ranges, flags = self.ranges, []
+        for factor in product.scored:
+            name = factor.name
+            value = values.get(name)
+            if value is None:
+                continue
+            # Nearly every value is a number inside its range: no message is asked for.
+            if not isinstance(value, str) and name in ranges and ranges[name][0] <= value <= ranges[name][1]:
+                continue
+            if message := self._message(factor, value):
+                flags.append(UnseenValue(name, message))
+        return tuple(flags)
 
     def flags_of_rows(self, product: Product, columns: Columns) -> dict[int, tuple[UnseenValue, ...]]:
         """Return the flags of many customers by row, for the rows that have any; arrays as for `Encoding.matrix`."""

@@ -91,7 +91,7 @@ def outcome_of(customer: Customer, model: LoadedModel) -> Outcome:
 
 def outcomes_of(customers: Sequence[Customer], model: LoadedModel) -> list[Outcome]:
     """Return the outcomes of some customers of one product in order, each as `outcome_of` does."""
-    matrix = np.stack([model.encoding.row(customer.scored) for customer in customers])
+    matrix = model.encoding.rows([customer.scored for customer in customers])
     scores = model.forest.score(matrix).tolist()
     contributions = model.explainer.explain(matrix).tolist()
     effects = model.effects.of_rows(matrix).tolist()
@@ -131,7 +131,8 @@ def limit(customer: Customer, band: Band) -> Limit | None:
 
 
 def _check_sum(product: Product, model: LoadedModel, contributions: Sequence[float], score: float) -> None:
-    if abs(model.explainer.base + math.fsum(contributions) - score) > model.explainer.tolerance:
+    # Turned round, so that NaN, which is neither more nor less, is refused.
+    if not abs(model.explainer.base + math.fsum(contributions) - score) <= model.explainer.tolerance:
         raise ExplanationRefused(f"{product.title} {model.version}: the contributions do not add up to the score.")
 
 
