@@ -86,12 +86,12 @@ class Audit:
         also notices that the end of the chain was cut off.
         """
         counts, groups = Counter[Kind](), Counter[Group]()
-        counted, newest = self.chain.counted()
+        counted, newest = self._counted() if since is None else (None, None)
         begin = last = self._verified_before(since) if since else None
         for kind, record, last in self._verified(begin, report):
             counts[kind] += 1
             if kind is Kind.DECISION and newest and last.number <= newest.number:
-                groups[group_of(record, record["context_number"])] += 1
+                groups[group_of(record)] += 1
             if head and last.number == head.number and last.digest != head.digest:
                 raise ChainBroken(f"Receipt {last.number} is not the one of the exported head.")
         end = last.number if last else 0
@@ -101,6 +101,13 @@ class Audit:
             raise ChainBroken("The counts of decisions are not those of the decisions: they were edited.")
         self._verify_tables()
         return Verified(counts[Kind.DECISION], counts[Kind.BATCH], counts[Kind.EVENT], last)
+
+    def _counted(self) -> tuple[Counter[Group] | None, Receipt | None]:
+        """Return the counts of decisions, `None` where they cannot be read, and the newest receipt at that moment."""
+        try:
+            return self.chain.counted()
+        except UNREADABLE:
+            return None, None
 
     def _verify_tables(self) -> None:
         """Raise `ChainBroken` where versions, activations or declarations are not what the events in the chain say."""

@@ -1,5 +1,6 @@
 """The chain of receipts in the database, read in its order with what each receipt is of."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ class Chain:
         for outside in (_DECISIONS_OUTSIDE, _BATCHES_OUTSIDE, _EVENTS_OUTSIDE):
             yield from self._read(outside.limit(1), walk)
 
-    def counted(self) -> tuple[dict[Group, int], Receipt | None]:
+    def counted(self) -> tuple[Counter[Group], Receipt | None]:
         """Return how many decisions are counted in each group, and the newest receipt at that moment."""
         with self.database.read() as connection:
             self.database.lock_chain(connection)  # so that nobody adds a decision between two queries

@@ -1,16 +1,22 @@
-"""How many decisions there are, by what the first page shows; kept in the transactions that record them."""
+"""How many decisions there are, by what the first page shows: nobody counts millions of rows for a page.
+
+The transaction that records a decision adds to the counts whenever the numbers pass a multiple of `EVERY`; those after
+that are counted where they are needed. So a decision alone does not write a page more.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select, update
 
 from bankportal.domain.receipt import Record
 from bankportal.store.prepared import insert_rows
-from bankportal.store.tables import decision_counts
+from bankportal.store.tables import decision_counts, decisions
 
 # Product, number of the context, band, and whether no limit was granted.
 Group = tuple[str, int, str, bool]
+EVERY = 256  # numbers
 # The rest of an insert: what is there already is added to.
 _ADDED = (
     " ON CONFLICT (product, context_number, band, without_limit)"
@@ -18,19 +24,40 @@ _ADDED = (
 )
 
 
-def group_of(record: Record, context_number: int) -> Group:
+def group_of(record: Record) -> Group:
     """Return the group in which a decision is counted."""
     limit = record["limit"]
-    return record["product"], context_number, record["band"], limit is not None and limit["amount"] == 0
+    return record["product"], record["context_number"], record["band"], limit is not None and limit["amount"] == 0
 
 
-def add_counts(connection: Connection, groups: Iterable[Group]) -> None:
-    """Count decisions in the transaction that records them."""
-    counts = Counter(groups)
-    insert_rows(connection, decision_counts, [(*group, count) for group, count in counts.items()], _ADDED)
+def count_in(connection: Connection, numbers: Sequence[int]) -> None:
+    """Add to the counts what was recorded since, where it is time; in the transaction that recorded these numbers."""
+    if numbers[-1] // EVERY == (numbers[0] - 1) // EVERY:
+        return
+    groups = _uncounted(connection)
+    insert_rows(connection, decision_counts, [(*group, count, 0) for group, count in groups.items()], _ADDED)
+    connection.execute(update(decision_counts).values(up_to=numbers[-1]))
 
 
-def counted(connection: Connection) -> dict[Group, int]:
-    """Return how many decisions each group has."""
-    rows = connection.execute(select(decision_counts))
-    return {tuple(group): count for *group, count in rows}
+def counted(connection: Connection) -> Counter[Group]:
+    """Return how many decisions each group has; `ValueError` where the counts are not as they are kept."""
+    rows = connection.execute(select(decision_counts)).all()
+    if len({row.up_to for row in rows}) > 1:
+        raise ValueError("decisions are counted up to more than one number")
+    return Counter({tuple(row[:4]): row.decisions for row in rows}) + _uncounted(connection)
+
+
+def _uncounted(connection: Connection) -> Counter[Group]:
+    """Return how many decisions each group has that are not in the counts yet."""
+    return Counter(map(_group, connection.execute(_UNCOUNTED)))
+
+
+_UP_TO = select(func.coalesce(func.max(decision_counts.c.up_to), 0)).scalar_subquery()
+_UNCOUNTED = select(decisions.c.product, decisions.c.context_number, decisions.c.band, decisions.c.limit).where(
+    decisions.c.number > _UP_TO
+)
+
+
+def _group(row: Any) -> Group:
+    product, context_number, band, limit = row
+    return product, context_number, band, limit is not None and limit[0] == 0

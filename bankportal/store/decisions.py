@@ -20,7 +20,7 @@ from bankportal.domain.products import Product
 from bankportal.domain.provenance import Door, Provenance
 from bankportal.domain.receipt import Receipt, Record
 from bankportal.domain.schema import Customer, Values
-from bankportal.store.counts import add_counts, counted, group_of
+from bankportal.store.counts import count_in, counted
 from bankportal.store.decision_rows import Contexts, context_of, record_of, row_of
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.prepared import insert_rows
@@ -121,7 +121,7 @@ class Decisions:
         insert_rows(
             connection, protected_values, [(number, *own) for number, own in zip(numbers, protected, strict=True)]
         )
-        add_counts(connection, map(group_of, records, context_numbers))
+        count_in(connection, numbers)
 
     def get(self, id: str) -> Decision:  # noqa: A002  # the field's name
         """Return one decision; `NotFound` if there is none."""

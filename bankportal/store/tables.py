@@ -147,7 +147,7 @@ decisions = Table(
     Index(None, "product", "number"),
 )
 
-# How many decisions there are, kept in the transactions that record them: nobody counts millions of rows for a page.
+# How many decisions there are up to a number, kept in the transactions that record them (bankportal.store.counts).
 decision_counts = Table(
     "decision_counts",
     metadata,
@@ -157,6 +157,8 @@ decision_counts = Table(
     # Whether no limit was granted.
     Column("without_limit", Boolean(create_constraint=False), primary_key=True),
     Column("decisions", Integer, nullable=False),
+    # The number of the newest decision that is counted here, the same in all rows.
+    Column("up_to", Integer, nullable=False),
 )
 
 # Stored apart, so that nothing that reads decisions reads these by accident: for the fairness audit alone.

@@ -107,6 +107,7 @@ def _add_counts() -> None:
         sa.Column("band", sa.String(40), nullable=False),
         sa.Column("without_limit", sa.Boolean, nullable=False),
         sa.Column("decisions", sa.Integer, nullable=False),
+        sa.Column("up_to", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("product", "context_number", "band", "without_limit", name="pk_decision_counts"),
         sa.ForeignKeyConstraint(
             ["context_number"], ["decision_contexts.number"], name="fk_decision_counts_context_number"

@@ -68,11 +68,12 @@ UNCHAINED = sa.text(f"""
 NEXT = sa.text("SELECT coalesce((SELECT max(number) FROM receipts), (SELECT min(number) - 1 FROM receipts_0006))")
 END = sa.text("SELECT max(number) FROM receipts_0006")
 ADD_COUNT = sa.text("""
-    INSERT INTO decision_counts (product, context_number, band, without_limit, decisions)
-    VALUES (:product, :context_number, :band, :without_limit, :decisions)
+    INSERT INTO decision_counts (product, context_number, band, without_limit, decisions, up_to)
+    VALUES (:product, :context_number, :band, :without_limit, :decisions, 0)
     ON CONFLICT (product, context_number, band, without_limit)
     DO UPDATE SET decisions = decision_counts.decisions + excluded.decisions
 """)
+COUNTED_UP_TO = sa.text("UPDATE decision_counts SET up_to = (SELECT max(number) FROM decisions)")
 
 
 def copy_rows(connection: sa.Connection) -> tuple[int, int] | None:
@@ -120,6 +121,7 @@ def _copy_decisions(connection: sa.Connection, numbered: Sequence[tuple[int, sa.
     names = ("product", "context_number", "band", "without_limit")
     groups = [dict(zip(names, group, strict=True)) | {"decisions": count} for group, count in counts.items()]
     connection.execute(ADD_COUNT, groups)
+    connection.execute(COUNTED_UP_TO)
 
 
 CONTEXTS = sa.select(contexts.c.number, contexts.c.digest)
