@@ -39,6 +39,29 @@ def test_typed_numbers_are_strict(value) -> None:
         CREDIT_SCORE.constraint.validate(value, Source.TYPED)
 
 
+def number_or_problem(constraint, value, source):
+    try:
+        number = constraint.validate(value, source)
+    except ConstraintViolation as violation:
+        return violation.code, violation.message
+    return type(number), repr(number)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "number", [-1, -1e-9, -0.0, 0, 0.5, 5, 5.0, 10, 10.0, 10.000001, 11, 2**53 + 1, math.inf, math.nan]
+)
+def test_typed_and_written_numbers_are_the_same_or_have_the_same_problem(number, whole) -> None:
+    constraint = Number(minimum=0, maximum=10, whole=whole)
+    typed, written = ((number, Source.TYPED), (repr(number), Source.TEXT))
+    assert number_or_problem(constraint, *typed) == number_or_problem(constraint, *written)
+
+
+def test_yes_is_no_number() -> None:
+    with pytest.raises(ConstraintViolation, match="must be a number"):
+        Number(minimum=0, maximum=10).validate(True, Source.TYPED)
+
+
 def test_a_whole_number_written_with_a_point_is_whole() -> None:
     assert CREDIT_SCORE.constraint.validate("619.0", Source.TEXT) == 619
     assert isinstance(CREDIT_SCORE.constraint.validate(619.0, Source.TYPED), int)

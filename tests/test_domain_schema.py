@@ -1,8 +1,9 @@
+import math
 from dataclasses import replace
 
 import pytest
 
-from bankportal.domain.constraints import Source
+from bankportal.domain.constraints import Number, Source
 from bankportal.domain.errors import InvalidInput
 from bankportal.domain.products import Role
 from bankportal.domain.schema import schema, validate
@@ -103,6 +104,52 @@ def test_a_problem_quotes_the_value_as_it_was_sent(sent, quoted) -> None:
 def test_all_problems_come_at_once() -> None:
     raw = EXAMPLES["churn"] | {"Age": "old", "CreditScore": "9999", "HasLoan": "maybe"}
     assert problems(CHURN, raw, Source.TEXT) == {"CreditScore": "above", "Age": "not-a-number", "HasLoan": "not-a-flag"}
+
+
+def cells(product_factor):
+    """Return values of every kind for a factor."""
+    constraint, example = product_factor.factor.constraint, product_factor.factor.example
+    ends = [constraint.minimum, constraint.maximum] if isinstance(constraint, Number) else []
+    typed = [*ends, *map(float, ends), *(end + step for end in ends for step in (-1, 1, 0.5)), 0, 1, 1.0, -0.0, True]
+    odd = [None, "", " ", 10**400, 2**53 + 1, math.nan, math.inf, [], {"a": 1}, "\ud800", Spelling("1")]
+    texts = [example, f" {example}\t", *map(str, ends), *(text for text, _ in constraint.bad_values())]
+    return [*typed, *odd, *texts]
+
+
+def answer(product, raw, source):
+    try:
+        customer = validate(product, raw, source)
+    except InvalidInput as error:
+        return error.problems
+    return [[(name, type(value), repr(value)) for name, value in values.items()] for values in by_role(customer)]
+
+
+def by_role(customer):
+    return customer.identifiers, customer.scored, customer.policy, customer.protected
+
+
+class Spelling(str):
+    """A text of another class."""
+
+
+def changed(product, source):
+    """Yield a valid customer's values with one value changed, left out or added at a time."""
+    texts = EXAMPLES[product.key]
+    whole = texts if source is Source.TEXT else validate(product, texts, Source.TEXT).all_values()
+    yield from (whole | added for added in ({}, {"Unknown": 1}, {7: 1}, {"factor_Age": 40}))
+    for product_factor in product.factors:
+        name = product_factor.factor.name
+        yield {other: value for other, value in whole.items() if other != name}
+        yield from (whole | {name: value} for value in cells(product_factor))
+
+
+@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_the_short_way_gives_what_pydantic_gives(product, source, monkeypatch) -> None:
+    customers = list(changed(product, source))
+    answers = [answer(product, raw, source) for raw in customers]
+    monkeypatch.setattr("bankportal.domain.schema._valid", lambda *arguments: None)
+    assert answers == [answer(product, raw, source) for raw in customers]
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", 7, [("Age", 1)]])

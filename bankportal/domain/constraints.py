@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 # Nobody needs a longer number: 17 digits write every float.
 MAX_NUMBER_LENGTH = 40
+# Up to here every whole number is a float.
+MAX_EXACT = 2**53
 # No leading zeros: 007 is an identifier, not the number 7. ASCII digits only: float("١٢") is 12.0.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 # Characters that are invisible or misleading: control characters, line breaks, marks of text direction, lone
@@ -73,6 +75,11 @@ class Number:
 
     def validate(self, value: object, source: Source) -> int | float:
         """Return the number, or raise `ConstraintViolation`."""
+        if type(value) is float or (type(value) is int and -MAX_EXACT <= value <= MAX_EXACT):
+            # Nearly every typed value passes here. What does not is looked at again below, for the words.
+            number = float(value)
+            if self.minimum <= number <= self.maximum and not (self.whole and number % 1):
+                return int(number) if self.whole else number + 0.0  # as below
         number = self._from_text(value) if source is Source.TEXT and isinstance(value, str) else self._from_typed(value)
         if number < self.minimum:
             raise ConstraintViolation("below", f"must be {plain(self.minimum)} or more")

@@ -4,7 +4,7 @@ Form, API and CSV hand their raw values to `validate` and get the same `Customer
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -56,26 +56,35 @@ def validator(product_factor: ProductFactor) -> Any:
 
     The validation's context is the `Source` of the values; without one they are taken as typed.
     """
-    factor = product_factor.factor
+    check = _check(product_factor)
 
-    def check(value: object, info: ValidationInfo) -> Value:
-        source = info.context or Source.TYPED
-        # White space is unknown in a form or a file; in JSON, where a number is expected, it is an error.
-        unknown = value is None or (source is Source.TEXT and is_blank(value))
+    def validated(value: object, info: ValidationInfo) -> Value:
         try:
-            validated: Value = None if unknown else factor.constraint.validate(value, source)
+            return check(value, info.context or Source.TYPED)
         except ConstraintViolation as violation:
             raise PydanticCustomError(violation.code, "{message}", {"message": violation.message}) from None
-        if validated is None or validated == "":
-            if product_factor.required:
-                raise PydanticCustomError("required", "is required")
-            return None
-        return validated
 
-    json_schema = factor.constraint.json_schema()
+    json_schema = product_factor.factor.constraint.json_schema()
     if not product_factor.required:
         json_schema = {"anyOf": [json_schema, {"type": "null"}]}
-    return Annotated[Any, BeforeValidator(check), WithJsonSchema(json_schema)]
+    return Annotated[Any, BeforeValidator(validated), WithJsonSchema(json_schema)]
+
+
+def _check(product_factor: ProductFactor) -> Callable[[object, Source], Value]:
+    """Return the function that validates one factor, or raises `ConstraintViolation`."""
+    constraint, required = product_factor.factor.constraint, product_factor.required
+
+    def check(value: object, source: Source) -> Value:
+        # White space is unknown in a form or a file; in JSON, where a number is expected, it is an error.
+        if value is not None and not (source is Source.TEXT and is_blank(value)):
+            validated: Value = constraint.validate(value, source)
+            if validated is not None and validated != "":
+                return validated
+        if required:
+            raise ConstraintViolation("required", "is required")
+        return None
+
+    return check
 
 
 @cache
@@ -107,19 +116,47 @@ def validate(product: Product, raw: object, source: Source) -> Customer:
 
     Raises `InvalidInput` with every problem, in the order of the product's factors; unknown names come last.
     """
+    if (customer := _valid(product, raw, source)) is not None:
+        return customer
     try:
         values = vars(schema(product).model_validate(raw, context=source))
     except ValidationError as error:
         raise InvalidInput(_problem(product, details) for details in error.errors(include_url=False)) from None
-    return Customer(product, *({name: values[PREFIX + name] for name in names} for names in _names_by_role(product)))
+    return Customer(
+        product, *({name: values[PREFIX + name] for name, _ in checks} for checks in _checks_by_role(product))
+    )
+
+
+def _valid(product: Product, raw: object, source: Source) -> Customer | None:
+    """Return the customer of a dictionary without any problem; `None` where pydantic has to say more.
+
+    The checks are those that the pydantic model makes; without its bookkeeping they take about half of the time.
+    """
+    if type(raw) is not dict or not raw.keys() <= _names(product):
+        return None
+    value_of = raw.get
+    try:
+        roles = [{name: check(value_of(name), source) for name, check in checks} for checks in _checks_by_role(product)]
+    except ValueError:
+        return None
+    return Customer(product, *roles)
 
 
 @cache
-def _names_by_role(product: Product) -> tuple[tuple[str, ...], ...]:
-    """Return the factors' names by role, in the order of `Customer`'s fields."""
+def _names(product: Product) -> frozenset[str]:
+    return frozenset(product_factor.factor.name for product_factor in product.factors)
+
+
+@cache
+def _checks_by_role(product: Product) -> tuple[tuple[tuple[str, Callable[[object, Source], Value]], ...], ...]:
+    """Return the factors' names and checks by role, in the order of `Customer`'s fields."""
     roles = (Role.IDENTIFIER, Role.SCORED, Role.POLICY, Role.PROTECTED)
     return tuple(
-        tuple(product_factor.factor.name for product_factor in product.factors if product_factor.role is role)
+        tuple(
+            (product_factor.factor.name, _check(product_factor))
+            for product_factor in product.factors
+            if product_factor.role is role
+        )
         for role in roles
     )
 
