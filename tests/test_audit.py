@@ -156,7 +156,7 @@ EDITS = {
     "contributions as a list of one": "contributions = '[1]'",
     "contributions as an object": """contributions = '{"CreditScore": 0.5}'""",
     "half a character": r"""carried = '["\ud800"]'""",
-    "half a character, as Python reads it": r"carried = ' ' || json_set(carried, '$.Surname', json('\"\ud800\"'))",
+    "half a character, as Python reads it": r"""carried = ' ' || replace(carried, 'Nuñez', '\ud800')""",
     "nested without end": "carried = replace(hex(zeroblob(50000)), '00', '[')",
     "nested without end, as Python reads it": "carried = ' ' || replace(hex(zeroblob(50000)), '00', '[')",
     "a band of bytes": "band = cast(x'ff' as text)",
@@ -209,7 +209,9 @@ def test_an_edited_context_is_found_at_the_first_decision_that_stands_on_it(
 )
 def test_edited_counts_are_found(services, decided, tamper, statement) -> None:
     tamper(statement)
-    with pytest.raises(ChainBroken, match="counts of decisions are not those of the decisions: they were edited"):
+    with pytest.raises(
+        ChainBroken, match="counts of decisions (are not those of the decisions|cannot be read): they were edited"
+    ):
         services.audit.verify()
 
 
@@ -416,7 +418,10 @@ ANSWERS = {
     "the base": ((lambda context: context._replace(base=context.base + 1e-9),), "base"),
     "a contribution": (("contributions = json_set(contributions, '$.Tenure', 0.5)",), "contributions"),
     "a contribution less": (
-        ("contributions = json_remove(contributions, '$.Tenure')", without("contributions", "Tenure")),
+        (
+            "contributions = json_remove(contributions, '$.Tenure'), reasons = '[]'",
+            without("contributions", "Tenure"),
+        ),
         "contributions",
     ),
     "a contribution more": (

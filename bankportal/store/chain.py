@@ -113,20 +113,22 @@ class Chain:
         rows: list[Row[Any]] = []
         try:
             with self.database.read() as connection:
-                rows.extend(connection.execution_options(yield_per=1).execute(query))
+                for place in range(BLOCK):  # one at a time: a driver may read the next row before it gives this one
+                    rows.extend(connection.execute(query.limit(1).offset(place)))
         except UNREADABLE as error:
             return rows, error
         return rows, None
 
     def _link(self, row: Sequence[Any], walk: "_Walk") -> Link:
-        """Return the link of a row: receipt, the numbers of its batch and event, the columns of a decision."""
-        number, digest, previous, format_, batch, event, values, salt, *columns = row
+        """Return the link of a row: receipt, the numbers of its batch and event, and what is stored of a decision."""
+        number, digest, previous, format_, batch, event, *of_decision = row
         receipt = Receipt(number, digest, previous, format_) if number is not None else None
         if event is not None:
             return Link(Kind.EVENT, self._stored(events, event), receipt)
         if batch is not None:
             stored = self._stored(jobs, batch)
             return Link(Kind.BATCH, walk.add_digests(stored) if stored else None, receipt)
+        values, salt, *columns = of_decision
         if columns[0] is None:
             return Link(Kind.DECISION, None, receipt)
         return Link(Kind.DECISION, walk.record(columns, values, salt), receipt)

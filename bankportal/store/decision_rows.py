@@ -168,9 +168,9 @@ def record_of(row: Sequence[Any], context: Context) -> dict[str, Any]:
         "score": score,
         "band": band,
         "limit": None if limit is None else _named(LIMIT, limit),
-        "flags": [_named(FLAG, flag) for flag in flags],
+        "flags": [_named(FLAG, flag) for flag in _list(flags)],
         "base": context.base,
-        "reasons": [_long(reason, context.names[-1], contributions) for reason in reasons],
+        "reasons": [_long(reason, context.names[-1], contributions) for reason in _list(reasons)],
         "model_version": context.model_version,
         "model_digest": context.model_digest,
         "policy_version": context.policy_version,
@@ -184,6 +184,12 @@ def record_of(row: Sequence[Any], context: Context) -> dict[str, Any]:
 def _named(names: Names, values: Any) -> Any:
     """Return values under their names; what is no list is kept as it is."""
     return dict(zip(names, values, strict=True)) if isinstance(values, list) else values
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("flags and reasons are lists")
+    return value
 
 
 def _long(reason: Any, factors: Names, contributions: list[float]) -> Any:
