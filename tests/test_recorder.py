@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import delete, event, func, select
 from sqlalchemy.exc import OperationalError, StatementError
 
 from bankportal.domain.constraints import Source
-from bankportal.domain.errors import NoActiveModel
+from bankportal.domain.errors import Conflict, NoActiveModel
 from bankportal.domain.schema import validate
 from bankportal.registry.registry import Registry
 from bankportal.services.audit import Audit
@@ -22,6 +22,7 @@ from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from bankportal.store.tables import decisions as table
+from bankportal.store.tables import receipts
 from tests.conftest import PATIENCE
 from tests.shipped import BY_PAGE, CHURN
 
@@ -220,16 +221,27 @@ def test_a_commit_that_fails_answers_nobody(database, customer, outcome) -> None
     assert decisions.record(customer, outcome, "0" * 64, BY_PAGE)
 
 
-def test_numbers_are_never_used_again(database, customer, outcome) -> None:
+def test_a_decision_has_the_number_of_its_receipt_which_no_other_ever_has(database, customer, outcome) -> None:
     decisions = Decisions(database, DeclarationStore(database))
     first = decisions.record(customer, outcome, "0" * 64, BY_PAGE)
+    number = decisions.receipt(first.id).number
     with database.write() as connection:
-        (number,) = connection.scalars(select(table.c.number).where(table.c.id == first.id))
-        for name in ("receipts", "protected_values", "decisions"):
+        assert connection.scalar(select(table.c.number).where(table.c.id == first.id)) == number
+        for name in ("protected_values", "decisions"):
             connection.exec_driver_sql(f"DELETE FROM {name}")
     again = decisions.record(customer, outcome, "1" * 64, BY_PAGE)
-    with database.read() as connection:
-        assert connection.scalar(select(table.c.number).where(table.c.id == again.id)) == number + 1
+    assert decisions.receipt(again.id).number == number + 1
+
+
+def test_where_the_end_of_the_chain_was_cut_nothing_is_recorded_over_it(database, customer, outcome) -> None:
+    decisions = Decisions(database, DeclarationStore(database))
+    first, second = (decisions.record(customer, outcome, str(number) * 64, BY_PAGE) for number in range(2))
+    with database.write() as connection:
+        connection.execute(delete(receipts).where(receipts.c.number == decisions.receipt(second.id).number))
+    with pytest.raises(Conflict, match="end of the chain of receipts was cut off: flask audit verify says where"):
+        decisions.record(customer, outcome, "2" * 64, BY_PAGE)
+    assert [each.id for each in decisions.latest()] == [second.id, first.id]
+    assert Chain(database).head() == decisions.receipt(first.id)
 
 
 def test_a_repeat_is_answered_also_where_nothing_can_score_any_more(services, customer, tmp_path) -> None:

@@ -1,16 +1,16 @@
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy import create_engine, delete, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Source
@@ -21,9 +21,12 @@ from bankportal.store.chain import Chain
 from bankportal.store.decisions import Decisions, decision_from
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.migrate import upgrade
+from bankportal.store.receipts import head
 from bankportal.store.sessions import Database
-from bankportal.store.tables import metadata
+from bankportal.store.tables import decision_contexts, decision_counts, metadata, protected_values, receipts
+from bankportal.store.tables import decisions as table
 from bankportal.store.versions import NOTICED_WITHIN, Versions
+from tests.conftest import emptied
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 
@@ -123,19 +126,36 @@ def test_decisions_without_a_limit_are_counted_as_that(database, customer, outco
     assert decisions.counts()["allowance"] == {"No limit": 3, "Standard": 2, "Elite": 1}
 
 
-def test_decisions_without_a_limit_are_counted_from_their_index(tmp_path, migrated_sqlite) -> None:
-    database = Database(f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path)}")
-    statements = []
-    event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
-    Decisions(database, DeclarationStore(database)).counts()
-    plans = []
-    with database.read() as connection:
-        for statement, parameters in statements[1:3]:
-            plans += connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-    database.close()
-    assert len(plans) == 2
-    assert "ix_decisions_product_band" in plans[0][3]
-    assert "ix_decisions_without_limit" in plans[1][3]
+def test_old_decisions_are_not_read_to_be_counted(database, customer, outcome, monkeypatch) -> None:
+    monkeypatch.setattr("bankportal.store.counts.EVERY", 2)
+    decisions = Decisions(database, DeclarationStore(database))
+    made = [decisions.record(customer, outcome, f"{number:064}", BY_PAGE) for number in range(5)]
+    newest = decisions.receipt(made[-1].id).number
+    with database.write() as connection:
+        connection.execute(delete(protected_values))
+        connection.execute(delete(table).where(table.c.number < newest - newest % 2))
+    assert decisions.counts()["allowance"][outcome.verdict.name] == 5
+
+
+def test_decisions_recorded_while_they_are_counted_are_not_lost(
+    migrated_postgresql, customer, outcome, monkeypatch
+) -> None:
+    """Where a transaction sees what others commit (SQLite's sees one moment)."""
+    monkeypatch.setattr("bankportal.store.counts.EVERY", 2)
+    database, other = emptied(migrated_postgresql), Database(migrated_postgresql)
+    decisions, others = (Decisions(each, DeclarationStore(each)) for each in (database, other))
+    submissions = (f"{number:064}" for number in range(8))
+
+    def record(*call) -> None:
+        if "FROM decision_counts" in call[2]:
+            for submission in islice(submissions, 4):
+                others.record(customer, outcome, submission, BY_PAGE)
+
+    record(None, None, "FROM decision_counts")
+    event.listen(database.engine, "after_cursor_execute", record)
+    assert decisions.counts()["allowance"][outcome.verdict.name] == 8
+    for each in (database, other):
+        each.close()
 
 
 def test_pages_hold_every_decision_once_newest_first(database, customer, outcome) -> None:
@@ -152,13 +172,28 @@ def test_pages_hold_every_decision_once_newest_first(database, customer, outcome
     assert decisions.page(None, "no such", 3).items == []
 
 
-def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch) -> None:
-    """What fails after the decision's row takes the row with it."""
-    monkeypatch.setattr("bankportal.store.decisions._NEW_PROTECTED", None)
-    with pytest.raises(Exception, match=r"."):
-        Decisions(database, DeclarationStore(database)).record(customer, outcome, "c" * 64, BY_PAGE)
-    monkeypatch.undo()
-    assert Decisions(database, DeclarationStore(database)).latest() == []
+@pytest.mark.parametrize("at", [decision_contexts, receipts, table, protected_values, decision_counts])
+def test_half_a_decision_is_never_there(database, customer, outcome, monkeypatch, at) -> None:
+    """What fails at any table takes the rows of all with it."""
+    monkeypatch.setattr("bankportal.store.counts.EVERY", 1)
+    decisions = Decisions(database, DeclarationStore(database))
+    with database.read() as connection:
+        before = head(connection)
+
+    def fail(*call) -> None:
+        if call[2].startswith(f"INSERT INTO {at.name} "):
+            raise RuntimeError("half way")
+
+    event.listen(database.engine, "before_cursor_execute", fail)
+    with pytest.raises(RuntimeError, match="half way"):
+        decisions.record(customer, outcome, "c" * 64, BY_PAGE)
+    event.remove(database.engine, "before_cursor_execute", fail)
+    with database.read() as connection:
+        assert head(connection) == before
+        for each in (decision_contexts, table, protected_values, decision_counts):
+            assert connection.execute(select(each)).all() == []
+    recorded = decisions.record(customer, outcome, "c" * 64, BY_PAGE)
+    assert decisions.find("c" * 64) == without_protected(recorded)
 
 
 @pytest.mark.parametrize("id_", ["nothing", "", "\x00", "a" * 10_000, "0" * 26])
@@ -209,12 +244,11 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         process.kill()
     database = Database(config.database_url)
     with database.read() as connection:
-        protected = "JOIN protected_values p ON d.number = p.decision_number"
-        whole = connection.execute(
-            text(f"SELECT count(*) FROM decisions d {protected} JOIN receipts r ON d.number = r.decision_number")
-        ).scalar_one()
-        for table in ("decisions", "protected_values", "receipts WHERE decision_number IS NOT NULL"):
-            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == whole >= len(answered)
+        own = "JOIN protected_values p ON p.decision_number = d.number JOIN receipts r ON r.number = d.number"
+        whole = connection.execute(text(f"SELECT count(*) FROM decisions d {own}")).scalar_one()
+        of_decisions = "receipts WHERE job_number IS NULL AND event_number IS NULL"
+        for name in ("decisions", "protected_values", of_decisions):
+            assert connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() == whole >= len(answered)
         assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
     database.close()
 

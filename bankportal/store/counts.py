@@ -34,7 +34,7 @@ def count_in(connection: Connection, numbers: Sequence[int]) -> None:
     """Add to the counts what was recorded since, where it is time; in the transaction that recorded these numbers."""
     if numbers[-1] // EVERY == (numbers[0] - 1) // EVERY:
         return
-    groups = _uncounted(connection)
+    groups = _uncounted(connection, connection.scalar(_UP_TO) or 0)
     insert_rows(connection, decision_counts, [(*group, count, 0) for group, count in groups.items()], _ADDED)
     connection.execute(update(decision_counts).values(up_to=numbers[-1]))
 
@@ -44,18 +44,18 @@ def counted(connection: Connection) -> Counter[Group]:
     rows = connection.execute(select(decision_counts)).all()
     if len({row.up_to for row in rows}) > 1:
         raise ValueError("decisions are counted up to more than one number")
-    return Counter({tuple(row[:4]): row.decisions for row in rows}) + _uncounted(connection)
+    # After the number that these rows say: others may have been counted in since they were read.
+    uncounted = _uncounted(connection, rows[0].up_to if rows else 0)
+    return Counter({tuple(row[:4]): row.decisions for row in rows}) + uncounted
 
 
-def _uncounted(connection: Connection) -> Counter[Group]:
-    """Return how many decisions each group has that are not in the counts yet."""
-    return Counter(map(_group, connection.execute(_UNCOUNTED)))
+def _uncounted(connection: Connection, up_to: int) -> Counter[Group]:
+    """Return how many decisions each group has after a number."""
+    return Counter(map(_group, connection.execute(_UNCOUNTED.where(decisions.c.number > up_to))))
 
 
-_UP_TO = select(func.coalesce(func.max(decision_counts.c.up_to), 0)).scalar_subquery()
-_UNCOUNTED = select(decisions.c.product, decisions.c.context_number, decisions.c.band, decisions.c.limit).where(
-    decisions.c.number > _UP_TO
-)
+_UP_TO = select(func.max(decision_counts.c.up_to))
+_UNCOUNTED = select(decisions.c.product, decisions.c.context_number, decisions.c.band, decisions.c.limit)
 
 
 def _group(row: Any) -> Group:

@@ -72,14 +72,14 @@ def test_a_decision_is_verified(engine) -> None:
     assert read(engine, "/api/v1/decisions/latest/verify", answers.Verdict) == found
 
 
-@pytest.mark.parametrize("edited", [{"score": 0.123}, {"band": "Other"}, {"scored": {}}, {"at": None}])
+@pytest.mark.parametrize("edited", [{"score": 0.123}, {"band": "Other"}, {"scored": []}, {"scored": {}}, {"at": None}])
 def test_an_edited_decision_is_found_out(engine, edited) -> None:
     _, made, following = (decide(engine, CHURN, Age=age) for age in (76, 77, 78))
     if edited == {"at": None}:
         with engine.services.database.write() as connection:
             connection.exec_driver_sql(
                 f"UPDATE receipts SET previous = '{'0' * 64}' WHERE number > 1 AND "
-                f"decision_number = (SELECT number FROM decisions WHERE id = '{made}')"
+                f"number = (SELECT number FROM decisions WHERE id = '{made}')"
             )
     else:
         with engine.services.database.write() as connection:
