@@ -25,7 +25,8 @@ MomentInMicroseconds = Annotated[datetime, PlainSerializer(lambda at: at.isoform
 class _Answer(BaseModel):
     """Base of all answers. Reads the attributes of a domain object where the fields have the same names."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    # A number that is not finite would become null as JSON; a constant shows that something is wrong.
+    model_config = ConfigDict(frozen=True, from_attributes=True, ser_json_inf_nan="constants")
 
 
 class Fault(_Answer):

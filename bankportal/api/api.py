@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 
 import structlog
@@ -96,7 +97,7 @@ class Api:
         return self.services.config.legacy_api and legacy.is_older(path)
 
     def is_single_score(self, call: Call) -> bool:
-        """Say whether a call scores one customer without options: only the decision can take long."""
+        """Say whether a call only scores one customer, so that it is answered in a group."""
         return self.last_table.is_single_score(call)
 
     def max_body_bytes(self, method: str, path: str) -> int:
@@ -144,7 +145,7 @@ class Api:
         return self.answer_all([call])[0]
 
     def answer_all(self, calls: Sequence[Call]) -> list[Reply]:
-        """Answer calls that came at the same time, each by itself; the decisions they need are recorded together."""
+        """Answer calls that came at the same time, each by itself; their customers are scored and recorded together."""
         table = self.table()
         started = [_StartedCall(self, table, call) for call in calls]
         self._claim_keys(started)
@@ -167,20 +168,22 @@ class Api:
                 each.go_on(refused)
 
     def _decide(self, waiting: Sequence["_StartedCall"]) -> list[Decision | Exception]:
-        """Return the decisions that calls wait for, made together; where that fails, made one by one."""
+        """Return the decisions that calls wait for: those to be recorded and the others, each made together."""
         requests = [each.decision_request for each in waiting if each.decision_request]
-        if len(requests) > 1:
-            with suppress(Exception):  # those at fault fail again below, and are answered with their error
-                return list(
-                    self.services.scoring.decide_all([(each.customer, each.submission, BY_API) for each in requests])
-                )
-        return [self._decide_one(each) for each in requests]
+        recorded = iter(_together([each for each in requests if each.submission], self._record_all))
+        scored = iter(_together([each for each in requests if not each.submission], self._score_all))
+        return [next(recorded if each.submission else scored) for each in requests]
 
-    def _decide_one(self, request: DecisionRequest) -> Decision | Exception:
-        try:
-            return self.services.scoring.decide(request.customer, request.submission, BY_API)
-        except Exception as error:  # the call is answered with it
-            return error
+    def _record_all(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        submitted = [(each.customer, each.submission or "", BY_API) for each in requests]
+        if len(submitted) == 1:
+            return [self.services.scoring.decide(*submitted[0])]  # with those of pages, and of calls in other threads
+        return self.services.scoring.decide_all(submitted)
+
+    def _score_all(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        customers = [each.customer for each in requests]
+        outcomes, at = self.services.scoring.score_all(customers), datetime.now(UTC)
+        return [Decision("", at, *each) for each in zip(customers, outcomes, strict=True)]
 
     def dispatch(self, table: OperationTable, call: Call) -> Reply | ReplyAfterDecision:
         """Let the operation of a call answer it, or say which decision it needs first."""
@@ -190,6 +193,22 @@ class Api:
             return Reply(200, table.document_text)
         operation, captured = table.find(call.method, call.path)
         return operation.handler(self.services, parse(operation, table.portfolio, captured, call))
+
+
+def _together(
+    requests: Sequence[DecisionRequest], decide: Callable[[Sequence[DecisionRequest]], list[Decision]]
+) -> list[Decision | Exception]:
+    """Return the decisions that are requested, made together; where that fails, made one by one."""
+    if len(requests) > 1:
+        with suppress(Exception):  # those at fault fail again below, and are answered with their error
+            return list(decide(requests))
+    decided: list[Decision | Exception] = []
+    for request in requests:
+        try:
+            decided += decide([request])
+        except Exception as error:  # the call is answered with it
+            decided.append(error)
+    return decided
 
 
 class _StartedCall:

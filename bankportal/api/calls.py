@@ -66,13 +66,17 @@ class Reply:
 
 def reply(content: BaseModel | Plain, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return an answer, or plain data, as a reply; floats keep every digit."""
-    plain = content.model_dump(by_alias=True) if isinstance(content, BaseModel) else content
-    return Reply(status, written(plain), JSON, headers or {})
+    return Reply(status, written(content), JSON, headers or {})
 
 
-def written(content: Any) -> bytes:
-    """Write plain data as JSON in UTF-8."""
-    return ENCODER.encode(content).encode()
+def written(content: BaseModel | Plain) -> bytes:
+    """Write an answer or plain data as JSON in UTF-8; `ValueError` where a number is not finite."""
+    if not isinstance(content, BaseModel):
+        return ENCODER.encode(content).encode()
+    text = content.model_dump_json(by_alias=True).encode()
+    if b"NaN" in text or b"Infinity" in text:  # a word of a sentence, or a number
+        return ENCODER.encode(content.model_dump(by_alias=True)).encode()
+    return text
 
 
 @dataclass(frozen=True)
@@ -122,18 +126,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class DecisionRequest:
-    """A decision to be made and recorded about a customer.
+    """A decision to be made about a customer.
 
-    The same `submission` gives the same decision. `claim` is an idempotency key with the request it is bound to first.
+    The same `submission` gives the same decision. Without one nothing is recorded, and the decision has no number.
+    `claim` is an idempotency key with the request it is bound to first.
     """
 
     customer: Customer
-    submission: str
+    submission: str | None = None
     claim: tuple[str, bytes] | None = None
 
 
 # What a handler returns that needs a decision: a generator that yields the request for it, is sent the decision, and
-# returns the reply. So decisions of calls that come at the same time are scored and recorded together.
+# returns the reply. So customers of calls that come at the same time are scored together, and recorded together.
 ReplyAfterDecision = Generator[DecisionRequest, Decision, Reply]
 
 

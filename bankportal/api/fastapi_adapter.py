@@ -11,7 +11,6 @@ from enum import Enum
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-import structlog
 from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
@@ -22,14 +21,13 @@ from bankportal import answers
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Operation, Reply
 from bankportal.api.table import OperationTable
+from bankportal.logs import RequestLog
 
 MAX_GROUP = 64  # calls
 QUIET = 0.0005  # seconds
 QUIET_TURNS = 2  # of the event loop: one for what was received, one for the tasks that this has started
 IN_MEMORY = 1_000_000  # bytes of a body; larger ones wait in a file
 TELEMETRY = "fastapi.telemetry"  # in the scope of a request that FastAPI's telemetry follows
-
-log = structlog.get_logger()
 
 
 class _State(Enum):
@@ -114,6 +112,7 @@ class Engine:
         config = api.services.config
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="api")
         self.groups = CallGroups(api)
+        self.log = RequestLog()
 
     def route(self, app: FastAPI) -> None:
         """Give an app the operations as its routes; those on another portfolio as soon as that is in force.
@@ -138,9 +137,7 @@ class Engine:
         except ClientDisconnect:
             await Response()(scope, receive, send)  # nobody is there to read it
             return
-        took = round((time.perf_counter() - started) * 1000, 1)
-        fields = {"method": scope["method"], "path": scope["path"], "status": reply.status, "milliseconds": took}
-        log.info("request", request_id=request_id, **fields)
+        self.log.write(request_id, scope["method"], scope["path"], reply.status, started)
         headers = [*self.raw_headers, *_encoded(reply.headers_with({"X-Request-Id": request_id}))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self._send_body(b"" if scope["method"] == "HEAD" else reply.body, send)

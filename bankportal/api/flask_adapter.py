@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
-import structlog
 from flask import Flask
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -18,12 +17,11 @@ from bankportal.api import legacy
 from bankportal.api.api import Api
 from bankportal.api.calls import Call, Reply
 from bankportal.api.problems import Refused, refusal
+from bankportal.logs import RequestLog
 from bankportal.services.recorder import Recorder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-log = structlog.get_logger()
 
 
 def register(app: Flask, headers: Mapping[str, str]) -> None:
@@ -43,6 +41,7 @@ class Engine:
         self.headers = {"Cache-Control": "no-store", **headers}
         self.pages = pages
         self.recorder = Recorder(api.answer_all)
+        self.log = RequestLog()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
@@ -53,9 +52,7 @@ class Engine:
         reply = self._reply(path, environ, request_id)
         headers = reply.headers_with({**self.headers, "X-Request-Id": request_id})
         method = environ["REQUEST_METHOD"]
-        took = round((time.perf_counter() - started) * 1000, 1)
-        fields: dict[str, Any] = {"method": method, "path": path, "status": reply.status, "milliseconds": took}
-        log.info("request", request_id=request_id, **fields)
+        self.log.write(request_id, method, path, reply.status, started)
         start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", list(headers.items()))
         if method == "HEAD":
             return []

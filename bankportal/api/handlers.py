@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from bankportal import answers
@@ -28,8 +27,9 @@ MAX_ITEMS = 1000
 def score(services: Services, request: ParsedRequest[ScoreOne], product: Product) -> ReplyAfterDecision:
     """Score one customer; record the decision unless `record` is false."""
     customer = validate(product, request.body, Source.TYPED)
-    decision = (yield decision_request(request, product, customer)) if request.parameters.record else None
-    return reply(_outcome(services, request, customer, decision))
+    recorded = request.parameters.record
+    decision = yield decision_request(request, product, customer) if recorded else DecisionRequest(customer)
+    return reply(_outcome(services, request, decision))
 
 
 def decision_request(request: ParsedRequest[Keyed], product: Product, customer: Customer) -> DecisionRequest:
@@ -70,16 +70,14 @@ def _claimed(services: Services, request: ParsedRequest[Keyed], product: Product
     return _submission(request, product)
 
 
-def _outcome(
-    services: Services, request: ParsedRequest[ScoreOne], customer: Customer, decision: Decision | None
-) -> answers.Outcome:
-    outcome = decision.outcome if decision else services.scoring.score(customer)
-    recourse = None
-    if request.parameters.recourse:
-        about = decision or Decision("", datetime.now(UTC), customer, outcome)
-        recourse = conversion.recourse(services.explaining, about)
-    contributions = request.parameters.contributions
-    return conversion.outcome(outcome, contributions=contributions, recourse=recourse, decision=decision)
+def _outcome(services: Services, request: ParsedRequest[ScoreOne], decision: Decision) -> answers.Outcome:
+    recourse = conversion.recourse(services.explaining, decision) if request.parameters.recourse else None
+    return conversion.outcome(
+        decision.outcome,
+        contributions=request.parameters.contributions,
+        recourse=recourse,
+        decision=decision if request.parameters.record else None,
+    )
 
 
 def _items(body: Any) -> list[Any]:
@@ -118,7 +116,7 @@ def _outcomes(
     """Score customers by their place in the list; record all of them or, without a submission, none."""
     contributions = request.parameters.contributions
     if submission is None:
-        outcomes = map(services.scoring.score, customers.values())
+        outcomes = services.scoring.score_all(list(customers.values()))
         return [conversion.outcome(each, contributions=contributions) for each in outcomes]
     submissions = [(customer, f"{submission}:{index}", BY_API) for index, customer in customers.items()]
     decisions = services.scoring.decide_all(submissions)

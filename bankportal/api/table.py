@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain, permutations, product
 from typing import Any
 
 from bankportal.answers import BASE
 from bankportal.api import legacy, openapi
 from bankportal.api.calls import Call, Operation
 from bankportal.api.operations import operations_of
+from bankportal.api.parameters import FLAGS, ScoreMany, declared
 from bankportal.api.problems import Refused
 from bankportal.domain.errors import NotFound
 from bankportal.domain.portfolio import Portfolio
@@ -50,8 +52,8 @@ class OperationTable:
         return openapi.text(self.document).encode()
 
     def is_single_score(self, call: Call) -> bool:
-        """Say whether a call scores one customer without options: only the decision can take long."""
-        return call.path in self._single_scores and not call.query
+        """Say whether a call only scores one customer, recorded or not: what else takes long is answered alone."""
+        return call.path in self._single_scores and call.query in _queries_without_recourse()
 
     def knows(self, path: str) -> bool:
         """Say whether there is an operation at a path."""
@@ -84,6 +86,18 @@ class OperationTable:
         if path in legacy.PRODUCT_KEYS:
             self.portfolio.product(legacy.PRODUCT_KEYS[path])
         raise Refused("not-found", "There is no such path in this API.")
+
+
+@cache
+def _queries_without_recourse() -> frozenset[str]:
+    """Return the queries of a single score that ask for no more than `ScoreMany` has, as they are usually written."""
+    switches = [each.name for each in declared(ScoreMany) if each.place == "query"]
+    named = chain.from_iterable(permutations(switches, count) for count in range(len(switches) + 1))
+    return frozenset(
+        "&".join(f"{name}={flag}" for name, flag in zip(names, flags, strict=True))
+        for names in named
+        for flags in product(FLAGS, repeat=len(names))
+    )
 
 
 def not_allowed(method: str, allowed: list[str]) -> Refused:

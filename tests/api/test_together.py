@@ -26,10 +26,10 @@ def api(services):
     return Api(services)
 
 
-def call(body, path: str = "/api/v1/churn/score", **headers: str) -> Call:
+def call(body, path: str = "/api/v1/churn/score", query: str = "", **headers: str) -> Call:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"content-type": "application/json", **headers}
-    return Call("POST", path, "", given, io.BytesIO(content), "reference")
+    return Call("POST", path, query, given, io.BytesIO(content), "reference")
 
 
 def outcome(reply) -> dict:
@@ -95,6 +95,77 @@ def test_keys_that_cannot_be_bound_stop_their_own_calls_alone(api, monkeypatch) 
     replies = api.answer_all([call(example(CHURN), **{"idempotency-key": "one"}), call(example(CHURN))])
     assert [reply.status for reply in replies] == [503, 200]
     assert len(api.services.decisions.latest(10)) == 1
+
+
+@pytest.fixture
+def scored(api, monkeypatch) -> list[int]:
+    """Notes how many customers are scored at a time."""
+    sizes: list[int] = []
+    score_all = api.services.scoring.score_all
+    monkeypatch.setattr(
+        api.services.scoring, "score_all", lambda customers: sizes.append(len(customers)) or score_all(customers)
+    )
+    return sizes
+
+
+@pytest.mark.parametrize("query", ["record=false", "record=false&contributions=true"])
+def test_what_is_not_recorded_is_scored_together(api, scored, query) -> None:
+    bodies = [example(CHURN), {**example(CHURN), "Age": 17}, {**example(CHURN), "Balance": 0.0}]
+    together = api.answer_all([call(body, query=query) for body in bodies])
+    assert [reply.status for reply in together] == [200, 422, 200]
+    assert scored == [2]
+    assert [reply.body for reply in together] == [api.answer(call(body, query=query)).body for body in bodies]
+    recorded = api.answer(call(bodies[0], query=query.replace("false", "true")))
+    assert outcome(together[0]) == outcome(recorded)
+    assert json.loads(together[0].body)["decision"] is None
+    assert len(api.services.decisions.latest(10)) == 1
+
+
+def test_recorded_and_other_scores_may_be_mixed(api, scored) -> None:
+    queries = ["", "record=false", "", "record=false", "record=false"]
+    bodies = [{**example(CHURN), "Age": 30 + age} for age in range(len(queries))]
+    together = api.answer_all([call(body, query=query) for body, query in zip(bodies, queries, strict=True)])
+    assert sorted(scored) == [2, 3]
+    decided = [json.loads(reply.body)["decision"] for reply in together]
+    assert [decision is not None for decision in decided] == [not query for query in queries]
+    alone = [api.answer(call(body)) for body in bodies]
+    assert list(map(outcome, together)) == list(map(outcome, alone))
+
+
+def test_one_that_cannot_be_scored_takes_no_other_along(api, monkeypatch) -> None:
+    score_all = api.services.scoring.score_all
+
+    def fail_at(customers):
+        if any(customer.scored["Age"] == 33 for customer in customers):
+            raise TypeError("cannot be scored")
+        return score_all(customers)
+
+    monkeypatch.setattr(api.services.scoring, "score_all", fail_at)
+    calls = [call({**example(CHURN), "Age": age}, query="record=false") for age in (31, 33, 35)]
+    assert [reply.status for reply in api.answer_all(calls)] == [200, 500, 200]
+
+
+def test_many_that_are_not_recorded_are_scored_together(api, scored) -> None:
+    many = call({"items": [example(CHURN)] * 3}, "/api/v1/churn/scores", "record=false")
+    assert json.loads(api.answer(many).body)["scored"] == 3
+    assert scored == [3]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "in_group"),
+    [
+        ("/api/v1/churn/score", "", True),
+        ("/api/v1/churn/score", "record=false", True),
+        ("/api/v1/churn/score", "contributions=true&record=false", True),
+        ("/api/v1/churn/score", "recourse=true", False),
+        ("/api/v1/churn/score", "record=false&recourse=true", False),
+        ("/api/v1/churn/score", "record=false&%72ecourse=true", False),
+        ("/api/v1/churn/scores", "record=false", False),
+        ("/api/v1/nothing/score", "", False),
+    ],
+)
+def test_which_calls_are_answered_in_a_group(api, path, query, in_group) -> None:
+    assert api.is_single_score(call({}, path, query)) is in_group
 
 
 class Gated:
