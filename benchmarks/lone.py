@@ -1,0 +1,155 @@
+"""What one lone decision costs: bytes written and processor time, beside the release before decisions became compact.
+
+    python benchmarks/lone.py [--before COMMIT] [--decisions 20000] [--lone 600]
+
+The earlier release, taken from this repository's history, trains both products. Each release then fills a SQLite
+database of its own through its services, and takes decisions one by one as the API takes a call that comes alone:
+validated from typed values, scored, recorded and committed. Bytes are those of /proc/self/io, so this needs Linux; what
+a checkpoint of SQLite's log writes later counts too. Writes `results.md` beside it.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common import Bar, bars, write
+from same_bits import PRODUCTS, ROOT, Release, customers_of, name_commands
+
+BEFORE = "ce396aa"  # the last commit before decisions became compact
+# Kilobytes (of 1,000 bytes) and milliseconds of processor time, user and system, for one decision.
+MAX_KILOBYTES, MAX_MILLISECONDS = 40, 1.5
+# The customers of the files, those of the two products in turn, again and again, each time as new submissions.
+BEGIN = """
+import csv, itertools, json, sys, time
+from pathlib import Path
+from bankportal import wiring
+from bankportal.config import load
+from bankportal.domain.constraints import Source
+from bankportal.domain.provenance import Door, Provenance
+from bankportal.domain.schema import validate
+services = wiring.build(load())
+wiring.upgrade(services)
+products = services.declarations.portfolio()
+files = [list(csv.DictReader(open(path, newline="", encoding="utf-8"))) for path in sys.argv[4:]]
+keys = sys.argv[2:4]
+by_program = Provenance(Door.API, "a program")
+customers = itertools.cycle(
+    [validate(products[key], row, Source.TEXT) for rows in zip(*files) for key, row in zip(keys, rows)]
+)
+"""
+FILL = (
+    BEGIN
+    + """
+for first in range(0, int(sys.argv[1]), 100):
+    group = itertools.islice(customers, 100)
+    services.scoring.decide_all([(each, f"filled {first} {place}", by_program) for place, each in enumerate(group)])
+"""
+)
+# Prints what one decision costs on average, then what parts of it cost that can be measured alone.
+MEASURE = (
+    BEGIN
+    + """
+lone = int(sys.argv[1])
+typed = [(each.product, each.all_values()) for each in itertools.islice(customers, lone)]
+
+def written():
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {name: int(number) for name, number in (line.split(": ") for line in lines)}
+
+def validated():
+    return [validate(product, values, Source.TYPED) for product, values in typed]
+
+def decide(name):
+    for number, (product, values) in enumerate(typed):
+        services.scoring.decide(validate(product, values, Source.TYPED), f"{name} {number}", by_program)
+
+def milliseconds(work, *arguments):
+    start = time.process_time()
+    work(*arguments)
+    return (time.process_time() - start) / lone * 1e3
+
+decide("first")  # loads the kernels, and what is loaded once
+services.database.close()
+before = written()
+taken = {"validate, score, record": milliseconds(decide, "second")}
+services.database.close()  # the last connection brings SQLite's log into the database
+after = written()
+known = validated()
+taken["validate"] = milliseconds(validated)
+taken["score"] = milliseconds(lambda: [services.scoring.score(each) for each in known])
+cost = {name: (after[name] - before[name]) / lone / 1e3 for name in ("wchar", "write_bytes")}
+print(json.dumps(cost | taken))
+"""
+)
+
+
+def costs(release: Release, decisions: int, lone: int, files: list[Path]) -> dict[str, float]:
+    """Fill a release's database and return what its lone decisions cost, in kilobytes and milliseconds."""
+    release.python("-c", FILL, str(decisions), *PRODUCTS, *files)
+    measured: dict[str, float] = json.loads(
+        release.python("-c", MEASURE, str(lone), *PRODUCTS, *files).splitlines()[-1]
+    )
+    measured["record"] = measured["validate, score, record"] - measured["validate"] - measured["score"]
+    return measured
+
+
+def report(now: dict[str, float], then: dict[str, float], decisions: int, lone: int) -> list[str]:
+    """Return the bars, and what both releases cost."""
+    # What a process hands to the system, or the pages that then go to the disk: the larger of the two.
+    kilobytes = max(now["wchar"], now["write_bytes"])
+    milliseconds = now["validate, score, record"]
+    results = [
+        Bar(
+            "written for a lone decision",
+            f"≤ {MAX_KILOBYTES} kB",
+            f"{kilobytes:.1f} kB",
+            kilobytes <= MAX_KILOBYTES,
+        ),
+        Bar(
+            "processor time of a lone decision",
+            f"≤ {MAX_MILLISECONDS} ms",
+            f"{milliseconds:.2f} ms",
+            milliseconds <= MAX_MILLISECONDS,
+        ),
+    ]
+    rows = [
+        ("written by the process, kB", "wchar"),
+        ("sent to the disk, kB", "write_bytes"),
+        ("processor time, ms", "validate, score, record"),
+        ("of that: validating", "validate"),
+        ("of that: scoring, with contributions and reasons", "score"),
+        ("of that: the digest of the submission, recording, committing", "record"),
+    ]
+    lines = ["| a lone decision | before | now | share |", "|---|---:|---:|---:|"]
+    lines += [f"| {what} | {then[key]:.3f} | {now[key]:.3f} | {now[key] / then[key]:.2f} |" for what, key in rows]
+    what = f"SQLite with {decisions + lone:,} decisions of both products; the mean of {lone:,} decisions one by one."
+    return [what, bars(results), "\n".join(lines)]
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", default=BEFORE, help="commit of the earlier release")
+    parser.add_argument("--decisions", type=int, default=20_000)
+    parser.add_argument("--lone", type=int, default=600)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkout = folder / "checkout"
+        subprocess.run(["git", "clone", "--quiet", "--no-checkout", ROOT, checkout], check=True)
+        subprocess.run(["git", "-C", checkout, "checkout", "--quiet", options.before], check=True)
+        name_commands(checkout)
+        before, after = Release(checkout, folder / "before"), Release(ROOT, folder / "after")
+        for product in PRODUCTS:
+            before.flask("train", product)
+        files = [customers_of(before, product, folder, 1_000) for product in PRODUCTS]
+        shutil.copytree(folder / "before", folder / "after")
+        then, now = (costs(release, options.decisions, options.lone, files) for release in (before, after))
+    write("python benchmarks/lone.py", report(now, then, options.decisions, options.lone))
+
+
+if __name__ == "__main__":
+    main()
