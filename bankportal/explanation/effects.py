@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bankportal.explanation.plan import codes
+from bankportal.explanation.plan import MAX_STEP_CODE, codes
 from bankportal.model.encoding import Encoding
 from bankportal.model.forest import LEAF, Forest
 
@@ -29,8 +29,10 @@ SEVERAL, NONE = -2, -1
 UNIT, MAX_TREES = 2.0**-48, 2**14
 # Rows at once without compiled kernels.
 BLOCK_ROWS = 128
-# Up to this many rows, the compiled kernels are faster row by row than leaf by leaf.
-FEW_ROWS = 32
+# Up to so many rows, the compiled kernels are fastest one row after the other; up to so many, sixteen at once.
+ROW_BY_ROW, FEW_ROWS = 8, 128
+# A state of `_KernelArrays.steps` has a bit for each factor on a path, and one above them.
+MAX_STEP_FACTORS = 15
 Floats = NDArray[np.float64]
 
 
@@ -45,6 +47,10 @@ class _KernelArrays:
     twice: for blanks left and blanks right); whether the node is a left child; the place of the parent's factor on the
     path, from 1; whether the factor is new on the path; the number of factors on the path; and leaf or -1.
     `path_factors` (leaves, places): the factors on the path to each leaf.
+    `steps`: as `Plan.steps` for all nodes; a state has a bit for each factor on the path whose conditions fail, the
+    first factor's bit lowest. The last array (leaves,) has the steps that lead to leaves. `None` where a column has too
+    many thresholds, or a path too many factors.
+    `leaves`: in the order of these steps, the leaf's number and the number of factors on the path.
     """
 
     cells: tuple[NDArray[Any], ...]
@@ -54,6 +60,8 @@ class _KernelArrays:
     widest: int
     visits: tuple[NDArray[Any], ...]
     path_factors: NDArray[np.int64]
+    steps: tuple[NDArray[Any], ...] | None
+    leaves: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +119,10 @@ class Effects:
             for start in range(0, len(matrix), BLOCK_ROWS):
                 self._add_up(matrix[start : start + BLOCK_ROWS], total[start : start + BLOCK_ROWS])
         elif len(matrix) <= FEW_ROWS:
-            arrays = self._kernel_arrays
-            gain, loss = self._amounts
-            compiled.effects_of_few(
-                matrix, total, arrays.cells, arrays.nodes, arrays.child, arrays.roots, gain, loss, arrays.widest
-            )
+            self._of_few(compiled, matrix, total)
         elif len(matrix):
             compiled.run_in_parallel(
-                lambda start, end: self._call(compiled, matrix[start:end], total[start:end]), len(matrix)
+                lambda start, end: self._of_many(compiled, matrix[start:end], total[start:end]), len(matrix)
             )
         effects: Floats = total.astype(np.float64) * (UNIT / len(self.forest.roots))
         return effects
@@ -126,10 +130,25 @@ class Effects:
     def warm_up(self) -> None:
         """Compile the kernels, or load the compiled ones, so that the first request does not wait."""
         blank = np.full((FEW_ROWS + 1, len(self.encoding.columns)), np.nan)
-        self.of_rows(blank)
-        self.of_rows(blank[:1])
+        for rows in (len(blank), ROW_BY_ROW + 1, 1):
+            self.of_rows(blank[:rows])
 
-    def _call(self, compiled: ModuleType, matrix: Floats, total: NDArray[np.int64]) -> None:
+    def _of_few(self, compiled: ModuleType, matrix: Floats, total: NDArray[np.int64]) -> None:
+        arrays = self._kernel_arrays
+        gain, loss = self._amounts
+        for start in range(0, len(matrix), compiled.ROWS_AT_ONCE):
+            part = slice(start, start + compiled.ROWS_AT_ONCE)
+            rows, sums = matrix[part], total[part]
+            if len(rows) <= ROW_BY_ROW or arrays.steps is None:
+                compiled.effects_of_few(
+                    rows, sums, arrays.cells, arrays.nodes, arrays.child, arrays.roots, gain, loss, arrays.widest
+                )
+            else:
+                compiled.effects_of_sixteen(
+                    rows, sums, arrays.cells, arrays.steps, arrays.leaves, arrays.path_factors, gain, loss
+                )
+
+    def _of_many(self, compiled: ModuleType, matrix: Floats, total: NDArray[np.int64]) -> None:
         arrays = self._kernel_arrays
         compiled.effects_of_rows(matrix, total, arrays.cells, arrays.visits, arrays.path_factors, *self._amounts)
 
@@ -217,7 +236,7 @@ def _kernel_arrays(forest: Forest, encoding: Encoding) -> _KernelArrays:
     count = np.diff(starts)[np.where(inner, forest.feature, 0)]
     condition = 2 * starts[np.where(inner, forest.feature, 0)] + ~forest.missing_left * count + number
     factor = np.where(inner, of_column[forest.feature], LEAF)
-    visits, path_factors = _visits(forest, factor, condition, leaf)
+    visits, parent, path_factors = _visits(forest, factor, condition, leaf)
     own = np.arange(len(inner))
     return _KernelArrays(
         cells=(thresholds, starts),
@@ -227,14 +246,40 @@ def _kernel_arrays(forest: Forest, encoding: Encoding) -> _KernelArrays:
         widest=int(np.bincount(visits[0]).max()),
         visits=visits,
         path_factors=path_factors,
+        steps=_steps(visits, column[parent], np.array(number)[parent], int(np.diff(starts).max())),
+        leaves=tuple(array[visits[6] >= 0] for array in (visits[6], visits[5])),
     )
+
+
+def _steps(
+    visits: tuple[NDArray[Any], ...], column: NDArray[Any], number: NDArray[Any], longest: int
+) -> tuple[NDArray[Any], ...] | None:
+    """Return `steps` of `_KernelArrays`; `column` and `number` are those of the visits' parents."""
+    depth, _, is_left, place, _, known, leaf = visits
+    if longest >= MAX_STEP_CODE or known.max() > MAX_STEP_FACTORS:
+        return None
+    previous, at_depth = [], [0] * (int(depth.max()) + 1)
+    for step, level in enumerate(depth.tolist(), start=1):
+        at_depth[level] = step
+        previous.append(at_depth[level - 1] if level else 0)
+    is_root = depth == 0
+    least = np.where(is_left, number + 1, MAX_STEP_CODE - number)
+    steps = (
+        (np.array(previous), np.uint32),
+        (np.where(is_root, 0, 2 * column + ~is_left), np.uint16),
+        (np.where(is_root, MAX_STEP_CODE + 1, least), np.uint16),
+        (np.where(is_root, 0, 16 - place), np.uint8),
+    )
+    # As in `Plan.steps`, step 0 is the empty state; the other arrays' first numbers are not used.
+    return (*(np.append(0, array).astype(dtype) for array, dtype in steps), np.flatnonzero(leaf >= 0) + 1)
 
 
 def _visits(
     forest: Forest, factor: NDArray[Any], condition: NDArray[Any], leaf: NDArray[Any]
-) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
-    """Walk each tree in preorder and return `visits` and `path_factors` of `_KernelArrays`."""
+) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64], NDArray[np.int64]]:
+    """Walk each tree in preorder and return `visits`, the visits' parents, and `path_factors` of `_KernelArrays`."""
     visits: list[tuple[int, int, bool, int, bool, int, int]] = []
+    parents: list[int] = []
     paths: list[tuple[int, ...]] = [()] * (int(leaf.max()) + 1)
     feature, left, right = forest.feature.tolist(), forest.left.tolist(), forest.right.tolist()
     factors, conditions, leaves = factor.tolist(), condition.tolist(), leaf.tolist()
@@ -245,6 +290,7 @@ def _visits(
             split_factor, is_new = factors[parent], parent != LEAF and factors[parent] not in parent_path
             path = (*parent_path, split_factor) if is_new else parent_path
             place = 1 + path.index(split_factor) if depth else 0
+            parents.append(parent)
             visits.append((depth, conditions[parent], is_left, place, is_new, len(path), leaves[node]))
             if feature[node] == LEAF:
                 paths[leaves[node]] = path
@@ -255,7 +301,7 @@ def _visits(
         path_factors[number, : len(path)] = path
     dtypes = (np.int64, np.int64, np.bool_, np.int64, np.bool_, np.int64, np.int64)
     columns = zip(zip(*visits, strict=True), dtypes, strict=True)
-    return tuple(np.array(column, dtype) for column, dtype in columns), path_factors
+    return tuple(np.array(column, dtype) for column, dtype in columns), np.array(parents), path_factors
 
 
 def _factor_of_column(encoding: Encoding) -> NDArray[np.int64]:

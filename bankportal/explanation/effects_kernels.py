@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from bankportal.explanation.kernels import code_rows
+from bankportal.explanation.kernels import EACH_ROW, TOP_BITS, code_rows, pack_codes, take_steps
+from bankportal.explanation.kernels import ROWS_AT_ONCE as ROWS_AT_ONCE  # part of what this module offers
 from bankportal.model.compiling import available as available  # part of what this module offers
 from bankportal.model.compiling import compiled
 from bankportal.model.compiling import run_in_parallel as run_in_parallel
@@ -69,6 +70,54 @@ def effects_of_few(
     """Add the effects of a few rows, in units, to `total` (rows, factors) int64, one row after the other."""
     for row in range(len(matrix)):
         effects_of_one(matrix[row : row + 1], total[row : row + 1], cells, nodes, child, roots, gain, loss, widest)
+
+
+@compiled
+def effects_of_sixteen(
+    matrix: Any, total: Any, cells: Any, steps: Any, leaves: Any, path_factors: Any, gain: Any, loss: Any
+) -> None:
+    """Add the effects of up to `ROWS_AT_ONCE` rows, in units, to `total` (rows, factors) int64.
+
+    The states of all rows, four in a word, take a step at once. A row counts at a leaf where its state has one bit, of
+    the only factor whose conditions fail there, or none.
+    """
+    thresholds, starts = cells
+    previous, column, least, shift, end = steps
+    leaf, known = leaves
+    packed, state = np.empty((4 * matrix.shape[1], 4), np.uint64), np.empty((len(previous), 4), np.uint64)
+    pack_codes(matrix, thresholds, starts, packed)
+    take_steps(packed, previous, column, least, shift, state)
+    top_bits, all_but_top, one = np.uint64(TOP_BITS), np.uint64(TOP_BITS - EACH_ROW), np.uint64(1)
+    there = np.zeros(4, np.uint64)
+    for row in range(len(matrix)):
+        there[row >> 2] |= np.uint64(0x8000) << np.uint64(16 * (row & 3))
+    to_a, to_b, to_c, to_d = np.uint64(15), np.uint64(14), np.uint64(13), np.uint64(12)
+    for number in range(len(end)):
+        place, step = np.uint64(number), np.uint64(end[number])
+        a, b, c, d = state[step, 0], state[step, 1], state[step, 2], state[step, 3]
+        # Each state less one, or 0: it shares a bit with the state where that has several. The sums do not carry.
+        less_a, less_b = a - (((a + all_but_top) & top_bits) >> to_a), b - (((b + all_but_top) & top_bits) >> to_a)
+        less_c, less_d = c - (((c + all_but_top) & top_bits) >> to_a), d - (((d + all_but_top) & top_bits) >> to_a)
+        counts_a, counts_b = there[0] & ~((a & less_a) + all_but_top), there[1] & ~((b & less_b) + all_but_top)
+        counts_c, counts_d = there[2] & ~((c & less_c) + all_but_top), there[3] & ~((d & less_d) + all_but_top)
+        # The bit of row 4 x word + quarter is 16 x quarter + word.
+        rows = (counts_a >> to_a) | (counts_b >> to_b) | (counts_c >> to_c) | (counts_d >> to_d)
+        at = np.uint64(leaf[place])
+        while rows:
+            low = rows & (~rows + one)
+            rows ^= low
+            bit = BIT[(low * np.uint64(DE_BRUIJN)) >> np.uint64(58)]
+            word, shifted = bit & np.uint64(15), bit & np.uint64(48)
+            row = np.uint64(4) * word + (shifted >> np.uint64(4))
+            failing = (state[step, word] >> shifted) & np.uint64(0xFFFF)
+            if failing:
+                rank = BIT[(failing * np.uint64(DE_BRUIJN)) >> np.uint64(58)]
+                factor = np.uint64(path_factors[at, rank])
+                total[row, factor] -= loss[at, factor]
+            else:
+                for each in range(known[place]):
+                    factor = np.uint64(path_factors[at, np.uint64(each)])
+                    total[row, factor] += gain[at, factor]
 
 
 @compiled
