@@ -12,6 +12,7 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.errors import Conflict, NoActiveModel
 from bankportal.domain.schema import validate
 from bankportal.registry.registry import Registry
+from bankportal.services import recorder as recorder_module
 from bankportal.services.audit import Audit
 from bankportal.services.recorder import Recorder
 from bankportal.services.scoring import Scoring
@@ -82,6 +83,23 @@ def test_who_comes_during_a_write_shares_the_next_one() -> None:
     written = Written()
     assert written.run(1, [2, 3, 4, 5]) == [10, 20, 30, 40, 50]
     assert [sorted(group) for group in written.groups] == [[1], [2, 3, 4, 5]]
+
+
+def test_who_was_served_together_and_comes_back_is_served_together(monkeypatch) -> None:
+    monkeypatch.setattr(recorder_module, "QUIET", 0.02)
+    groups: list[int] = []
+
+    def write(items):
+        groups.append(len(items))
+        time.sleep(0.2)
+        return items
+
+    recorder = Recorder(write)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(lambda: [recorder.record(item) for item in range(4)]) for _ in range(4)]:
+            assert done.result(PATIENCE) == [0, 1, 2, 3]
+    assert sum(groups) == 16
+    assert groups.count(4) >= 2
 
 
 def test_one_bad_record_fails_alone() -> None:
