@@ -44,6 +44,8 @@ CHAINED = {
 LEFT_OUT = {jobs.c.key, jobs.c.start_when_checked, jobs.c.message}
 # Where a copy of a row is found; a context on which no decision stands is none of what was recorded.
 COPIED = (*CHAINED, decision_counts, model_versions, activations, declarations)
+# What comes next: each table and column has its turn.
+DELETED, EXCHANGED, TO_COPY = cycle(TABLES), cycle(TABLES), cycle(COPIED)
 COLUMNS = cycle([column for table in TABLES for column in table.c if column not in LEFT_OUT])
 
 
@@ -112,7 +114,7 @@ def changed(value, chance: random.Random):
         case None:
             return chance.choice([0, 1.5, "x"])
         case int():
-            return chance.choice([value + 1, value - 1, -value - 1])
+            return chance.choice([value + 1, value - 1, -value - 1, value + 1000])
         case float():
             return chance.choice([math.nextafter(value, math.inf), math.nextafter(value, -math.inf), value + 1.0])
         case str():
@@ -164,7 +166,7 @@ def edit_a_column(connection, kept: dict, chance: random.Random) -> str:
 
 def delete_a_row(connection, kept: dict, chance: random.Random) -> str:
     """Delete a row, or what is chained with all that belongs to it."""
-    table = chance.choice(TABLES)
+    table = next(DELETED)
     row = chance.choice(kept[table])
     connection.execute(delete(table).where(*only(table, row)))
     if table in CHAINED and chance.random() < 0.5:
@@ -176,7 +178,7 @@ def delete_a_row(connection, kept: dict, chance: random.Random) -> str:
 
 def exchange_two(connection, kept: dict, chance: random.Random) -> str:
     """Let two rows of one table have each other's number, or what names them in its place."""
-    table = chance.choice(TABLES)
+    table = next(EXCHANGED)
     rows = chance.sample(kept[table], 2)
     exchanged = [row | key_of(table, other) for row, other in zip(rows, rows[::-1], strict=True)]
     if exchanged == rows[::-1]:
@@ -199,7 +201,7 @@ UNLIKE = {
 
 def insert_a_copy(connection, kept: dict, chance: random.Random) -> str:
     """Insert a copy of a row; of what is chained, with a receipt of its own or without."""
-    table = chance.choice(COPIED)
+    table = next(TO_COPY)
     row = chance.choice(kept[table])
     end = len(kept[receipts])
     number = chance.choice([0, -3, end + 1, end + 27])
