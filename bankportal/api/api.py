@@ -29,6 +29,7 @@ from bankportal.domain.errors import ForeignOrigin, NotFound, TooLarge
 from bankportal.domain.outcome import Decision
 from bankportal.domain.portfolio import Portfolio
 from bankportal.origins import is_foreign, origin_of
+from bankportal.outages import OUTAGE_ERRORS
 from bankportal.services.batches.uploads import upload_limit
 from bankportal.wiring import Services
 
@@ -170,12 +171,12 @@ class Api:
     def _decide(self, waiting: Sequence["_StartedCall"]) -> list[Decision | Exception]:
         """Return the decisions that calls wait for: those to be recorded and the others, each made together."""
         requests = [each.decision_request for each in waiting if each.decision_request]
-        recorded = iter(_together([each for each in requests if each.submission], self._record_all))
-        scored = iter(_together([each for each in requests if not each.submission], self._score_all))
-        return [next(recorded if each.submission else scored) for each in requests]
+        recorded = iter(_together([each for each in requests if each.recorded], self._record_all))
+        scored = iter(_together([each for each in requests if not each.recorded], self._score_all))
+        return [next(recorded if each.recorded else scored) for each in requests]
 
     def _record_all(self, requests: Sequence[DecisionRequest]) -> list[Decision]:
-        submitted = [(each.customer, each.submission or "", BY_API) for each in requests]
+        submitted = [(each.customer, each.submission, BY_API) for each in requests]
         if len(submitted) == 1:
             return [self.services.scoring.decide(*submitted[0])]  # with those of pages, and of calls in other threads
         return self.services.scoring.decide_all(submitted)
@@ -198,10 +199,17 @@ class Api:
 def _together(
     requests: Sequence[DecisionRequest], decide: Callable[[Sequence[DecisionRequest]], list[Decision]]
 ) -> list[Decision | Exception]:
-    """Return the decisions that are requested, made together; where that fails, made one by one."""
+    """Return the decisions that are requested, made together; where that fails, made one by one.
+
+    Not after an outage: what a lost connection has committed would be recorded again.
+    """
     if len(requests) > 1:
-        with suppress(Exception):  # those at fault fail again below, and are answered with their error
+        try:
             return list(decide(requests))
+        except OUTAGE_ERRORS as error:
+            return [error] * len(requests)
+        except Exception:  # those at fault fail again below, and are answered with their error
+            log.debug("a group is made one by one")
     decided: list[Decision | Exception] = []
     for request in requests:
         try:

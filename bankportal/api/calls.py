@@ -126,13 +126,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class DecisionRequest:
-    """A decision to be made about a customer.
+    """A decision to be made about a customer; one that is not to be recorded has no number.
 
-    The same `submission` gives the same decision. Without one nothing is recorded, and the decision has no number.
-    `claim` is an idempotency key with the request it is bound to first.
+    The same `submission` gives the same decision. `claim` is an idempotency key with the request it is bound to first.
     """
 
     customer: Customer
+    recorded: bool
     submission: str | None = None
     claim: tuple[str, bytes] | None = None
 

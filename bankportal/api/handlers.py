@@ -1,6 +1,5 @@
 """What each operation does: take the parsed request, call one service, reply."""
 
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,22 +27,25 @@ def score(services: Services, request: ParsedRequest[ScoreOne], product: Product
     """Score one customer; record the decision unless `record` is false."""
     customer = validate(product, request.body, Source.TYPED)
     recorded = request.parameters.record
-    decision = yield decision_request(request, product, customer) if recorded else DecisionRequest(customer)
+    decision = (
+        yield decision_request(request, product, customer) if recorded else DecisionRequest(customer, recorded=False)
+    )
     return reply(_outcome(services, request, decision))
 
 
 def decision_request(request: ParsedRequest[Keyed], product: Product, customer: Customer) -> DecisionRequest:
     """Return the request for a decision about a customer; with the same idempotency key it is the same decision."""
-    return DecisionRequest(customer, _submission(request, product), _claim(request))
+    return DecisionRequest(customer, True, _submission(request, product), _claim(request))
 
 
 def score_many(services: Services, request: ParsedRequest[ScoreMany], product: Product) -> Reply:
     """Score up to `MAX_ITEMS` customers; each is answered by itself, and a refused one stops no other."""
     items = _items(request.body)
-    submission = _claimed(services, request, product) if request.parameters.record else None
+    if request.parameters.record and (claim := _claim(request)):
+        services.keys.claim(*claim)
     validated = [_validated(product, raw) for raw in items]
     customers = {index: each for index, each in enumerate(validated) if isinstance(each, Customer)}
-    outcomes = dict(zip(customers, _outcomes(services, request, customers, submission), strict=True))
+    outcomes = dict(zip(customers, _outcomes(services, request, product, customers), strict=True))
     answered = tuple(
         answers.Item(index=index, outcome=outcomes.get(index), errors=() if isinstance(each, Customer) else each)
         for index, each in enumerate(validated)
@@ -51,23 +53,17 @@ def score_many(services: Services, request: ParsedRequest[ScoreMany], product: P
     return reply(answers.Scores(scored=len(customers), refused=len(items) - len(customers), items=answered))
 
 
-def _submission(request: ParsedRequest[Keyed], product: Product) -> str:
-    """Return what tells one decision from another: the key, or a random text."""
+def _submission(request: ParsedRequest[Keyed], product: Product, index: int | None = None) -> str | None:
+    """Return what a repeated call is known by, with the customer's place in it; `None` without a key."""
     key = request.parameters.key
-    return secrets.token_urlsafe(16) if key is None else f"key:{product.key}:{key}"
+    place = "" if index is None else f":{index}"
+    return None if key is None else f"key:{product.key}:{key}{place}"
 
 
 def _claim(request: ParsedRequest[Keyed]) -> tuple[str, bytes] | None:
     """Return the key and the request that it is to be bound to; `None` without a key."""
     key = request.parameters.key
     return (key, request.fingerprint(f"{request.call.method} {request.call.path}")) if key else None
-
-
-def _claimed(services: Services, request: ParsedRequest[Keyed], product: Product) -> str:
-    """Bind the key to this request and return the submission."""
-    if claim := _claim(request):
-        services.keys.claim(*claim)
-    return _submission(request, product)
 
 
 def _outcome(services: Services, request: ParsedRequest[ScoreOne], decision: Decision) -> answers.Outcome:
@@ -111,15 +107,15 @@ def _validated(product: Product, raw: Any) -> Customer | tuple[answers.Fault, ..
 
 
 def _outcomes(
-    services: Services, request: ParsedRequest[ScoreMany], customers: Mapping[int, Customer], submission: str | None
+    services: Services, request: ParsedRequest[ScoreMany], product: Product, customers: Mapping[int, Customer]
 ) -> list[answers.Outcome]:
-    """Score customers by their place in the list; record all of them or, without a submission, none."""
+    """Score customers by their place in the list; record all of them or none."""
     contributions = request.parameters.contributions
-    if submission is None:
+    if not request.parameters.record:
         outcomes = services.scoring.score_all(list(customers.values()))
         return [conversion.outcome(each, contributions=contributions) for each in outcomes]
-    submissions = [(customer, f"{submission}:{index}", BY_API) for index, customer in customers.items()]
-    decisions = services.scoring.decide_all(submissions)
+    submitted = [(each, _submission(request, product, index), BY_API) for index, each in customers.items()]
+    decisions = services.scoring.decide_all(submitted)
     return [conversion.outcome(each.outcome, contributions=contributions, decision=each) for each in decisions]
 
 

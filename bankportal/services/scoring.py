@@ -47,22 +47,22 @@ class Scoring:
         outcomes = {product: iter(outcomes_of(own, self.models.serving(product))) for product, own in groups.items()}
         return [next(outcomes[customer.product]) for customer in customers]
 
-    def decide(self, customer: Customer, submission: str, provenance: Provenance) -> Decision:
+    def decide(self, customer: Customer, submission: str | None, provenance: Provenance) -> Decision:
         """Score a customer, record the decision and return it after the commit.
 
-        The same submission token and values again return the same decision. Customers from several threads at the same
-        time are scored together and share a commit. Raises `Conflict` where the customer's product was declared but
-        never applied.
+        The same submission token and values again return the same decision; without a token it is a new one. Customers
+        from several threads at the same time are scored together and share a commit. Raises `Conflict` where the
+        customer's product was declared but never applied.
         """
-        return self._recorder.record((customer, submission_digest(submission, customer), provenance))
+        return self._recorder.record((customer, _digest(submission, customer), provenance))
 
-    def decide_all(self, customers: Sequence[tuple[Customer, str, Provenance]]) -> list[Decision]:
+    def decide_all(self, customers: Sequence[tuple[Customer, str | None, Provenance]]) -> list[Decision]:
         """Score and record customers with their submission tokens, all or none; return the decisions in order."""
         return self._decide(
-            [(customer, submission_digest(token, customer), provenance) for customer, token, provenance in customers]
+            [(customer, _digest(token, customer), provenance) for customer, token, provenance in customers]
         )
 
-    def _decide(self, submissions: Sequence[tuple[Customer, str, Provenance]]) -> list[Decision]:
+    def _decide(self, submissions: Sequence[tuple[Customer, str | None, Provenance]]) -> list[Decision]:
         """Score and record customers with their submissions' digests.
 
         A single submission that was recorded before is returned even where no model can score any more.
@@ -70,7 +70,8 @@ class Scoring:
         try:
             outcomes = self.score_all([customer for customer, _, _ in submissions])
         except PortalError:
-            if len(submissions) == 1 and (recorded := self.decisions.find(submissions[0][1])):
+            digest = submissions[0][1] if len(submissions) == 1 else None
+            if digest and (recorded := self.decisions.find(digest)):
                 return [recorded]
             raise
         return self.decisions.record_all(
@@ -79,6 +80,10 @@ class Scoring:
                 for (customer, digest, provenance), outcome in zip(submissions, outcomes, strict=True)
             ]
         )
+
+
+def _digest(token: str | None, customer: Customer) -> str | None:
+    return None if token is None else submission_digest(token, customer)
 
 
 def outcome_of(customer: Customer, model: LoadedModel) -> Outcome:

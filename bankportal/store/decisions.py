@@ -51,9 +51,10 @@ class _NewDecision:
     record: Record
 
     @property
-    def submission(self) -> str:
-        """The digest of its submission."""
-        return str(self.record["submission"])
+    def submission(self) -> str | None:
+        """The digest of its submission; `None` where nothing can repeat it."""
+        submission: str | None = self.record["submission"]
+        return submission
 
 
 class Decisions:
@@ -68,18 +69,21 @@ class Decisions:
         """Return the decision that a submission digest led to, if it was recorded."""
         return self._one(decisions.c.submission == submission)
 
-    def record(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> Decision:
+    def record(self, customer: Customer, outcome: Outcome, submission: str | None, provenance: Provenance) -> Decision:
         """Record the decision and return it; return the earlier one where the submission was recorded before.
 
-        Returns after the commit. Raises `Conflict` where the product's declaration was never applied.
+        `submission` is a digest, `None` where the decision is a new one in any case. Returns after the commit. Raises
+        `Conflict` where the product's declaration was never applied.
         """
         return self.record_all([(customer, outcome, submission, provenance)])[0]
 
-    def record_all(self, answered: Sequence[tuple[Customer, Outcome, str, Provenance]]) -> list[Decision]:
+    def record_all(self, answered: Sequence[tuple[Customer, Outcome, str | None, Provenance]]) -> list[Decision]:
         """Write many decisions in one transaction, all or none, and return them in their order; as `record` does."""
         return self._write([self._new(*each) for each in answered]) if answered else []
 
-    def _new(self, customer: Customer, outcome: Outcome, submission: str, provenance: Provenance) -> _NewDecision:
+    def _new(
+        self, customer: Customer, outcome: Outcome, submission: str | None, provenance: Provenance
+    ) -> _NewDecision:
         decision = Decision(new_id(), datetime.now(UTC), customer, outcome, provenance)
         numbers = self.declarations.numbers_of(outcome.product)
         return _NewDecision(decision, _record(decision, submission, numbers))
@@ -88,18 +92,21 @@ class Decisions:
         """Write those whose submission is new, in one transaction; return the decision of each."""
         with self.database.write() as connection:
             self.database.lock_chain(connection)  # nobody else records now: a submission that is not known here is new
-            decided = self._known(connection, [each.submission for each in submitted])
-            new: dict[str, _NewDecision] = {}
+            decided = self._known(connection, [each.submission for each in submitted if each.submission])
+            new: list[_NewDecision] = []
             for each in submitted:
                 if each.submission not in decided:
-                    new.setdefault(each.submission, each)
+                    new.append(each)
+                if each.submission:
+                    decided.setdefault(each.submission, each.decision)
             if new:
-                self._add(connection, [each.record for each in new.values()])
-        decided |= {submission: each.decision for submission, each in new.items()}
-        return [decided[each.submission] for each in submitted]
+                self._add(connection, [each.record for each in new])
+        return [decided[each.submission] if each.submission else each.decision for each in submitted]
 
     def _known(self, connection: Connection, submissions: Sequence[str]) -> dict[str, Decision]:
         """Return the decisions that were recorded before, by their submission."""
+        if not submissions:
+            return {}
         name = connection.dialect.name
         together = written(submissions) if name == "sqlite" else list(submissions)
         known = connection.exec_driver_sql(_KNOWN[name], (together,)).scalars().all()
@@ -193,7 +200,7 @@ _KNOWN = {
 }
 
 
-def _record(decision: Decision, submission: str, numbers: Mapping[str, int | None]) -> Record:
+def _record(decision: Decision, submission: str | None, numbers: Mapping[str, int | None]) -> Record:
     """Return the record of a new decision."""
     customer, outcome, provenance = decision.customer, decision.outcome, decision.provenance
     assert provenance is not None

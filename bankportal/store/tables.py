@@ -125,8 +125,9 @@ decisions = Table(
     # That of its receipt.
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", String(26), nullable=False, unique=True),
-    # SHA-256 of the form's one-time token and the inputs: the same submission is recorded once.
-    Column("submission", String(64), nullable=False, unique=True),
+    # SHA-256 of a form's one-time token or an idempotency key, and the inputs: the same submission is recorded once.
+    # NULL where nothing can repeat it.
+    Column("submission", String(64)),
     Column("at", Instant, nullable=False),
     Column("product", String(40), nullable=False),
     Column("context_number", ForeignKey("decision_contexts.number"), nullable=False),
@@ -265,14 +266,14 @@ receipts = Table(
     Column("format", Integer, nullable=False),
     CheckConstraint("job_number IS NULL OR event_number IS NULL", name="one_subject"),
 )
-# Only of batches and events: the receipt of a decision, of which there are the most, needs no entry.
-for subject in (receipts.c.job_number, receipts.c.event_number):
+# Unique where there is a value: most rows have none, and need no entry.
+for column in (decisions.c.submission, receipts.c.job_number, receipts.c.event_number):
     Index(
-        f"ix_receipts_{subject.name}",
-        subject,
+        f"ix_{column.table.name}_{column.name}",
+        column,
         unique=True,
-        sqlite_where=subject.is_not(None),
-        postgresql_where=subject.is_not(None),
+        sqlite_where=column.is_not(None),
+        postgresql_where=column.is_not(None),
     )
 
 # Keys that callers make their calls repeatable with; both columns are SHA-256, of the key and of what it came with.

@@ -68,7 +68,7 @@ def _add_decisions() -> None:
         "decisions",
         sa.Column("number", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("id", sa.String(26), nullable=False),
-        sa.Column("submission", sa.String(64), nullable=False),
+        sa.Column("submission", sa.String(64)),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("product", sa.String(40), nullable=False),
         sa.Column("context_number", sa.Integer, nullable=False),
@@ -85,10 +85,10 @@ def _add_decisions() -> None:
         sa.Column("door", sa.String(20)),
         sa.PrimaryKeyConstraint("number", name="pk_decisions"),
         sa.UniqueConstraint("id", name="uq_decisions_id"),
-        sa.UniqueConstraint("submission", name="uq_decisions_submission"),
         sa.ForeignKeyConstraint(["context_number"], ["decision_contexts.number"], name="fk_decisions_context_number"),
     )
     op.create_index("ix_decisions_product_number", "decisions", ["product", "number"])
+    _index_values("decisions", "submission")
     op.create_table(
         "protected_values",
         sa.Column("decision_number", sa.Integer, nullable=False),
@@ -129,8 +129,11 @@ def _add_receipts() -> None:
         sa.ForeignKeyConstraint(["event_number"], ["events.number"], name="fk_receipts_event_number"),
         sa.CheckConstraint("job_number IS NULL OR event_number IS NULL", name="ck_receipts_one_subject"),
     )
-    for name in ("job_number", "event_number"):
-        there = sa.text(f"{name} IS NOT NULL")
-        op.create_index(
-            f"ix_receipts_{name}", "receipts", [name], unique=True, sqlite_where=there, postgresql_where=there
-        )
+    _index_values("receipts", "job_number")
+    _index_values("receipts", "event_number")
+
+
+def _index_values(table: str, column: str) -> None:
+    """Let a value stand once in a column, and NULL often."""
+    there = sa.text(f"{column} IS NOT NULL")
+    op.create_index(f"ix_{table}_{column}", table, [column], unique=True, sqlite_where=there, postgresql_where=there)
