@@ -134,8 +134,8 @@ def report(now: dict[str, float], then: dict[str, float], decisions: int, lone: 
     lines = ["| a lone decision | before | now | share |", "|---|---:|---:|---:|"]
     lines += [f"| {what} | {then[key]:.3f} | {now[key]:.3f} | {now[key] / then[key]:.2f} |" for what, key in rows]
     what = (
-        f"SQLite with {decisions + lone:,} decisions of both products; {lone:,} decisions one by one, three times: the mean"
-        " of what is written, the least processor time."
+        f"SQLite with {decisions + lone:,} decisions of both products; {lone:,} decisions one by one, three times:"
+        " the mean of what is written, the least processor time."
     )
     return [what, bars(results), "\n".join(lines)]
 
