@@ -10,6 +10,7 @@ wait as were there before, or none has come for a moment. A single caller writes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from sqlalchemy.exc import OperationalError
@@ -28,12 +29,15 @@ class _Call(Generic[Item, Result]):
         self.item = item
         self.results: list[Result] = []
         self.error: BaseException | None = None
+        self.following: _Call[Item, Result] | None = None
         self._turn = threading.Lock()
         self._turn.acquire()
 
     def wait(self) -> None:
-        """Wait until the item is written, or until it is this thread's turn to write."""
+        """Wait until the item is written, or until it is this thread's turn to write; wake the following one then."""
         self._turn.acquire()
+        if self.following:
+            self.following.wake()
 
     def wake(self) -> None:
         """Let the waiting thread continue."""
@@ -72,11 +76,14 @@ class Recorder(Generic[Item, Result]):
         if waits:
             call.wait()
         if not call.done:  # it is this thread's turn
-            self._write_all()
+            self._write_all(call)
         return call.answer()
 
-    def _write_all(self) -> None:
-        """Write all waiting items, then wake their threads and the first thread that has come in the meantime."""
+    def _write_all(self, own: _Call[Item, Result]) -> None:
+        """Write all waiting items, then wake their threads and the first thread that has come in the meantime.
+
+        Each of them wakes the next: woken all at once, they would stand in each other's way.
+        """
         self._gather()
         began = time.monotonic()
         with self._lock:
@@ -89,7 +96,10 @@ class Recorder(Generic[Item, Result]):
                 self._writing = bool(following)
                 now = time.monotonic()
                 self._expected, self._latest = len(calls) + len(self._waiting), now + (now - began) / 2
-            for call in (*following, *calls):
+            woken = [call for call in (*calls, *following) if call is not own]
+            for call, after in pairwise(woken):
+                call.following = after
+            for call in woken[:1]:
                 call.wake()
 
     def _gather(self) -> None:
