@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -300,27 +300,45 @@ def migrated_sqlite(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_postgresql() -> Iterator[str]:
     """The address of a PostgreSQL database with all tables, which `emptied` hands to one test after the other."""
-    if not POSTGRES:
-        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
-    from sqlalchemy import create_engine, text
-
     from bankportal.store.migrate import upgrade
     from bankportal.store.sessions import Database
+
+    with new_postgresql() as address:
+        database = Database(address)
+        upgrade(database)
+        WRITTEN_BY_MIGRATIONS.update(written_rows(database))
+        database.close()
+        yield address
+
+
+@contextmanager
+def new_postgresql(template: str = "template1") -> Iterator[str]:
+    """Make a PostgreSQL database for a while, empty or as another is at whom nobody works; yields its address."""
+    if not POSTGRES:
+        pytest.skip("no PostgreSQL: set BANKPORTAL_TEST_DATABASE_URL to try it")
+    from sqlalchemy import create_engine, make_url, text
 
     name = f"bankportal_test_{secrets.token_hex(6)}"
     server = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         connection.execute(text(f"ALTER DATABASE {name} SET synchronous_commit TO off"))  # as MEMORY says
-    address = server.url.set(database=name).render_as_string(hide_password=False)
-    database = Database(address)
-    upgrade(database)
-    WRITTEN_BY_MIGRATIONS.update(written_rows(database))
-    database.close()
-    yield address
+    yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     server.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def without_tables(request, tmp_path):
+    """A database on each back end without any table."""
+    from bankportal.store.sessions import Database
+
+    with ExitStack() as stack:
+        sqlite = request.param == "sqlite"
+        database = Database(f"sqlite:///{tmp_path}/bare.sqlite3" if sqlite else stack.enter_context(new_postgresql()))
+        yield database
+        database.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

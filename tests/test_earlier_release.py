@@ -13,8 +13,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from bankportal.services.audit import ChainBroken
+from bankportal.store.decision_rows import Contexts, read_context
+from bankportal.store.tables import decisions
 from tests.conftest import config_for, make_app
 from tests.shipped import ALLOWANCE, CHURN
 
@@ -100,7 +103,7 @@ def test_new_decisions_follow_in_the_same_chain(copied, examples, tmp_path) -> N
 @pytest.mark.parametrize(
     "edit",
     [
-        "decisions SET product_declaration = 1",
+        "decision_contexts SET product_declaration = 1",
         "decisions SET actor = 'somebody'",
         "jobs SET door = 'page'",
         "receipts SET format = 2 WHERE number = 4",
@@ -114,6 +117,17 @@ def test_what_it_recorded_is_proved_with_what_came_later(copied, edit) -> None:
     with services.database.write() as connection:
         assert connection.exec_driver_sql(f"UPDATE {edit}").rowcount
     with pytest.raises(ChainBroken):
+        services.audit.verify()
+
+
+def test_another_context_of_its_decisions_is_found(copied) -> None:
+    services = copied.extensions["bankportal"]
+    with services.database.write() as connection:
+        declared = read_context(connection, 1)._replace(product_declaration=1)
+        ((_, number),) = Contexts().numbers(connection, [declared]).items()
+        own = decisions.c.context_number == 1
+        assert connection.execute(update(decisions).where(own).values(context_number=number)).rowcount
+    with pytest.raises(ChainBroken, match="is not what was recorded"):
         services.audit.verify()
 
 

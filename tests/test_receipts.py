@@ -217,9 +217,18 @@ def second(services, stored) -> int:
 
 
 def insert_job(services, id_: str, state: State = State.DONE):
+    """Record a batch of which there is only the row."""
+    values = job_values(id_, state) | {"product_declaration": services.decisions.declarations.number_of(CHURN)}
+    with services.database.write() as connection:
+        connection.execute(insert(jobs).values(values))
+    return services.batches.get(id_)
+
+
+def job_values(id_: str, state: State = State.DONE) -> dict[str, object]:
+    """Return the row of a batch of churn; its number and declarations are left out."""
     found = {"line": 3, "text": "x"}
     group = {"column": "a", "factor": "Age", "code": "c", "message": "m", "rows": 1, "examples": [found]}
-    values = {
+    return {
         "id": id_,
         "product": "churn",
         "state": state.value,
@@ -235,15 +244,11 @@ def insert_job(services, id_: str, state: State = State.DONE):
         "model_version": "v1",
         "model_digest": "3" * 64,
         "policy_version": None,
-        "product_declaration": services.decisions.declarations.number_of(CHURN),
         "actor": BY_PAGE.actor,
         "door": BY_PAGE.door.value,
         "summary": {"scored": 2, "rejected": 1, "quarantined": 0, "bands": {"Low": 2}, "mean_score": 0.1 + 0.2},
         "files": {"scored.csv": "4" * 64},
-    }
-    with services.database.write() as connection:
-        connection.execute(insert(jobs).values(values | dict.fromkeys(("at", "started_at", "finished_at"), AT)))
-    return services.batches.get(id_)
+    } | dict.fromkeys(("at", "started_at", "finished_at"), AT)
 
 
 def test_only_a_batch_that_is_done_has_a_place(services) -> None:

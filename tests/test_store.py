@@ -1,5 +1,4 @@
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -10,7 +9,7 @@ from itertools import islice
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, delete, event, inspect, select, text
+from sqlalchemy import delete, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Source
@@ -26,7 +25,7 @@ from bankportal.store.sessions import Database
 from bankportal.store.tables import decision_contexts, decision_counts, metadata, protected_values, receipts
 from bankportal.store.tables import decisions as table
 from bankportal.store.versions import NOTICED_WITHIN, Versions
-from tests.conftest import emptied
+from tests.conftest import emptied, new_postgresql
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 
@@ -64,17 +63,12 @@ def test_migrating_again_changes_nothing(database, customer, outcome) -> None:
     assert Decisions(database, DeclarationStore(database)).get(recorded.id) == without_protected(recorded)
 
 
-def test_portals_that_start_at_once_migrate_one_after_the_other(migrated_postgresql) -> None:
-    server = create_engine(migrated_postgresql, isolation_level="AUTOCOMMIT")
-    name = f"bankportal_test_{secrets.token_hex(6)}"
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    address = server.url.set(database=name).render_as_string(hide_password=False)
+def test_portals_that_start_at_once_migrate_one_after_the_other() -> None:
     migrating = (
         "import sys; from bankportal.store.migrate import upgrade; from bankportal.store.sessions import Database; "
         "print(flush=True); sys.stdin.read(); sys.stdout = None; upgrade(Database(sys.argv[1]))"
     )
-    try:
+    with new_postgresql() as address:
         command = [sys.executable, "-c", migrating, address]
         portals = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
         for portal in portals:
@@ -83,10 +77,6 @@ def test_portals_that_start_at_once_migrate_one_after_the_other(migrated_postgre
             portal.stdin.close()
             portal.stdout.close()
         assert [portal.wait() for portal in portals] == [0, 0, 0, 0]
-    finally:
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        server.dispose()
 
 
 def test_protected_values_stand_apart(database, customer, outcome) -> None:

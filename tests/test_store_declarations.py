@@ -9,12 +9,11 @@ import pytest
 from alembic import command
 from sqlalchemy import delete, func, insert, select, update
 
-from bankportal.domain.canonical import canonical, sha256
+from bankportal.domain.canonical import canonical
 from bankportal.domain.constraints import Source
 from bankportal.domain.declaration import Declaration, Kind, policy_from, product_from
 from bankportal.domain.errors import Conflict, NotFound
-from bankportal.domain.receipt import Kind as Entry
-from bankportal.domain.receipt import content
+from bankportal.domain.receipt import YOUNGER
 from bankportal.domain.schema import validate
 from bankportal.services.audit import Audit, ChainBroken
 from bankportal.store import migrate
@@ -23,8 +22,9 @@ from bankportal.store.decisions import Decisions
 from bankportal.store.declarations import Change, DeclarationBroken, DeclarationStore, Origin, Recorded
 from bankportal.store.jobs import JobStore
 from bankportal.store.storage import Storage
-from bankportal.store.tables import activations, decisions, declarations, events, model_versions, receipts
+from bankportal.store.tables import activations, declarations, events, model_versions, receipts
 from bankportal.store.versions import Versions
+from tests import before
 from tests.shipped import ALLOWANCE, BY_PAGE, CARD_LIMIT_POLICY, CHURN
 
 SOMEBODY = "somebody"
@@ -238,25 +238,39 @@ def test_adopting_again_changes_nothing(database, audit) -> None:
     assert audit.verify() == before
 
 
-def test_rows_of_before_are_kept_adopted_and_proved(database, audit, services, examples) -> None:
-    """Back to the release before, whose rows come along again; what newer receipts prove is not given away."""
-    outcome = services.scoring.score(validate(CHURN, examples["churn"], Source.TEXT))
-    config = migrate._config()
+def test_nothing_is_given_away_by_going_back(database) -> None:
+    with database.write() as connection, pytest.raises(RuntimeError, match="restore the backup made before"):
+        before.run(connection, command.downgrade, "0007")
+    assert migrate.is_migrated(database)
+
+
+def test_the_release_with_events_goes_back_only_where_there_are_none(without_tables) -> None:
+    database = without_tables
+    before.upgrade_to(database, before.BEFORE)
     with database.write() as connection:
-        config.attributes["connection"] = connection
-        with pytest.raises(RuntimeError, match="would be lost"):
-            command.downgrade(config, "0005")
-    with database.write() as connection:
-        connection.execute(delete(receipts))
-        connection.execute(delete(events))
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0005")
-        add_as_before(connection, outcome)
+        before.run(connection, command.downgrade, "0005")
+        before.run(connection, command.upgrade, before.BEFORE)
+        before.ChainBefore(connection).adopt(database)
+    with database.write() as connection, pytest.raises(RuntimeError, match="would be lost"):
+        before.run(connection, command.downgrade, "0005")
     migrate.upgrade(database)
+    assert Chain(database).head().number == 1
+
+
+def test_rows_of_before_are_kept_adopted_and_proved(without_tables, services, examples, tmp_path) -> None:
+    """What release 0.1.0 recorded in its own tables comes along."""
+    database, customer = without_tables, validate(CHURN, examples["churn"], Source.TEXT)
+    outcome = services.scoring.score(customer)
+    before.upgrade_to(database, "0005")
+    with database.write() as connection:
+        add_as_in_0_1_0(connection, before.recorded_before(1, customer, outcome, {}))
+    migrate.upgrade(database)
+    store = DeclarationStore(database)
+    audit = Audit(Chain(database), services.models, store, JobStore(database, store), Storage(tmp_path))
     verified = audit.verify()
     assert (verified.decisions, verified.events) == (1, 1)
-    (decision,) = Decisions(database, audit.declarations).latest()
-    assert (decision.outcome.product, decision.provenance) == (CHURN, None)
+    (decision,) = Decisions(database, store).latest()
+    assert (decision.outcome, decision.outcome.product, decision.provenance) == (outcome, CHURN, None)
     assert Versions(database).activated("churn")[0].version == "v1"
     message = "model_versions are not those that were there when they were adopted"
     with (
@@ -268,31 +282,11 @@ def test_rows_of_before_are_kept_adopted_and_proved(database, audit, services, e
     assert audit.verify().events == 3
 
 
-def add_as_before(connection, outcome) -> None:
-    """Add a decision, a version and its activation as release 0.1.0 did."""
-    at = datetime(2026, 11, 1, tzinfo=UTC)
-    decision = outcome.to_record() | {
-        "id": "a" * 26,
-        "submission": "s" * 64,
-        "at": at,
-        "product": "churn",
-        "carried": {},
-        "policy": {},
-        "scored": {},
-        "model_version": "v1",
-        "model_digest": "m" * 64,
-    }
-    number = connection.execute(insert(decisions).values(decision).returning(decisions.c.number)).scalar_one()
-    connection.exec_driver_sql(
-        f"INSERT INTO protected_values (decision_number, \"values\", salt) VALUES ({number}, '{{}}', 'salt')"
-    )
-    text = content(Entry.DECISION, decision | {"protected": {}, "salt": "salt"}, 1, "0" * 64, 1)
-    connection.exec_driver_sql(
-        "INSERT INTO receipts (number, decision_number, digest, previous, format) "
-        f"VALUES (1, {number}, '{sha256(text)}', '{'0' * 64}', 1)"
-    )
-    version = {"product": "churn", "version": "v1", "manifest_digest": "m" * 64, "registered_at": at}
+def add_as_in_0_1_0(connection, record) -> None:
+    """Add a decision, a version and its activation as release 0.1.0 did, whose tables have no more columns."""
+    chain = before.ChainBefore(connection, without=(*YOUNGER[1], "event_number"))
+    chain.add_decision(1, record, 1)
+    chain.write()
+    version = {"product": "churn", "version": "v1", "manifest_digest": "m" * 64, "registered_at": record["at"]}
     registered = insert(model_versions).values(version).returning(model_versions.c.number)
-    connection.execute(
-        insert(activations).values(model_version_number=connection.execute(registered).scalar_one(), at=at)
-    )
+    connection.execute(insert(activations).values(model_version_number=connection.scalar(registered), at=record["at"]))
