@@ -55,7 +55,7 @@ def audit() -> None:
     "--since",
     metavar="NUMBER:DIGEST",
     callback=_head,
-    help="A head that was verified before: only what follows it is checked.",
+    help="A head that was verified before: only what follows it is checked, and counts of decisions are not.",
 )
 @reported
 def verify(head: Head | None, since: Head | None) -> None:

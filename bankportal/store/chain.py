@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, Table, Text, null, select, type_coerce
+from sqlalchemy import Row, Select, Table, Text, null, or_, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
 
 from bankportal.domain.batch import State
@@ -204,8 +204,15 @@ _DECISIONS: Select[Any] = (
     .join(receipts, _OWN, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
 )
-# The numbers alone are compared first, which an index has without the rest of millions of rows.
-_OUTSIDE = select(decisions.c.number).join(receipts, _OWN, isouter=True).where(receipts.c.number.is_(None)).limit(1)
+# The numbers alone are compared first, which an index has without the rest of millions of rows. What the receipt is of is
+# asked after the join: PostgreSQL without statistics takes hardly any receipt for one of a decision, and searches for
+# each decision among all receipts.
+_OUTSIDE = (
+    select(decisions.c.number)
+    .join(receipts, receipts.c.number == decisions.c.number, isouter=True)
+    .where(or_(receipts.c.number.is_(None), receipts.c.job_number.is_not(None), receipts.c.event_number.is_not(None)))
+    .limit(1)
+)
 _DECISIONS_OUTSIDE = _DECISIONS.where(decisions.c.number.in_(_OUTSIDE.scalar_subquery()))
 _BATCHES_OUTSIDE = (
     select(*PLACE, jobs.c.number, null())
