@@ -115,18 +115,29 @@ def check_refused(response, outage) -> None:
     assert "Traceback" not in response.text
 
 
+def until_refused(act, engine: Engine) -> list:
+    """Do something until it is refused: some more may find room that SQLite has already."""
+    responses = [act(engine)]
+    while responses[-1].status_code in {200, 202, 303} and len(responses) < 500:
+        responses.append(act(engine))
+    return responses
+
+
 def test_it_works(disk, run) -> None:
     with run(disk, database=True, storage=True) as engine:
         check_health(engine, 200, "ok")
         assert score(engine).status_code == 200
-        recorded, listed = engine.services.decisions.latest(100), sorted(disk.folder.iterdir())
+        listed = sorted(disk.folder.iterdir())
         disk.fill()
         check_health(engine, 507, "The disk is full")
+        answered = 1
         for act in (score, form, upload, upload_form):
-            check_refused(act(engine), DISK_FULL)
+            *whole, refused = until_refused(act, engine)
+            check_refused(refused, DISK_FULL)
+            answered += len(whole)
         assert engine.client.get("/decisions/").status_code == 200
         disk.empty()
-        assert engine.services.decisions.latest(100) == recorded
+        assert len(engine.services.decisions.latest(1_000)) == answered
         assert [path for path in sorted(disk.folder.iterdir()) if path.name != "batches"] == listed
         check_health(engine, 200, "ok")
         assert [act(engine).status_code for act in (score, form, upload, upload_form)] == [200, 303, 202, 303]
@@ -168,8 +179,7 @@ def test_a_database_that_may_not_grow(engine) -> None:
         engine.services.database.engine, "connect", lambda made, _: made.execute(f"PRAGMA max_page_count={pages}")
     )
     check_health(engine, 507, "The disk is full")
-    outcomes = [score(engine) for _ in range(4)]
-    check_refused(outcomes[-1], DISK_FULL)
+    check_refused(until_refused(score, engine)[-1], DISK_FULL)
     check_refused(form(engine), DISK_FULL)
 
 

@@ -15,7 +15,7 @@ from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
 from tests.conftest import config_for
 
-SUFFIXES = ("", "-journal", "-wal", "-shm")
+SUFFIXES = ("", "-journal", "-wal", "-shm", "-turns")
 
 
 @pytest.fixture(autouse=True, params=[0o022, 0o000], ids=["umask 022", "umask 000"])

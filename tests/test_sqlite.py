@@ -122,7 +122,7 @@ print(other.execute("SELECT count(*) FROM counted").fetchone()[0])
         assert other.communicate("\n")[0] == "1\n", "the other one follows"
 
 
-def test_the_last_one_leaves_one_file(file) -> None:
+def test_the_last_one_leaves_no_log(file) -> None:
     first, last = Database(f"sqlite:///{file}"), Database(f"sqlite:///{file}")
     for database in (first, last):
         with database.write() as connection:
@@ -130,7 +130,7 @@ def test_the_last_one_leaves_one_file(file) -> None:
     first.close()
     last.close()
     left = {path.name for path in file.parent.iterdir()}
-    assert left <= {file.name, f"{file.name}-journal"}
+    assert left <= {file.name, f"{file.name}-journal", f"{file.name}-turns"}, "the log is copied into the database"
     assert written(file) == (SAFE, 3)
 
 

@@ -4,7 +4,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,16 @@ from sqlalchemy import (
 from bankportal.sqlite import WAL_IS_SAFE, driver
 from bankportal.store.storage import ROOM, require_room
 from bankportal.store.tables import decisions
+from bankportal.store.turns import Turns
 
 BUSY_SECONDS = 15
 CACHE = -2000  # kibibytes, negated: SQLite's default
 # Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
 SQLITE_CONNECTIONS = 32
-# The journal file is kept at up to this size: it need not grow again with each transaction. A log (WAL) grows to 4 MB
-# before it is copied into the database.
+# The journal file is kept at up to this size: it need not grow again with each transaction.
 JOURNAL_BYTES = 8_000_000
+LOG_PAGES = 1_000  # written to the log (WAL), 4 MB, before they are copied into the database
+SHORTENING_SECONDS = 0.1  # for which a log that is to begin anew may keep writers waiting
 # What is said where WAL can neither be used nor left.
 UNSAFE_WAL = (
     f"SQLite {driver.sqlite_version} can corrupt this database while another process has it open in WAL mode;"
@@ -44,8 +46,8 @@ ENGINE_OPTIONS = {"hide_parameters": True}
 # The numbers of PostgreSQL's advisory locks on the chain of receipts and on changes of the tables.
 CHAIN = 0x62616E6B
 MIGRATION = CHAIN + 1
-# The database's own file and those that SQLite may keep beside it.
-_BESIDE = ("", "-journal", "-wal", "-shm")
+# The database's own file and those that may stand beside it.
+_BESIDE = ("", "-journal", "-wal", "-shm", "-turns")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAKING = threading.Lock()
 # What SQLite must be able to do, before it is rolled back.
@@ -77,6 +79,9 @@ class Database:
             else create_engine(self.url, pool_pre_ping=True, **ENGINE_OPTIONS)
         )
 
+        self._turns = Turns(self._file.with_name(f"{self._file.name}-turns")) if self._file else None
+        self._log = _Log() if WAL_IS_SAFE and self._file else None
+
     def read(self) -> AbstractContextManager[Connection]:
         """Open a transaction that only reads."""
         return self.engine.begin()
@@ -84,8 +89,15 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that writes; it commits at the end and rolls back on an error."""
-        with self.engine.connect().execution_options(bankportal_writes=True) as connection, connection.begin():
-            yield connection
+        with self._turn() as came, self.engine.connect() as connection:
+            connection = connection.execution_options(bankportal_writes=True, bankportal_waits=came)
+            with connection.begin():
+                yield connection
+            if self._log:
+                self._log.shorten(connection.connection.dbapi_connection)
+
+    def _turn(self) -> AbstractContextManager[bool]:
+        return self._turns.turn(BUSY_SECONDS) if self._turns else nullcontext(True)
 
     def lock_chain(self, connection: Connection) -> None:
         """Let one transaction at a time add to the chain of receipts; SQLite's write lock does so already."""
@@ -157,6 +169,8 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        if self._turns:
+            self._turns.close()
 
 
 def _sqlite_engine(url: URL, file: Path | None) -> Engine:
@@ -188,13 +202,14 @@ def _keep_private(file: Path) -> None:
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself; _begin_sqlite does
     _choose_journal(connection)
+    _set_busy_timeout(connection, BUSY_SECONDS)
     for pragma in (
-        f"busy_timeout={BUSY_SECONDS * 1000}",
         f"cache_size={CACHE}",
         f"journal_size_limit={JOURNAL_BYTES}",
         "synchronous=FULL",
         "foreign_keys=ON",
         "mmap_size=0",
+        "wal_autocheckpoint=0",  # _Log does
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -205,7 +220,7 @@ def _choose_journal(connection: Any) -> None:
     Where others are at work for longer than a moment a rollback journal stays, and a later connection changes it. WAL
     must not stay where this library could spoil it.
     """
-    connection.execute("PRAGMA busy_timeout=500")
+    _set_busy_timeout(connection, 0.5)
     try:
         connection.execute(f"PRAGMA journal_mode={'WAL' if WAL_IS_SAFE else 'PERSIST'}")
     except driver.OperationalError as error:
@@ -223,5 +238,41 @@ def _is_one_of(error: Any, *codes: int) -> bool:
 
 def _begin_sqlite(connection: Connection) -> None:
     # The busy timeout does not cover the step from reading to writing, so a writer takes the lock at its beginning.
-    writes = connection.get_execution_options().get("bankportal_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("bankportal_writes"):
+        connection.exec_driver_sql("BEGIN")
+    elif options["bankportal_waits"]:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:  # it has waited for its turn in vain
+        raw = connection.connection.dbapi_connection
+        _set_busy_timeout(raw, 0)
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        finally:
+            _set_busy_timeout(raw, BUSY_SECONDS)
+
+
+class _Log:
+    """Copies the log of a database in WAL mode into its file (a checkpoint) when it has grown long.
+
+    SQLite would do so by itself, but begins the log anew only if nobody reads at that moment: among busy readers it
+    would grow for ever. Here new readers are let past, and those who read an older state are waited for.
+    """
+
+    def __init__(self) -> None:
+        self._longest = LOG_PAGES
+
+    def shorten(self, raw: Any) -> None:
+        """Copy and begin anew a log that is long, after a commit. Where that cannot be, a longer log is tried again."""
+        with suppress(driver.Error):  # what was committed is safe; the next writer finds out what is wrong
+            if (pages := raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()[1]) < self._longest:
+                return
+            self._longest = pages + LOG_PAGES
+            _set_busy_timeout(raw, SHORTENING_SECONDS)
+            if not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
+                self._longest = LOG_PAGES
+            _set_busy_timeout(raw, BUSY_SECONDS)
+
+
+def _set_busy_timeout(raw: Any, seconds: float) -> None:
+    raw.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
