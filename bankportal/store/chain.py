@@ -204,9 +204,9 @@ _DECISIONS: Select[Any] = (
     .join(receipts, _OWN, isouter=True)
     .join(protected_values, _PROTECTED, isouter=True)
 )
-# The numbers alone are compared first, which an index has without the rest of millions of rows. What the receipt is of is
-# asked after the join: PostgreSQL without statistics takes hardly any receipt for one of a decision, and searches for
-# each decision among all receipts.
+# The numbers alone are compared first, which an index has without the rest of millions of rows. What the receipt is of
+# is asked after the join: PostgreSQL without statistics takes hardly any receipt for one of a decision, and would
+# search for each decision among all receipts.
 _OUTSIDE = (
     select(decisions.c.number)
     .join(receipts, receipts.c.number == decisions.c.number, isouter=True)
