@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bankportal.data.reading import read
-from bankportal.domain.constraints import Source
+from bankportal.domain.constraints import Number, Source
 from bankportal.domain.errors import ExplanationRefused, NotFound, VersionRefused
 from bankportal.domain.schema import validate
 from bankportal.simulation import simulate
@@ -54,6 +54,33 @@ def test_it_works(services, customers, key) -> None:
         assert math.fsum([outcome.base, *outcome.contributions.values()]) == pytest.approx(outcome.score, abs=1e-9)
         assert 1 <= len(outcome.reasons) <= 4
         assert set(outcome.contributions) == {factor.name for factor in PRODUCTS[key].scored}
+
+
+def edge_cases(customer):
+    """Return a customer, and it with all blank that may be, and with each number at an end of what is allowed."""
+    product, values = customer.product, customer.all_values()
+    numbers = {
+        entry.factor.name: entry.factor.constraint
+        for entry in product.factors
+        if isinstance(entry.factor.constraint, Number)
+    }
+    variants = (
+        {},
+        dict.fromkeys(factor.name for factor in product.optional),
+        {name: number.minimum for name, number in numbers.items()},
+        {name: number.maximum for name, number in numbers.items()},
+    )
+    return [validate(product, values | changed, Source.TYPED) for changed in variants]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 9, 16, 17, 40, 150])
+def test_customers_of_a_group_have_the_outcomes_of_each_alone(services, customers, size) -> None:
+    """Both products in one group, blanks, and values that no model has seen; `repr` tells -0.0 from 0.0."""
+    pairs = zip(customers["churn"], customers["allowance"], strict=True)
+    mixed = [each for pair in pairs for customer in pair for each in edge_cases(customer)][:size]
+    outcomes = services.scoring.score_all(mixed)
+    assert [repr(outcome) for outcome in outcomes] == [repr(services.scoring.score(customer)) for customer in mixed]
+    assert size < 8 or any(outcome.flags for outcome in outcomes)
 
 
 @pytest.mark.parametrize("key", PRODUCTS)
