@@ -12,7 +12,6 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    Table,
     create_engine,
     event,
     false,
@@ -64,8 +63,6 @@ _POSTGRESQL_TRY = (
     text("SET LOCAL work_mem = '64kB'"),
     text("SELECT count(*) FROM generate_series(1, 20000)"),
 )
-# Where SQLite keeps the largest number that a table has ever had.
-_LAST_NUMBER = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 
 
 class Database:
@@ -108,17 +105,6 @@ class Database:
         """Let one transaction at a time change the tables; SQLite's write lock does so already."""
         if self.engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION)))
-
-    def next_numbers(self, connection: Connection, table: Table, count: int) -> list[int]:
-        """Return the next unused numbers of a numbered table, in order, for rows that the caller inserts.
-
-        On SQLite they are reserved while the caller's write transaction runs, and used up when it inserts the rows.
-        """
-        if self.engine.dialect.name == "postgresql":
-            sequence = func.nextval(func.pg_get_serial_sequence(table.name, "number"))
-            return list(connection.scalars(select(sequence).select_from(func.generate_series(1, count))))
-        last = connection.execute(_LAST_NUMBER, {"table": table.name}).scalar() or 0
-        return list(range(last + 1, last + 1 + count))
 
     def prepare_folder(self) -> None:
         """Make the folder of an SQLite file; nothing for other databases."""
