@@ -45,8 +45,10 @@ bench: $(DEVELOPMENT)  ## measure, beside the peers and against the real data wh
 	$(BIN)/python benchmarks/recourse.py
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/api.py
+	$(BIN)/python benchmarks/lone.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/migrate.py
 
 clean:  ## remove the virtual environment; instance/ stays
 	rm -rf $(VENV)
