@@ -150,12 +150,15 @@ def raws(product: Product, first: int = 0) -> Iterator[dict[str, Any]]:
             yield {factor.name: sent(factor, value) for factor, value in zip(factors, row, strict=True)}
 
 
-def customers(products: Sequence[Product], first: int) -> Iterator[tuple[Customer, str, Provenance]]:
-    """Yield customers of some products in turn, to be decided on, with submissions numbered from `first`."""
-    numbers = count(first)
-    for together in zip(*(raws(product, first) for product in products), strict=True):
+def customers(products: Sequence[Product], first: int) -> Iterator[tuple[Customer, str | None, Provenance]]:
+    """Yield customers of some products in turn, to be decided on: as forms send them, then as calls without a key.
+
+    Those of forms have submissions, which make them repeatable; they are numbered from `first`.
+    """
+    for number, together in enumerate(zip(*(raws(product, first) for product in products), strict=True), first):
+        submission, door = (f"growth {number}", Door.PAGE) if number % 2 else (None, Door.API)
         for product, raw in zip(products, together, strict=True):
-            yield validate(product, raw, Source.TYPED), f"growth {next(numbers)}", Provenance(Door.API)
+            yield validate(product, raw, Source.TYPED), submission, Provenance(door)
 
 
 def make_portal(kind: str, folder: Path, address: str | None, models: Sequence[TrainedModel]) -> Portal:
@@ -510,10 +513,11 @@ def write_results(
     write(
         "python benchmarks/growth.py",
         [
-            f"{filled}: decisions of both products in turn, recorded in groups of {GROUP}, and {BATCHES} batches;"
-            f" beside each a portal of {SMALL:,} decisions. Requests through Flask's test client, in turn, medians of"
-            f" {TURNS}, of {4 * TURNS} where those were beyond the bar; the database server's own processor time is not in"
-            f" them. Audits run as commands on a terminal, without what the small portal takes. Not asked for: {unasked}.",
+            f"{filled}: decisions of both products in turn, recorded in groups of {GROUP}, half of them as forms send"
+            f" them and half as calls without a key; and {BATCHES} batches. Beside each a portal of {SMALL:,}."
+            f" Requests through Flask's test client, in turn, medians of {TURNS}, of {4 * TURNS} where that was beyond"
+            " the bar; the database server's own processor time is not in them. Audits run as commands on a terminal,"
+            f" without what the small portal takes. Not asked for: {unasked}.",
             bars(results),
             f"**Bytes a decision, by table and index** (with {SMALL:,} decisions: {small})",
             small_table(part("bytes"), "", lambda size: f"{size:,.0f}"),
