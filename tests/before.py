@@ -119,7 +119,7 @@ class ChainBefore:
         text = content(kind, record, number, previous, format_)
         self.last = Receipt(number, sha256(text), previous, format_)
         self._rows[receipts].append(dict.fromkeys(receipts.c.keys()) | vars(self.last) | subject)
-        self.lines.append(_line(text))
+        self.lines.append(line(text))
 
     def write(self) -> None:
         """Write what was added."""
@@ -158,10 +158,11 @@ class ChainBefore:
         row = self.connection.execute(select(receipts).order_by(receipts.c.number.desc()).limit(1)).one()
         self.last = Receipt(row.number, row.digest, row.previous, row.format)
         record = self.connection.execute(select(events)).one()._asdict()
-        self.lines.append(_line(content(Kind.EVENT, record, row.number, row.previous, row.format)))
+        self.lines.append(line(content(Kind.EVENT, record, row.number, row.previous, row.format)))
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
+    """Return a line of an export."""
     return json.dumps({"digest": sha256(text), "content": text}, ensure_ascii=False)
 
 
@@ -208,7 +209,7 @@ def proved_before(database: Database) -> Iterator[tuple[int, str | None]]:
                 record = read(connection, row)
                 declared = {} if kind is Kind.EVENT else {"declarations": digests_of(record, digests)}
                 text = content(kind, {**record, **declared}, row["number"], row["previous"], row["format"])
-                yield row["number"], _line(text) if sha256(text) == row["digest"] else None
+                yield row["number"], line(text) if sha256(text) == row["digest"] else None
             except UNREADABLE:
                 yield row["number"], None
 
@@ -225,3 +226,11 @@ def _batch(connection: Connection, row: Mapping[str, Any]) -> Record:
 
 def _event(connection: Connection, row: Mapping[str, Any]) -> Record:
     return connection.execute(select(events).where(events.c.number == row["event_number"])).mappings().one()
+
+
+def outside(database: Database) -> set[str]:
+    """Return the ids of the decisions that have no receipt."""
+    own = receipts.c.decision_number == decisions.c.number
+    query = select(decisions.c.id).join(receipts, own, isouter=True).where(receipts.c.number.is_(None))
+    with database.read() as connection:
+        return set(connection.scalars(query))

@@ -80,10 +80,10 @@ def recorded(portal, examples, monkeypatch):
 
 
 @contextmanager
-def without_rules(portal):
+def without_rules(database):
     """Write as somebody who owns the database can."""
-    with portal.database.engine.connect() as connection:
-        sqlite = portal.database.engine.dialect.name == "sqlite"
+    with database.engine.connect() as connection:
+        sqlite = database.engine.dialect.name == "sqlite"
         if sqlite:
             connection.connection.execute("PRAGMA foreign_keys=OFF")
         with connection.begin():
@@ -100,7 +100,7 @@ def contents(portal) -> dict:
 
 
 def restore(portal, kept: dict) -> None:
-    with without_rules(portal) as connection:
+    with without_rules(portal.database) as connection:
         for table in TABLES:
             connection.execute(delete(table))
             connection.execute(insert(table), kept[table])
@@ -235,7 +235,7 @@ def test_random_edits_are_found(recorded) -> None:
     # Which column's edits the database refuses is chance: a few more edits, where one was never edited.
     while len(done) < EDITS or (expected - columns and len(done) < 2 * EDITS):
         try:
-            with without_rules(recorded) as connection:
+            with without_rules(recorded.database) as connection:
                 done.append(chance.choice(WAYS)(connection, kept, chance))
         except (NoEdit, DBAPIError):  # the database itself refuses a NULL or a number that is taken
             continue

@@ -1,27 +1,35 @@
 """Decisions of before are copied into compact rows: nothing is lost, whatever interrupts it, and no edit disappears."""
 
+import json
+import math
 import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import JSON, Text, cast, select, text, type_coerce
+from sqlalchemy.types import NullType
 
 from bankportal import wiring
 from bankportal.domain.constraints import Source
+from bankportal.domain.receipt import content
 from bankportal.domain.schema import validate
+from bankportal.services.audit import ChainBroken
+from bankportal.store.chain import _INSIDE, UNREADABLE, _Walk
 from bankportal.store.migrate import is_migrated, upgrade
+from bankportal.store.receipts import OF_DECISION
 from bankportal.store.sessions import Database
-from bankportal.store.tables import decisions, metadata
+from bankportal.store.tables import decisions, metadata, receipts
 from tests import before
 from tests.conftest import new_postgresql
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
+from tests.test_audit_edits import without_rules
 
 DECISIONS = 3_500  # more than are copied in two transactions
 MIGRATE = """
@@ -219,3 +227,218 @@ def test_portals_that_start_at_once_copy_every_row_once(old, audit, lines) -> No
     assert len(set(together)) == len(together), "each row is copied by one of them"
     assert together[-1] == len(lines)
     assert_whole(audit, lines)
+
+
+def in_json(change):
+    """Return what edits the text of a value by what it says."""
+    return lambda stored: json.dumps(change(json.loads(stored)))
+
+
+def with_first(**changes):
+    """Return what edits the first of some objects."""
+    return in_json(lambda objects: [objects[0] | changes, *objects[1:]])
+
+
+def without_first(named: dict) -> dict:
+    return dict(list(named.items())[1:])
+
+
+# Edits of a decision as it stood before, by column: another text of JSON, or another value. Each is made to a decision
+# of its own, of those whose answer is as named.
+PLAIN, BLANK, FLAGGED, BY_RULE, CHURNING = 7, 8, 9, 10, 0
+KINDS = (BLANK, FLAGGED, BY_RULE, CHURNING, *[PLAIN] * 12)  # in turn
+EDITS = [
+    (PLAIN, "carried", in_json(lambda named: named | {"Surname": "Other"})),
+    (PLAIN, "carried", in_json(lambda named: named | {"another": None})),
+    (PLAIN, "carried", in_json(without_first)),
+    (PLAIN, "carried", in_json(lambda named: {f"_{name}": value for name, value in named.items()})),
+    (PLAIN, "carried", in_json(lambda named: list(named.values()))),
+    (PLAIN, "carried", in_json(lambda named: json.dumps(named))),
+    *(
+        (PLAIN, "carried", lambda _, text=text: text)
+        for text in ("null", "7", "true", '""', "[]", "{}", r'{"a":"\ud800"}')
+    ),
+    (PLAIN, "carried", lambda _: r'{"\ud800": 1}'),
+    (PLAIN, "carried", lambda _: r'{"a": "\u0000"}'),
+    (PLAIN, "scored", in_json(lambda named: named | {"CreditScore": float(named["CreditScore"])})),
+    (PLAIN, "scored", in_json(lambda named: named | {"CreditScore": 2**70})),
+    (PLAIN, "scored", in_json(lambda named: named | {"Balance": None})),
+    (PLAIN, "scored", in_json(lambda named: named | {"Balance": [1, {"a": 2}]})),
+    (BLANK, "scored", lambda stored: stored.replace("null", "1e400")),
+    (PLAIN, "policy", lambda _: "[]"),
+    (PLAIN, "policy", lambda _: "{}"),
+    (PLAIN, "limit", in_json(lambda named: named | {"amount": 0.0})),
+    (PLAIN, "limit", in_json(lambda named: named | {"requested": 5000})),
+    (PLAIN, "limit", in_json(lambda named: named | {"another": 1})),
+    (PLAIN, "limit", in_json(without_first)),
+    (PLAIN, "limit", in_json(lambda named: list(named.values()))),
+    *((PLAIN, "limit", lambda _, text=text: text) for text in ("null", "0", '"x"', "{}")),
+    (PLAIN, "limit", lambda _: None),
+    (CHURNING, "limit", lambda _: "{}"),
+    (CHURNING, "limit", lambda _: '"null"'),
+    *((PLAIN, "flags", lambda _, text=text: text) for text in ("{}", '""', "[1]", "[null]", "[[]]", '[["Age","x"]]')),
+    (FLAGGED, "flags", with_first(message="Other")),
+    (FLAGGED, "flags", with_first(another=1)),
+    (FLAGGED, "flags", in_json(lambda flags: [list(flag.values()) for flag in flags])),
+    (FLAGGED, "flags", lambda _: "[]"),
+    (PLAIN, "contributions", in_json(lambda named: named | {"CreditScore": 0.5})),
+    (PLAIN, "contributions", in_json(lambda named: named | {"CreditScore": None})),
+    (PLAIN, "contributions", in_json(lambda named: named | {"CreditScore": "0.5"})),
+    (PLAIN, "contributions", in_json(lambda named: named | {"CreditScore": True})),
+    (PLAIN, "contributions", in_json(lambda named: named | {"another": 0.5})),
+    (PLAIN, "contributions", in_json(without_first)),
+    (PLAIN, "contributions", in_json(lambda named: list(named.values()))),
+    (PLAIN, "contributions", in_json(lambda named: dict.fromkeys(named, 0.5))),
+    *((PLAIN, "reasons", lambda _, text=text: text) for text in ("{}", '""', "[]", "[null]", '[[0,"x"]]', "[[0]]")),
+    (PLAIN, "reasons", with_first(sentence="Other")),
+    (PLAIN, "reasons", with_first(factor="CreditScore")),
+    (PLAIN, "reasons", with_first(factor=["CreditScore"])),
+    (PLAIN, "reasons", with_first(rule="other")),
+    (PLAIN, "reasons", with_first(contribution=0.5)),
+    (PLAIN, "reasons", with_first(contribution=0)),
+    (PLAIN, "reasons", with_first(contribution=None)),
+    (PLAIN, "reasons", with_first(another=1)),
+    (BY_RULE, "reasons", with_first(contribution=0)),
+    (BY_RULE, "reasons", with_first(factor="CreditScore")),
+    (PLAIN, "score", lambda score: math.nextafter(score, 1)),
+    (PLAIN, "score", lambda _: math.inf),
+    (PLAIN, "base", lambda base: math.nextafter(base, 1)),
+    (PLAIN, "base", lambda _: math.inf),
+    (PLAIN, "base", lambda _: -0.0),
+    (PLAIN, "band", lambda _: "Other"),
+    (PLAIN, "id", lambda _: "z" * 26),
+    (PLAIN, "submission", lambda _: "z" * 64),
+    (PLAIN, "at", lambda at: at.replace("2026", "2025") if isinstance(at, str) else at.replace(year=2025)),
+    (PLAIN, "product", lambda _: "loans"),
+    (PLAIN, "model_version", lambda _: "v2"),
+    (PLAIN, "model_digest", lambda _: "x"),
+    (PLAIN, "policy_version", lambda _: None),
+    (PLAIN, "policy_version", lambda _: ""),
+    (PLAIN, "product_declaration", lambda _: None),
+    (PLAIN, "product_declaration", lambda _: 1),
+    (PLAIN, "product_declaration", lambda _: 99),
+    (PLAIN, "policy_declaration", lambda _: 99),
+    (PLAIN, "policy_declaration", lambda _: None),
+    (PLAIN, "actor", lambda _: None),
+    (PLAIN, "door", lambda _: "api"),
+]
+# What the text says is the same, so that it was not found before either.
+HARMLESS = [
+    (PLAIN, "contributions", in_json(lambda named: dict(sorted(named.items(), reverse=True)))),
+    (PLAIN, "limit", in_json(lambda named: dict(sorted(named.items(), reverse=True)))),
+    (PLAIN, "scored", lambda stored: stored.replace(":", " : ")),
+    (PLAIN, "scored", lambda stored: stored.replace("{", '{"CreditScore": 1, ', 1)),
+    (CHURNING, "limit", lambda _: "null"),
+]
+# What PostgreSQL refuses.
+ON_SQLITE = [
+    (PLAIN, "carried", lambda _: "not json"),
+    (PLAIN, "carried", lambda _: ""),
+    (PLAIN, "carried", lambda _: "[" * 50_000),
+    (PLAIN, "carried", lambda _: b"\xff\x00"),
+    (BLANK, "scored", lambda stored: stored.replace("null", "NaN")),
+    (PLAIN, "contributions", in_json(lambda named: named | {"CreditScore": math.nan})),
+    (PLAIN, "reasons", lambda _: "not json"),
+    (PLAIN, "flags", lambda _: "not json"),
+    (CHURNING, "limit", lambda _: "NaN"),
+    (PLAIN, "score", lambda _: b"\x00"),
+    (PLAIN, "score", lambda _: "much"),
+    (PLAIN, "base", lambda _: b"\x00"),
+    (PLAIN, "base", lambda _: "much"),
+    (PLAIN, "band", lambda _: b"\xff"),
+    (PLAIN, "model_version", lambda _: b"v1"),
+    (PLAIN, "at", lambda _: "yesterday"),
+]
+# Statements that edit what belongs to a decision; {0} is its number, {1} that of its receipt.
+STATEMENTS = [
+    "UPDATE protected_values SET salt = 'other' WHERE decision_number = {0}",
+    """UPDATE protected_values SET "values" = '[]' WHERE decision_number = {0}""",
+    "DELETE FROM protected_values WHERE decision_number = {0}",
+    "DELETE FROM decisions WHERE number = {0}",
+    "UPDATE receipts SET digest = 'x' WHERE number = {1}",
+    "UPDATE receipts SET previous = 'x' WHERE number = {1}",
+    "UPDATE receipts SET format = 1 WHERE number = {1}",
+    "UPDATE receipts SET format = 3 WHERE number = {1}",
+    "UPDATE receipts SET number = -{1} WHERE number = {1}",
+    "UPDATE receipts SET decision_number = 9999 WHERE number = {1}",
+    "DELETE FROM receipts WHERE number = {1}",
+    "UPDATE decisions SET number = -{0} WHERE number = {0}",
+]
+
+
+def test_what_was_edited_before_is_found_afterwards(without_tables, config, answered) -> None:
+    old = without_tables
+    edits = [*EDITS, *HARMLESS, *(ON_SQLITE if old.engine.dialect.name == "sqlite" else [])]
+    before.fill(old, [answered[kind] for kind in KINDS], 2 * (len(edits) + len(STATEMENTS)))
+    taken, harmless = edited(old, edits)
+    with without_rules(old) as connection:
+        connection.execute(text("UPDATE jobs SET state = 'other' WHERE number = (SELECT max(number) FROM jobs)"))
+        for table in ("jobs", "events"):
+            connection.execute(text(f"DELETE FROM {table} WHERE number = (SELECT max(number) - 35 FROM {table})"))
+    found, outside = dict(before.proved_before(old)), before.outside(old)
+    assert {number for number in taken if found[number]} == harmless
+    assert len(outside) == 3
+    upgrade(old)
+    portal = wiring.build(replace(config, database_url=old.url))
+    assert dict(proved(portal.audit.chain)) == found
+    assert set(outside_now(old)) == outside
+    with pytest.raises(ChainBroken):
+        portal.audit.verify()
+    made = portal.decisions.record(*answered[CHURNING], "f" * 64, BY_PAGE)
+    assert portal.decisions.receipt(made.id).number == max(found) + 1, "and the chain goes on"
+    portal.database.close()
+
+
+def edited(old, edits) -> tuple[set[int], set[int]]:
+    """Make the edits; return the receipts of what was edited, and of those those where nothing else is said."""
+    taken, harmless = set(), set()
+    with without_rules(old) as connection:
+        numbers = {row.decision_number: row.number for row in connection.execute(select(before.receipts))}
+        free = defaultdict(list)
+        for number in sorted(set(numbers) - {None}, reverse=True):
+            free[KINDS[number % len(KINDS)]].append(number)
+        for kind, column, change in edits:
+            number = free[kind].pop(0)
+            edit(connection, number, column, change)
+            taken.add(numbers[number])
+            if (kind, column, change) in HARMLESS:
+                harmless.add(numbers[number])
+        for statement in STATEMENTS:
+            number = free[PLAIN].pop(0)
+            connection.execute(text(statement.format(number, numbers[number])))
+    return taken, harmless
+
+
+def edit(connection, number: int, column: str, change) -> None:
+    """Change one value of a decision of before, as it is stored."""
+    table = before.decisions
+    is_json = isinstance(table.c[column].type, JSON)
+    stored = cast(table.c[column], Text) if is_json else type_coerce(table.c[column], NullType())
+    value = change(connection.scalar(select(stored).where(table.c.number == number)))
+    as_json = is_json and connection.dialect.name == "postgresql"
+    written = "CAST(:value AS JSON)" if as_json else ":value"
+    connection.execute(
+        text(f'UPDATE decisions SET "{column}" = {written} WHERE number = :number'), {"value": value, "number": number}
+    )
+
+
+def proved(chain):
+    """Yield each receipt of the chain, and its line of an export; `None` where it is not what was recorded."""
+    with chain.database.read() as connection:
+        numbers = connection.scalars(select(receipts.c.number).order_by(receipts.c.number)).all()
+    for number in numbers:
+        try:
+            (link,) = chain._read(_INSIDE.where(receipts.c.number == number), _Walk(chain.database))
+            at = link.receipt
+            line = before.line(content(link.kind, link.record, number, at.previous, at.format))
+            yield number, line if json.loads(line)["digest"] == at.digest else None
+        except UNREADABLE:
+            yield number, None
+
+
+def outside_now(database) -> list[str]:
+    """Return the ids of the decisions that have no receipt."""
+    own = (receipts.c.number == decisions.c.number) & OF_DECISION
+    query = select(decisions.c.id).join(receipts, own, isouter=True).where(receipts.c.number.is_(None))
+    with database.read() as connection:
+        return connection.scalars(query).all()

@@ -2,13 +2,16 @@
 
 `copy_rows` is called again and again, each time in a transaction of its own, so a migration that was killed goes on
 where it was. Digests stay what they are. A value that has not the shape in which it was recorded (only an edit can make
-it so) is kept as a text: what `flask audit verify` found before, it finds afterwards.
+it so) is kept as a text, and what names a row that is not there names nothing: what `flask audit verify` found before,
+it finds afterwards.
 """
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -50,8 +53,11 @@ DECISION_BEFORE = """
     CAST(p."values" AS TEXT) AS protected, p.salt
 """
 CHAINED = sa.text(f"""
-    SELECT r.number, r.job_number, r.event_number, r.digest, r.previous, r.format, {DECISION_BEFORE}
+    SELECT r.number, j.number AS job_number, CASE WHEN j.number IS NULL THEN e.number END AS event_number,
+    r.digest, r.previous, r.format, {DECISION_BEFORE}
     FROM receipts_0006 r
+    LEFT JOIN jobs j ON j.number = r.job_number
+    LEFT JOIN events e ON e.number = r.event_number
     LEFT JOIN decisions_0006 d ON d.number = r.decision_number
     LEFT JOIN protected_values_0006 p ON p.decision_number = d.number
     WHERE r.number > :last ORDER BY r.number LIMIT {ROWS}
@@ -73,13 +79,15 @@ ADD_COUNT = sa.text("""
     ON CONFLICT (product, context_number, band, without_limit)
     DO UPDATE SET decisions = decision_counts.decisions + excluded.decisions
 """)
+FIRST = sa.text("SELECT coalesce(min(number), 1) FROM decisions")
+DECLARED = sa.text("SELECT number FROM declarations")
 COUNTED_UP_TO = sa.text("UPDATE decision_counts SET up_to = (SELECT max(number) FROM decisions)")
 
 
 def copy_rows(connection: sa.Connection) -> tuple[int, int] | None:
     """Copy some receipts with their decisions; return how far it is and how far it goes, `None` at the end."""
     last = connection.scalar(NEXT)
-    rows = connection.execute(CHAINED, {"last": last}).mappings().all() if last is not None else []
+    rows = _rows(connection, CHAINED, last=last) if last is not None else []
     if not rows:
         return None
     connection.execute(receipts.insert(), [{column.name: row[column.name] for column in receipts.c} for row in rows])
@@ -89,9 +97,9 @@ def copy_rows(connection: sa.Connection) -> tuple[int, int] | None:
 
 def upgrade() -> None:
     connection = op.get_bind()
-    unchained = connection.execute(UNCHAINED).mappings().all()
     # Their numbers must be those of no receipt, present or future.
-    _copy_decisions(connection, [(-row["decision"], row) for row in unchained])
+    below = min(connection.scalar(FIRST) or 0, 0)
+    _copy_decisions(connection, [(below - place, row) for place, row in enumerate(_rows(connection, UNCHAINED), 1)])
     for name in ("receipts", "protected_values", "decisions"):
         op.drop_table(f"{name}_0006")
     if connection.dialect.name == "postgresql":  # which would plan by guesses until it looks by itself
@@ -103,6 +111,25 @@ def downgrade() -> None:
     raise RuntimeError("Compact decisions cannot be read by the release before: restore the backup made before.")
 
 
+def _rows(connection: sa.Connection, query: sa.TextClause, **parameters: int) -> Sequence[sa.RowMapping]:
+    """Return the rows of a query; where SQLite holds a text that is none, with what stands for it."""
+    try:
+        return connection.execute(query, parameters).mappings().all()
+    except sa.exc.OperationalError:
+        with _any_text(connection):
+            return connection.execute(query, parameters).mappings().all()
+
+
+@contextmanager
+def _any_text(connection: sa.Connection) -> Iterator[None]:
+    driver: Any = connection.connection.driver_connection
+    before, driver.text_factory = driver.text_factory, lambda stored: stored.decode(errors="replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = before
+
+
 def _copy_decisions(connection: sa.Connection, numbered: Sequence[tuple[int, sa.RowMapping]]) -> None:
     if not numbered:
         return
@@ -112,6 +139,7 @@ def _copy_decisions(connection: sa.Connection, numbered: Sequence[tuple[int, sa.
         decision, context, without_limit = _compact(row)
         digest = context["digest"]
         if digest not in known:
+            context |= dict.fromkeys(_undeclared(connection, context))
             known[digest] = connection.execute(contexts.insert().returning(contexts.c.number), context).scalar_one()
         copied.append(decision | {"number": number, "context_number": known[digest]})
         counts[row["product"], known[digest], row["band"], without_limit] += 1
@@ -129,6 +157,12 @@ def _copy_decisions(connection: sa.Connection, numbered: Sequence[tuple[int, sa.
 CONTEXTS = sa.select(contexts.c.number, contexts.c.digest)
 
 
+def _undeclared(connection: sa.Connection, context: dict[str, Any]) -> list[str]:
+    """Return the columns of a context that name declarations that are not there; its digest says that they did."""
+    declared = set(connection.scalars(DECLARED))
+    return [name for name in ("product_declaration", "policy_declaration") if context[name] not in declared]
+
+
 def _compact(row: sa.RowMapping) -> tuple[dict[str, Any], dict[str, Any], bool]:
     """Return a decision of before as a compact row and its context, each by column, and whether it has no limit."""
     objects = {field: _parsed(row[field]) for field in NAMED}
@@ -142,8 +176,8 @@ def _compact(row: sa.RowMapping) -> tuple[dict[str, Any], dict[str, Any], bool]:
     decision["reasons"] = _reasons(row["reasons"], objects["contributions"])
     context = {name: row[name] for name in CONTEXT if name != "names"}
     names = [list(objects[field]) if isinstance(objects[field], dict) else [] for field in NAMED]
-    content = json.dumps([*context.values(), names], separators=(",", ":"), ensure_ascii=False)
-    context |= {"names": _written(names), "digest": hashlib.sha256(content.encode()).hexdigest()}
+    content = json.dumps([*context.values(), names], separators=(",", ":"), ensure_ascii=False, default=str)
+    context |= {"names": _written(names), "digest": hashlib.sha256(content.encode(errors="replace")).hexdigest()}
     return decision, context, whole_limit and limit["amount"] == 0
 
 
@@ -153,9 +187,20 @@ class _Unreadable:
 
 def _parsed(text: str | None) -> Any:
     try:
-        return None if text is None else json.loads(text)
-    except ValueError:
+        return None if text is None else DECODER.decode(text)
+    except (ValueError, RecursionError):
         return _Unreadable()
+
+
+def _finite(text: str) -> float:
+    """Read a number; `ValueError` for one that orjson would write as null."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError("not finite")
+    return number
+
+
+# Reads JSON alone, without Python's NaN and Infinity.
+DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _written(value: Any) -> str:
@@ -163,7 +208,7 @@ def _written(value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        return " " + json.dumps(value, ensure_ascii=False)
+        return " " + json.dumps(value)
 
 
 def _text(text: str) -> str:
