@@ -1,3 +1,4 @@
+import random
 import threading
 import time
 from collections import Counter
@@ -17,15 +18,17 @@ from bankportal.services.audit import Audit
 from bankportal.services.recorder import Recorder
 from bankportal.services.scoring import Scoring
 from bankportal.store.chain import Chain
+from bankportal.store.counts import counted
 from bankportal.store.decisions import Decisions
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.jobs import JobStore
 from bankportal.store.sessions import Database
 from bankportal.store.storage import Storage
+from bankportal.store.tables import decision_counts, receipts
 from bankportal.store.tables import decisions as table
-from bankportal.store.tables import receipts
+from bankportal.store.versions import Versions
 from tests.conftest import PATIENCE
-from tests.shipped import BY_PAGE, CHURN
+from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
 
 
 @pytest.fixture
@@ -268,3 +271,51 @@ def test_a_repeat_is_answered_also_where_nothing_can_score_any_more(services, cu
     assert services.scoring.decide(customer, "one key", BY_PAGE).id == made.id
     with pytest.raises(NoActiveModel):
         services.scoring.decide(customer, "another key", BY_PAGE)
+
+
+def counted_rows(database) -> Counter:
+    """Count the decisions themselves, in the groups in which they are counted."""
+    query = select(table.c.product, table.c.context_number, table.c.band, table.c.limit)
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    return Counter((*group, limit is not None and limit[0] == 0) for *group, limit in rows)
+
+
+def test_counts_are_those_of_the_rows_after_groups_repeats_and_failures(
+    database, services, examples, monkeypatch
+) -> None:
+    """Two processes' recorders in turn, in groups of any size; some decisions come again, some groups fail."""
+    monkeypatch.setattr("bankportal.store.counts.EVERY", 16)
+    chance = random.Random(11)
+    both = [Decisions(each, DeclarationStore(each)) for each in (database, Database(database.url))]
+    changes = [{}, {"CreditScore": "350", "LatePayments": "30"}, {"EstimatedSalary": "200"}]
+    customers = [
+        validate(
+            product,
+            {k: v for k, v in (examples[product.key] | change).items() if k in examples[product.key]},
+            Source.TEXT,
+        )
+        for product in (CHURN, ALLOWANCE)
+        for change in changes
+    ]
+    scored = list(zip(customers, services.scoring.score_all(customers), strict=True))
+    sent, kept = set(), 0
+    for turn in range(60):
+        numbers = [chance.randrange(400) for _ in range(chance.choice([1, 1, 2, 16, 40]))]
+        group = [(*scored[number % len(scored)], f"{number:064}", BY_PAGE) for number in numbers]
+        if turn % 9 == 8:
+            group.append((replace(customers[0], identifiers={"Surname": object()}), scored[0][1], "x" * 64, BY_PAGE))
+            with pytest.raises((StatementError, TypeError)):
+                both[turn % 2].record_all(group)
+        else:
+            both[turn % 2].record_all(group)
+            sent |= set(numbers)
+        if chance.random() < 0.2:
+            Versions(database).register("churn", f"v{100 + turn}", "a" * 64, activate=False)  # an event takes a number
+        with database.read() as connection:
+            counts = counted(connection)
+            kept += connection.scalar(select(func.coalesce(func.sum(decision_counts.c.decisions), 0))) > 0
+        assert counts == counted_rows(database)
+        assert sum(counts.values()) == len(sent)
+    assert kept > 40, "most of the time the counts were not counted anew"
+    both[1].database.close()

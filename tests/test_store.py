@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import delete, event, inspect, select, text
+from sqlalchemy import delete, event, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from bankportal.domain.constraints import Source
@@ -17,6 +17,7 @@ from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import new_id
 from bankportal.domain.schema import validate
 from bankportal.store.chain import Chain
+from bankportal.store.counts import counted
 from bankportal.store.decisions import Decisions, decision_from
 from bankportal.store.declarations import DeclarationStore
 from bankportal.store.migrate import upgrade
@@ -224,13 +225,14 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         "from bankportal.domain.constraints import Source; from bankportal.domain.portfolio import shipped_portfolio; "
         "from bankportal.domain.schema import validate\n"
         "from bankportal.domain.provenance import Door, Provenance\n"
+        "from bankportal.store import counts; counts.EVERY = 4\n"
         f"s = wiring.build(load()); churn = shipped_portfolio()['churn']; by = Provenance(Door.COMMAND)\n"
         f"c = validate(churn, {examples['churn']!r}, Source.TEXT); n = 0\n"
         "while True:\n    s.scoring.decide(c, str(n), by); n += 1; print(n, flush=True)\n"
     )
     environment = os.environ | {"BANKPORTAL_INSTANCE": str(config.instance)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        answered = [next(process.stdout) for _ in range(25)]
+        answered = [next(process.stdout) for _ in range(25)]  # the counts change several times
         process.kill()
     database = Database(config.database_url)
     with database.read() as connection:
@@ -239,6 +241,8 @@ def test_a_kill_leaves_whole_decisions(config, examples) -> None:
         of_decisions = "receipts WHERE job_number IS NULL AND event_number IS NULL"
         for name in ("decisions", "protected_values", of_decisions):
             assert connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() == whole >= len(answered)
+        assert sum(counted(connection).values()) == whole
+        assert connection.scalar(select(func.sum(decision_counts.c.decisions))) > 0, "some were counted before the kill"
         assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
     database.close()
 
