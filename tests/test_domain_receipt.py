@@ -1,12 +1,16 @@
 """What a receipt fixes, written out by hand: what was recorded once must come out the same for ever."""
 
 import json
+from collections import OrderedDict, defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from enum import IntEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -347,7 +351,48 @@ def test_plain_data_is_written_as_the_standard_library_writes_it(content: Any) -
     assert canonical(content) == json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-@pytest.mark.parametrize("content", [{"at": AT}, {"set": {1}}, [AT]], ids=["time", "set", "in a list"])
+class Word(str):
+    """A text of a type of its own."""
+
+    __slots__ = ()
+
+
+class Number(IntEnum):
+    """A whole number of a type of its own."""
+
+    ONE = 1
+
+
+class Amounts(NamedTuple):
+    """A tuple of a type of its own."""
+
+    first: float
+    second: float
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(OrderedDict(a=1e-7), {"a": OrderedDict(b=1e-5)}, defaultdict(float, a=1e22), Amounts(1e-7, 1e-4)),
+        *(np.float64(1e-7), Word("é"), {Word("b"): [Word("é")]}, [Number.ONE], {1: 1e-7}, (1e-7, (1e22,))),
+    ],
+    ids=repr,
+)
+def test_types_that_are_derived_are_written_as_the_standard_library_writes_them(content: Any) -> None:
+    assert canonical(content) == json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@pytest.mark.parametrize("content", [OrderedDict(a=float("nan")), {"a": OrderedDict(b=float("inf"))}], ids=repr)
+def test_what_is_not_finite_is_refused_in_types_that_are_derived(content: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"at": AT}, {"set": {1}}, [AT], Kind.DECISION, [UUID(int=1)], b"x"],
+    ids=["time", "set", "in a list", "enum", "uuid", "bytes"],
+)
 def test_what_is_no_plain_data_is_refused(content: Any) -> None:
     with pytest.raises(TypeError):
         canonical(content)

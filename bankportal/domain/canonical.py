@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 
-# What JSON has no words for is refused, not written in a way of its own.
-_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 )
@@ -22,13 +20,17 @@ def canonical(content: Any) -> str:
     Raises `ValueError` for NaN and infinity.
     """
     try:
-        return orjson.dumps(_exact(content), option=_OPTIONS).decode()
-    except TypeError:  # whole numbers beyond 64 bits, half characters, other keys than texts
+        return orjson.dumps(_exact(content), option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # whole numbers beyond 64 bits, half characters, other keys than texts, types that are derived
         return _ENCODER.encode(content)
 
 
 def _exact(value: Any) -> Any:
-    """Return plain data with those floats as text that orjson may write in another way than Python."""
+    """Return plain data with those floats as text that orjson may write in another way than Python.
+
+    `TypeError` for all other types: orjson has words for some that JSON has none for, and looks into those derived from
+    dict and list, whose floats would not be seen here.
+    """
     kind = type(value)
     if kind is dict:
         return {name: each if type(each) in _WHOLE else _exact(each) for name, each in value.items()}
@@ -36,7 +38,9 @@ def _exact(value: Any) -> Any:
         return value if 1e-4 <= value < 1e16 or -1e16 < value <= -1e-4 or not value else _as_python_writes_it(value)
     if kind is list or kind is tuple:
         return [each if type(each) in _WHOLE else _exact(each) for each in value]
-    return value
+    if kind in _WHOLE:
+        return value
+    raise TypeError(f"{kind.__name__} is not plain data")
 
 
 def _as_python_writes_it(number: float) -> orjson.Fragment:
