@@ -16,6 +16,7 @@ from bankportal.domain.constraints import Source
 from bankportal.domain.errors import NotFound
 from bankportal.domain.ids import new_id
 from bankportal.domain.schema import validate
+from bankportal.services.audit import ChainBroken
 from bankportal.store.chain import Chain
 from bankportal.store.counts import counted
 from bankportal.store.decisions import Decisions, decision_from
@@ -28,6 +29,7 @@ from bankportal.store.tables import decisions as table
 from bankportal.store.versions import NOTICED_WITHIN, Versions
 from tests.conftest import emptied, new_postgresql
 from tests.shipped import ALLOWANCE, BY_PAGE, CHURN
+from tests.test_audit_edits import without_rules
 
 
 def without_protected(decision):
@@ -126,6 +128,23 @@ def test_old_decisions_are_not_read_to_be_counted(database, customer, outcome, m
         connection.execute(delete(protected_values))
         connection.execute(delete(table).where(table.c.number < newest - newest % 2))
     assert decisions.counts()["allowance"][outcome.verdict.name] == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [*(("limit", text) for text in ("[]", "{}", '""', "7", "not JSON")), ("context_number", 99)],
+)
+def test_an_edited_decision_stops_no_other(portal, customer, outcome, monkeypatch, column, value) -> None:
+    first = portal.decisions.record(customer, outcome, None, BY_PAGE)
+    with without_rules(portal.database) as connection:
+        edit = text(f'UPDATE decisions SET "{column}" = :value WHERE id = :id')
+        connection.execute(edit, {"value": value, "id": first.id})
+    monkeypatch.setattr("bankportal.store.counts.EVERY", 1)
+    for _ in range(2):
+        portal.decisions.record(customer, outcome, None, BY_PAGE)
+    assert portal.decisions.counts()["allowance"][outcome.verdict.name] >= 2
+    with pytest.raises(ChainBroken):
+        portal.audit.verify()
 
 
 def test_decisions_recorded_while_they_are_counted_are_not_lost(

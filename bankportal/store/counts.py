@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Text, func, select, type_coerce, update
 
 from bankportal.domain.receipt import Record
 from bankportal.store.prepared import insert_rows
-from bankportal.store.tables import decision_counts, decisions
+from bankportal.store.tables import decision_contexts, decision_counts, decisions, parsed
 
 # Product, number of the context, band, and whether no limit was granted.
 Group = tuple[str, int, str, bool]
@@ -55,9 +55,21 @@ def _uncounted(connection: Connection, up_to: int) -> Counter[Group]:
 
 
 _UP_TO = select(func.max(decision_counts.c.up_to))
-_UNCOUNTED = select(decisions.c.product, decisions.c.context_number, decisions.c.band, decisions.c.limit)
+# What an edit has made of a decision is for `flask audit verify` to say: it must not stop the recording of others.
+_UNCOUNTED = select(
+    decisions.c.product, decisions.c.context_number, decisions.c.band, type_coerce(decisions.c.limit, Text)
+).join(decision_contexts)
 
 
 def _group(row: Any) -> Group:
     product, context_number, band, limit = row
-    return product, context_number, band, limit is not None and limit[0] == 0
+    return product, context_number, band, _is_zero(limit)
+
+
+def _is_zero(text: str | None) -> bool:
+    """Say whether no limit was granted, by the list of a limit as it is stored."""
+    try:
+        limit = parsed(text)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return isinstance(limit, list) and limit[:1] == [0]
