@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from bankportal.api.schemas import example
 from bankportal.outages import DATABASE, DISK_FULL, STORAGE, outage_of
 from bankportal.sqlite import WAL_IS_SAFE, driver
+from bankportal.store import sessions
 from bankportal.store.sessions import Database
 from tests.api.conftest import ENGINES, Engine, running
 from tests.conftest import POSTGRES, config_for
@@ -308,3 +309,21 @@ def test_a_postgresql_on_a_full_disk(postgresql_disk) -> None:
     assert outage_of(refused.value) is DISK_FULL
     disk.empty()
     database.require_writable()
+
+
+@pytest.mark.skipif(not WAL_IS_SAFE, reason="this library does not write WAL")
+def test_a_log_that_cannot_be_copied_leaves_writers_their_time(disk, monkeypatch) -> None:
+    monkeypatch.setattr(sessions, "LOG_PAGES", 100)
+    database = Database(f"sqlite:///{disk.folder}/portal.sqlite3")
+    with database.engine.begin() as connection:  # past what copies the log
+        connection.exec_driver_sql("CREATE TABLE filled (content)")
+        connection.exec_driver_sql("INSERT INTO filled VALUES (zeroblob(1000000))")
+    disk.fill()
+    with (disk.folder / "filling").open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 50_000)
+    with database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO filled VALUES (1)")
+    with database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == sessions.BUSY_SECONDS * 1000
+        assert connection.exec_driver_sql("SELECT count(*) FROM filled").scalar_one() == 2
+    database.close()

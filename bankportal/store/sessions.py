@@ -255,9 +255,11 @@ class _Log:
                 return
             self._longest = pages + LOG_PAGES
             _set_busy_timeout(raw, SHORTENING_SECONDS)
-            if not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
-                self._longest = LOG_PAGES
-            _set_busy_timeout(raw, BUSY_SECONDS)
+            try:
+                if not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
+                    self._longest = LOG_PAGES
+            finally:
+                _set_busy_timeout(raw, BUSY_SECONDS)
 
 
 def _set_busy_timeout(raw: Any, seconds: float) -> None:
