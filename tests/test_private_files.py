@@ -114,3 +114,18 @@ def test_uploads(tmp_path) -> None:
         "parts": 0o700,
         "input.csv": 0o600,
     }
+
+
+def test_a_link_leads_to_a_file_as_private_with_the_same_turns(tmp_path) -> None:
+    real, link = tmp_path / "real" / "portal.sqlite3", tmp_path / "link.sqlite3"
+    real.parent.mkdir()
+    link.symlink_to(real)  # made before the database is
+    database = Database(f"sqlite:///{link}")
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE more (content)")
+        during = modes(real)
+    database.close()
+    assert "-turns" in during
+    assert len(during) > 2, "a journal is there"
+    assert set(during.values()) == {0o600}
+    assert modes(link).keys() == {""}

@@ -148,9 +148,9 @@ class Database:
 
     @property
     def _file(self) -> Path | None:
-        """The file of an SQLite database."""
+        """The file of an SQLite database; where a link leads, since SQLite puts its own files there too."""
         is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
-        return Path(str(self.url.database)) if is_file else None
+        return Path(os.path.realpath(str(self.url.database))) if is_file else None
 
     def close(self) -> None:
         """Close all connections."""
