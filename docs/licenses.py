@@ -42,6 +42,7 @@ DECLARED = {
     "pysqlite3": "Zlib",  # the SQLite in it is in the public domain
     "zipp": "MIT",
 }
+BRACKETS = re.compile(r"\(([^()]*)\)")  # the innermost ones
 MAX_NAME = 60  # characters; a longer text in the field for the licence's name is the licence itself
 
 
@@ -74,9 +75,11 @@ def _declared(package: str) -> list[str]:
 
 
 def is_allowed(expression: str) -> bool:
-    """Say whether an SPDX expression leaves a choice of which every part is allowed; brackets are not understood."""
-    choices = [] if "(" in expression else expression.split(" OR ")
-    return any(all(part in ALLOWED for part in choice.split(" AND ")) for choice in choices)
+    """Say whether an SPDX expression leaves a choice of which every part is allowed."""
+    while (without := BRACKETS.sub(lambda inner: str(is_allowed(inner[1])), expression)) != expression:
+        expression = without
+    choices = expression.split(" OR ")
+    return any(all(part in ALLOWED or part == str(True) for part in choice.split(" AND ")) for choice in choices)
 
 
 def refused(package: str) -> bool:

@@ -58,6 +58,8 @@ def test_what_is_not_allowed_or_unknown_is_refused(monkeypatch, fields) -> None:
     [
         {"License_Expression": "MIT"},
         {"License_Expression": "GPL-3.0-only OR MIT"},
+        {"License_Expression": "MPL-2.0 AND (Apache-2.0 OR GPL-3.0-only)"},
+        {"License_Expression": "GPL-3.0-only OR (MIT AND (BSD-3-Clause OR AGPL-3.0-only))"},
         {"License_Expression": "LGPL-3.0-only"},
         {"License": "MIT License"},
         {"Classifier": "License :: OSI Approved :: BSD License"},
