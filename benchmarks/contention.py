@@ -181,6 +181,7 @@ def _start(target: Callable[[Config, Path], None], config: Config, folder: Path)
 
 def measure(options: argparse.Namespace) -> Measured:
     """Measure one database, in this process's own settings."""
+    PROCESSES.set_forkserver_preload(["bankportal.wiring", "bankportal.cli.train", "bankportal.training.training"])
     config = load()
     logs.configure(config)
     portal = wiring.build(config)

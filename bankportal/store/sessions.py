@@ -75,7 +75,6 @@ class Database:
             if self.url.get_backend_name() == "sqlite"
             else create_engine(self.url, pool_pre_ping=True, **ENGINE_OPTIONS)
         )
-
         self._turns = Turns(self._file.with_name(f"{self._file.name}-turns")) if self._file else None
         self._log = _Log() if WAL_IS_SAFE and self._file else None
 
@@ -249,7 +248,7 @@ class _Log:
         self._longest = LOG_PAGES
 
     def shorten(self, raw: Any) -> None:
-        """Copy and begin anew a log that is long, after a commit. Where that cannot be, a longer log is tried again."""
+        """Copy a long log and begin it anew, in the turn of a writer; where readers stay, when it is longer still."""
         with suppress(driver.Error):  # what was committed is safe; the next writer finds out what is wrong
             if (pages := raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()[1]) < self._longest:
                 return
