@@ -11,6 +11,7 @@ BANKPORTAL_TEST_DATABASE_URL names a server. Writes `results.md` beside it.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -119,6 +120,7 @@ def work(notes: Path, acts: Sequence[Callable[[], str | None]]) -> None:
 
     Each note is written at once: what stands there was answered, whatever becomes of the process.
     """
+    gc.freeze()  # else the first full collection copies all memory that the processes share, as no server's would
     with notes.open("ab", buffering=0) as file:
         end = awaited_end(notes.with_name(END))
         for act in cycle(acts):

@@ -32,9 +32,10 @@ CACHE = -2000  # kibibytes, negated: SQLite's default
 # Connections that SQLite keeps open, one for each thread of the web server: setting one up takes longer than its use.
 SQLITE_CONNECTIONS = 32
 # The journal file is kept at up to this size: it need not grow again with each transaction.
-JOURNAL_BYTES = 8_000_000
-LOG_PAGES = 1_000  # written to the log (WAL), 4 MB, before they are copied into the database
-SHORTENING_SECONDS = 0.1  # for which a log that is to begin anew may keep writers waiting
+JOURNAL_BYTES = 16_000_000
+LOG_PAGES = 1_000  # 4 MB, written to the log (WAL) before they are copied into the database
+MAX_LOG_PAGES = 4_000  # before the log begins anew even if it is read at every moment
+SHORTENING_SECONDS = 0.1  # for which a writer that lets the log begin anew waits for a reader of an older state
 # What is said where WAL can neither be used nor left.
 UNSAFE_WAL = (
     f"SQLite {driver.sqlite_version} can corrupt this database while another process has it open in WAL mode;"
@@ -85,12 +86,15 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that writes; it commits at the end and rolls back on an error."""
-        with self._turn() as came, self.engine.connect() as connection:
-            connection = connection.execution_options(bankportal_writes=True, bankportal_waits=came)
-            with connection.begin():
-                yield connection
+        with self.engine.connect() as connection:
+            with self._turn() as came:
+                connection = connection.execution_options(bankportal_writes=True, bankportal_waits=came)
+                with connection.begin():
+                    yield connection
+                if self._log:
+                    self._log.begin_anew(connection.connection.dbapi_connection)
             if self._log:
-                self._log.shorten(connection.connection.dbapi_connection)
+                self._log.copy(connection.connection.dbapi_connection)
 
     def _turn(self) -> AbstractContextManager[bool]:
         return self._turns.turn(BUSY_SECONDS) if self._turns else nullcontext(True)
@@ -238,27 +242,43 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class _Log:
-    """Copies the log of a database in WAL mode into its file (a checkpoint) when it has grown long.
+    """Copies the log of a database in WAL mode into its file (a checkpoint), and lets it begin anew.
 
-    SQLite would do so by itself, but begins the log anew only if nobody reads at that moment: among busy readers it
-    would grow for ever. Here new readers are let past, and those who read an older state are waited for.
+    SQLite would do both by itself, but the second only if nobody reads at that moment: among busy readers the log would
+    grow for ever. Whatever goes wrong is no matter of the commit before, which is safe; the next writer meets it.
     """
 
     def __init__(self) -> None:
-        self._longest = LOG_PAGES
+        self._longest = MAX_LOG_PAGES
 
-    def shorten(self, raw: Any) -> None:
-        """Copy a long log and begin it anew, in the turn of a writer; where readers stay, when it is longer still."""
-        with suppress(driver.Error):  # what was committed is safe; the next writer finds out what is wrong
-            if (pages := raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()[1]) < self._longest:
+    def copy(self, raw: Any) -> None:
+        """Copy what many commits have added. Nobody waits meanwhile: neither readers nor writers."""
+        with suppress(driver.Error):
+            pages, copied = _pages(raw)
+            if pages - copied >= LOG_PAGES:
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def begin_anew(self, raw: Any) -> None:
+        """Have a log that is too long begin anew, in the turn of a writer; where readers stay, when it is longer still.
+
+        New readers are let past; those who read an older state are waited for.
+        """
+        with suppress(driver.Error):
+            if (pages := _pages(raw)[0]) < self._longest:
                 return
-            self._longest = pages + LOG_PAGES
+            self._longest = pages + MAX_LOG_PAGES
             _set_busy_timeout(raw, SHORTENING_SECONDS)
             try:
                 if not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
-                    self._longest = LOG_PAGES
+                    self._longest = MAX_LOG_PAGES
             finally:
                 _set_busy_timeout(raw, BUSY_SECONDS)
+
+
+def _pages(raw: Any) -> tuple[int, int]:
+    """Return how many pages the log has, and how many of them are copied."""
+    _, pages, copied = raw.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+    return pages, copied
 
 
 def _set_busy_timeout(raw: Any, seconds: float) -> None:
