@@ -48,7 +48,6 @@ bench: $(DEVELOPMENT)  ## measure, beside the peers and against the real data wh
 	$(BIN)/python benchmarks/lone.py
 	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/audit.py
-	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/migrate.py
 

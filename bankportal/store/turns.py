@@ -1,12 +1,15 @@
 """The order in which processes write to an SQLite database: who came first is first."""
 
-import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 ASK_AGAIN = 0.001  # seconds
 _COUNTER, _FIRST = 0, 1  # bytes that are locked: that of who takes a number, and that of number 0
@@ -45,6 +48,8 @@ class Turns:
             self._ours.release()
 
     def _take_number(self, end: float) -> int | None:
+        if sys.platform == "win32":  # which has no such locks
+            return None
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
