@@ -148,6 +148,8 @@ def test_it_works(old, audit, lines, services, answered) -> None:
     def report(done: int, total: int) -> None:
         reported.append((done, total))
         assert not is_migrated(other), "the portal does not serve meanwhile"
+        with other.read() as connection:
+            assert connection.scalar(text("SELECT max(number) FROM receipts")) == done, "what is reported is kept"
 
     upgrade(old, report)
     other.close()

@@ -36,18 +36,20 @@ def upgrade(database: Database, report: Report = silent) -> None:
 def _step(database: Database, report: Report) -> bool:
     """Do what comes next, in one transaction; return whether there may be more to do."""
     config = _config()
+    progress: tuple[int, int] | None = None
     with database.write() as connection:
         database.lock_migration(connection)  # two portals that start at once both find no tables
         following = _following(connection, ScriptDirectory.from_config(config))
         if following is None:
             adopt(connection, database)
             return False
-        copy_rows = getattr(following.module, "copy_rows", None)
-        if copy_rows and (progress := copy_rows(connection)):
-            report(*progress)
-            return True
-        config.attributes["connection"] = connection
-        command.upgrade(config, following.revision)
+        if copy_rows := getattr(following.module, "copy_rows", None):
+            progress = copy_rows(connection)
+        if progress is None:
+            config.attributes["connection"] = connection
+            command.upgrade(config, following.revision)
+    if progress:  # after the commit: what is reported is kept, and a terminal that stands still stops no other writer
+        report(*progress)
     return True
 
 
