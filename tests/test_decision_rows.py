@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from bankportal.domain.receipt import Kind, content
 from bankportal.store.chain import UNREADABLE
-from bankportal.store.decision_rows import COLUMNS, FLAG, context_of, record_of, row_of
-from bankportal.store.tables import CompactJSON, parsed, written
+from bankportal.store.decision_rows import COLUMNS, FLAG, context_of, read_context, record_of, row_of
+from bankportal.store.tables import CompactJSON, decision_contexts, parsed, written
 
 ODD = [
     *(2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64, -(2**64), 10**40),
@@ -199,3 +200,16 @@ def test_what_says_something_else_has_another_receipt(column, edited) -> None:
     with suppress(*UNREADABLE):
         after = content(Kind.DECISION, read(row, context) | proved, 7, "0" * 64, 2)
     assert after != before
+
+
+def test_a_context_with_a_name_twice_is_unreadable(portal) -> None:
+    """A second value under one name would stand in the row, and in no receipt."""
+    doubled = context_of(ANSWERED)._replace(
+        product_declaration=None, policy_declaration=None, names=(("a", "a"), (), (), ())
+    )
+    with portal.database.write() as connection:
+        row = doubled._asdict() | {"digest": doubled.digest}
+        query = insert(decision_contexts).values(row).returning(decision_contexts.c.number)
+        number = connection.execute(query).scalar_one()
+        with pytest.raises(ValueError, match="is not what was recorded"):
+            read_context(connection, number)
