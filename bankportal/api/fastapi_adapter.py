@@ -91,11 +91,11 @@ class CallGroups:
             self._next_look = loop.call_soon(self._gather, loop, -1, 0)
 
     def _gather(self, loop: asyncio.AbstractEventLoop, before: int, turn: int) -> None:
-        """Begin a group if none has come since `before` calls waited, else go on waiting."""
+        """Begin a group if none has come since `before` calls waited, else wait for others; or for the first one."""
         waiting = len(self._waiting)
         if turn < QUIET_TURNS:
             self._next_look = loop.call_soon(self._gather, loop, before, turn + 1)
-        elif waiting > before and loop.time() < self._latest:
+        elif (waiting > before or not waiting) and loop.time() < self._latest:
             self._next_look = loop.call_later(QUIET, self._gather, loop, waiting, 0)
         elif waiting:
             self._start(loop)
