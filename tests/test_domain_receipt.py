@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -357,6 +356,13 @@ class Word(str):
     __slots__ = ()
 
 
+class Amount(float):
+    """A float of a type of its own, as NumPy's are."""
+
+    __slots__ = ()
+    __repr__ = float.__repr__
+
+
 class Number(IntEnum):
     """A whole number of a type of its own."""
 
@@ -374,7 +380,7 @@ class Amounts(NamedTuple):
     "content",
     [
         *(OrderedDict(a=1e-7), {"a": OrderedDict(b=1e-5)}, defaultdict(float, a=1e22), Amounts(1e-7, 1e-4)),
-        *(np.float64(1e-7), Word("é"), {Word("b"): [Word("é")]}, [Number.ONE], {1: 1e-7}, (1e-7, (1e22,))),
+        *(Amount(1e-7), Word("é"), {Word("b"): [Word("é")]}, [Number.ONE], {1: 1e-7}, (1e-7, (1e22,))),
     ],
     ids=repr,
 )
