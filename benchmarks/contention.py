@@ -249,7 +249,7 @@ def measured(options: argparse.Namespace) -> dict[str, Measured]:
         portal.explaining.warm_up()
         portal.database.close()
         arguments = [*sys.argv[1:], "--model", trained.version, trained.manifest_digest]
-        for database in options.only or environments:
+        for database in [each for each in environments if each in (options.only or environments)]:
             command = [sys.executable, __file__, *arguments]
             environment = os.environ | environments[database]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
