@@ -60,8 +60,7 @@ def content(kind: Kind, record: Record, number: int, previous: str, format: int)
     """
     if any(record.get(name) is not None for name in YOUNGER.get(format, ())):
         raise ValueError(f"format {format} knows neither declarations nor provenance")
-    fixed = FORMATS[format][kind](record) | {"format": format, "number": number, "previous": previous}
-    return canonical(fixed)
+    return canonical(FORMATS[format][kind](record) | {"format": format, "number": number, "previous": previous})
 
 
 def receipt(kind: Kind, record: Record, before: Receipt | None) -> Receipt:
